@@ -1,0 +1,93 @@
+"""Augment whole batches of sign images on the device that holds them, from a given generator."""
+
+import math
+
+import torch
+from torch.nn import functional as F
+
+CROP = 28  # pixels; the network's input side
+
+# Classes whose mirror image keeps its meaning (the assignment's template).
+FLIP_SAFE = (11, 12, 13, 17, 18, 26, 30, 35)
+
+
+def center_crop(images: torch.Tensor) -> torch.Tensor:
+    """Turn (N, 3, H, W) uint8 into the central (N, 3, 28, 28) as float32 in [0, 1]."""
+    top, left = (images.shape[2] - CROP) // 2, (images.shape[3] - CROP) // 2
+    return images[:, :, top : top + CROP, left : left + CROP].float() / 255
+
+
+def augment(
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    generator: torch.Generator,
+    rotation: float,
+    brightness: float,
+    contrast: float,
+    flip: bool,
+) -> torch.Tensor:
+    """Turn (N, 3, H, W) uint8 into randomly varied (N, 3, 28, 28) float32 in [0, 1].
+
+    Rotation by up to ±``rotation`` degrees about the centre (bilinear, black outside), a random
+    28×28 crop, brightness times 1 ± ``brightness``, contrast times 1 ± ``contrast``, and with
+    ``flip`` a mirror image with probability 0.5 where the class allows it (FLIP_SAFE).
+
+    Each image draws its own numbers from ``generator``, which lives on the images' device. The same
+    number is drawn whatever the settings, so that switching one off leaves the others' draws alone.
+    """
+    n, _, height, width = images.shape
+    draws = torch.rand(6, n, generator=generator, device=images.device)
+    angles = (2 * draws[0] - 1) * rotation
+    top = (draws[1] * (height - CROP + 1)).long()
+    left = (draws[2] * (width - CROP + 1)).long()
+    mirrored = draws[3] < (0.5 if flip else 0.0)
+    mirrored &= torch.isin(labels, torch.tensor(FLIP_SAFE, device=labels.device))
+    varied = rotate_crop_flip(images.float() / 255, angles, top, left, mirrored)
+    varied = adjust_brightness(varied, _factors(draws[4], brightness))
+    return adjust_contrast(varied, _factors(draws[5], contrast))
+
+
+def rotate_crop_flip(
+    images: torch.Tensor,
+    angles: torch.Tensor,
+    top: torch.Tensor,
+    left: torch.Tensor,
+    mirrored: torch.Tensor,
+) -> torch.Tensor:
+    """Rotate float (N, 3, H, W) about the centre, cut (N, 3, 28, 28) and mirror, in one sampling.
+
+    ``angles`` (N,) in degrees, counter-clockwise; ``top``, ``left`` (N,) in pixels; ``mirrored``
+    (N,) bool, applied to the crop. Bilinear, black outside. The same as torchvision's rotate, crop
+    and hflip one after the other.
+    """
+    height, width = images.shape[2:]
+    radians = angles * (math.pi / 180)
+    cos, sin = radians.cos()[:, None, None], radians.sin()[:, None, None]
+    steps = torch.arange(CROP, device=images.device, dtype=images.dtype)
+    columns = torch.where(mirrored[:, None], steps.flip(0), steps)
+    y = steps[None, :, None] + top[:, None, None] - (height - 1) / 2  # pixels from the centre
+    x = columns[:, None, :] + left[:, None, None] - (width - 1) / 2
+    grid = torch.stack(((cos * x - sin * y) / (width / 2), (sin * x + cos * y) / (height / 2)), -1)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def adjust_brightness(images: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+    """Multiply float (N, 3, H, W) in [0, 1] by ``factors`` (N,) and clip to [0, 1]."""
+    return (images * factors[:, None, None, None]).clamp(0, 1)
+
+
+def adjust_contrast(images: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+    """Scale float (N, 3, H, W) by ``factors`` (N,) about each image's mean grey; clip to [0, 1].
+
+    Grey is 0.2989 R + 0.587 G + 0.114 B (ITU-R 601-2), as torchvision has it.
+    """
+    weights = images.new_tensor([0.2989, 0.587, 0.114])[None, :, None, None]
+    mean = (images * weights).sum(1, keepdim=True).mean((2, 3), keepdim=True)
+    factors = factors[:, None, None, None]
+    return (factors * images + (1 - factors) * mean).clamp(0, 1)
+
+
+def _factors(uniform: torch.Tensor, strength: float) -> torch.Tensor:
+    """Map draws in [0, 1) to factors in [max(0, 1 - strength), 1 + strength)."""
+    low = max(0.0, 1 - strength)
+    return low + uniform * (1 + strength - low)

@@ -1,0 +1,72 @@
+"""Keep a run's state on disk so that it continues bit for bit where it stopped."""
+
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lib.files import write_atomically
+
+KEEP = 2  # newest checkpoints
+
+
+def save(
+    folder: Path, epoch: int, identity: dict[str, Any], progress: dict[str, Any], stateful: list
+) -> None:
+    """Write ``checkpoint-<epoch>.pt`` atomically and delete all but the newest two.
+
+    ``identity`` says whose checkpoint it is (configuration, data hash); ``progress`` is what the
+    loop keeps beside ``stateful``: models, optimizers, schedulers and torch generators.
+    """
+    state = {
+        "identity": identity,
+        "progress": progress,
+        "stateful": [_get(part) for part in stateful],
+    }
+    write_atomically(folder / f"checkpoint-{epoch:06d}.pt", lambda file: torch.save(state, file))
+    for path in _paths(folder)[:-KEEP]:
+        path.unlink()
+
+
+def resume(folder: Path, identity: dict[str, Any], stateful: list) -> dict[str, Any] | None:
+    """Set ``stateful`` to the newest readable checkpoint and return its progress, or None.
+
+    An unreadable file (a full or failing disk) is named and the one before it is taken.
+
+    Raises:
+        ValueError: when the checkpoint belongs to another configuration or other data.
+    """
+    for path in reversed(_paths(folder)):
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+            print(f"{path} is unreadable ({error}); trying the one before it", flush=True)
+            continue
+        if state["identity"] != identity:
+            other = [key for key in identity if identity[key] != state["identity"].get(key)]
+            raise ValueError(
+                f"{path} belongs to another configuration or other data (different: "
+                f"{', '.join(other)}). Use another run id, or move that folder away to start anew."
+            )
+        for part, saved in zip(stateful, state["stateful"], strict=True):
+            _set(part, saved)
+        print(f"continuing from {path}", flush=True)
+        return state["progress"]
+    return None
+
+
+def _get(part: Any) -> Any:
+    return part.get_state() if isinstance(part, torch.Generator) else part.state_dict()
+
+
+def _set(part: Any, saved: Any) -> None:
+    if isinstance(part, torch.Generator):
+        part.set_state(saved)
+    else:
+        part.load_state_dict(saved)
+
+
+def _paths(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.glob("checkpoint-*.pt") if re.search(r"-\d{6}\.pt$", p.name))

@@ -1,0 +1,59 @@
+"""Write files so that a reader sees the old one or the new one, never half of either."""
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import filelock
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    """Call ``write`` with a temporary file beside ``path``, flush it and move it into place.
+
+    Raises:
+        OSError: naming ``path`` when the disk is full or the folder cannot be written; an earlier
+            file at ``path`` is then untouched, and the temporary one removed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
+        raise OSError(
+            f"cannot write {path}: {error}. What stood there before is untouched; "
+            "free some space or choose another folder, then start again."
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON, atomically."""
+    text = json.dumps(value, indent=2, sort_keys=True) + "\n"
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+@contextlib.contextmanager
+def locked(path: Path, busy: str) -> Iterator[None]:
+    """Hold the lock file ``path``; where another process holds it, print ``busy`` and wait.
+
+    The operating system releases the lock when its process ends, however it ends.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        print(busy, flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

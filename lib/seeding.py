@@ -1,0 +1,40 @@
+"""One seed, separate named random streams: a factor that draws more shifts no other's draws."""
+
+import hashlib
+import zlib
+
+import numpy as np
+import torch
+
+STREAMS = ("split", "init", "order", "augmentation")
+
+
+def stream_seed(seed: int, stream: str) -> int:
+    """Return the 63-bit seed of the named stream (one of ``STREAMS``) of a run's ``seed`` (>= 0).
+
+    Source: numpy.random.SeedSequence, whose words are hashed so that neighbours are unrelated.
+    """
+    if stream not in STREAMS:
+        raise ValueError(f"unknown stream {stream!r}; the streams are {', '.join(STREAMS)}")
+    words = np.random.SeedSequence([seed, zlib.crc32(stream.encode())])
+    return int(words.generate_state(1, np.uint64)[0] >> 1)
+
+
+def numpy_generator(seed: int, stream: str) -> np.random.Generator:
+    """Return a NumPy generator for the named stream."""
+    return np.random.default_rng(stream_seed(seed, stream))
+
+
+def torch_generator(seed: int, stream: str, device: torch.device | str = "cpu") -> torch.Generator:
+    """Return a torch generator on ``device`` for the named stream."""
+    return torch.Generator(device).manual_seed(stream_seed(seed, stream))
+
+
+def sha256(*arrays: np.ndarray | torch.Tensor) -> str:
+    """Hash the shapes, types and bytes of the arrays, in order."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        array = np.ascontiguousarray(array)
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(array)
+    return digest.hexdigest()

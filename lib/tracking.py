@@ -1,0 +1,141 @@
+"""The training side's one door to W&B: a run's configuration in, its history and summary out."""
+
+import contextlib
+import dataclasses
+import os
+import secrets
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+import wandb
+from tqdm import tqdm
+
+from lib import config
+from lib.files import locked, write_atomically, write_json
+
+T = TypeVar("T")
+
+FINISHED = "finished.json"  # in a run's folder: it ended well, with this summary
+
+
+@dataclasses.dataclass
+class Run:
+    """A run in progress: its id, its folder (checkpoints, scores, log), and where results go."""
+
+    id: str
+    folder: Path
+    wandb_run: Any
+    last_logged: int = 0  # epoch; above 0 when the server already has this run's first epochs
+
+    def log_epochs(self, rows: list[dict[str, float]]) -> None:
+        """Log history rows (``epoch`` counts from 1), but for those that the server has already."""
+        for row in rows:
+            if row["epoch"] > self.last_logged:
+                self.wandb_run.log(row)
+                self.last_logged = int(row["epoch"])
+
+    def save_scores(self, **arrays: list[str] | torch.Tensor) -> None:
+        """Write per-image test outputs to ``test_scores.npz`` and hand it to W&B."""
+        path = self.folder / "test_scores.npz"
+        arrays = {k: v.cpu() if isinstance(v, torch.Tensor) else v for k, v in arrays.items()}
+        write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
+        self.wandb_run.save(str(path), base_path=str(self.folder), policy="now")
+
+    def summarize(self, summary: Mapping[str, Any]) -> None:
+        """Set the run's summary."""
+        self.wandb_run.summary.update(dict(summary))
+
+
+@contextlib.contextmanager
+def start(flags: T) -> Iterator[tuple[T, Run]]:
+    """Begin a W&B run; give its checked configuration and the Run; end it when the block ends.
+
+    ``flags`` is the script's dataclass from the command line; what a sweep sets wins over it, and
+    is said. Files go to $WANDB_DIR (default runs/), this run's own to the folder of its id in it.
+    A run with the same id in another process is waited for; one that is finished is not repeated.
+
+    Raises:
+        ConfigError: when the sweep sets something that the dataclass does not allow.
+        SystemExit: when no W&B account is set up and WANDB_MODE does not say offline.
+    """
+    _stop_on_sigterm()
+    root = Path(os.environ.get("WANDB_DIR") or "runs")
+    run_id = os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
+    folder = root / run_id
+    with locked(folder / "lock", f"waiting: another process works on run {run_id}"):
+        if (folder / FINISHED).exists():
+            raise SystemExit(f"run {run_id} is finished, see {folder}; not repeated")
+        wandb_run = _init(run_id, root, dataclasses.asdict(flags))
+        with wandb_run:
+            cfg = config.parse(type(flags), dict(wandb_run.config))
+            for line in config.overridden(flags, cfg):
+                print(line, flush=True)
+            wandb_run.define_metric("epoch")
+            wandb_run.define_metric("*", step_metric="epoch")
+            run = Run(run_id, folder, wandb_run, int(wandb_run.summary.get("epoch", 0)))
+            try:
+                yield cfg, run
+            except KeyboardInterrupt:
+                print(f"\nstopped; WANDB_RUN_ID={run_id} and the same command continue it")
+                raise
+            summary = {key: wandb_run.summary[key] for key in wandb_run.summary.keys()}  # noqa: SIM118
+        write_json(folder / FINISHED, {k: v for k, v in summary.items() if not k.startswith("_")})
+
+
+def provenance(device: torch.device) -> dict[str, str]:
+    """Return what made the numbers: commit of the code, device, torch version."""
+    return {
+        "git_commit": git_commit(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "torch_version": torch.__version__,
+    }
+
+
+def progress_bar(total: int, done: int) -> tqdm:
+    """Return a bar over the steps of a run with the time left; silent when not on a terminal."""
+    return tqdm(total=total, initial=done, unit="step", dynamic_ncols=True, disable=None)
+
+
+def show_epoch(bar: tqdm, row: Mapping[str, float], epochs: int, metric: str) -> None:
+    """Show epoch and validation metric on the bar, or as a line where there is no terminal."""
+    text = f"epoch {row['epoch']}/{epochs}, {metric} {row[metric]:.4f}"
+    if bar.disable:
+        print(
+            f"{text}, {row['seconds']:.1f} s, {row['images_per_second']:.0f} images/s", flush=True
+        )
+    else:
+        bar.set_postfix_str(text)
+
+
+def git_commit() -> str:
+    """Return the commit of the code, with "-dirty" when tracked files differ, or "unknown"."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    here = Path(__file__).parent
+    done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+def _init(run_id: str, root: Path, values: dict[str, Any]) -> Any:
+    root.mkdir(parents=True, exist_ok=True)
+    try:
+        return wandb.init(id=run_id, dir=str(root), config=values, resume="allow")
+    except wandb.errors.UsageError as error:
+        raise SystemExit(
+            f"W&B: {error}\nWithout an account set WANDB_MODE=offline: everything is then kept in "
+            f"{root}/ and can be sent later with `wandb sync`."
+        ) from error
+
+
+def _stop_on_sigterm() -> None:
+    """Let SIGTERM end a run as Ctrl-C does: W&B's files are closed, checkpoints stay."""
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)

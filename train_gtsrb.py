@@ -1,0 +1,207 @@
+"""Train a CNN on the German Traffic Sign Recognition Benchmark: one run of a study.
+
+    python train_gtsrb.py --epochs 3 --optimizer sgd   (WANDB_MODE=offline: without an account)
+    python -m lib.agent sweeps/gtsrb_short.yaml        (a whole study on this machine)
+    wandb sweep sweeps/gtsrb.yaml                      (a whole study on many machines)
+
+What do batch normalization, the optimizer and the activation change? The defaults are the
+assignment's template: three convolutions, ELU, Adam with eps 0.1, batches of 128, 400 epochs.
+"""
+
+import dataclasses
+import math
+import time
+from typing import Annotated, Literal
+
+import torch
+from annotated_types import Ge, Lt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from lib import checkpoint, config, gtsrb, metrics, optim, seeding, tracking
+from lib.augment import CROP, augment, center_crop
+from lib.cnn import CNN
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Hyperparameters of one run."""
+
+    seed: NonNegativeInt = 0  # the replicate: feeds split, weights, order and augmentation
+    data: str = "data/GTSRB"  # folder with Final_Training and Final_Test
+    val_fraction: Annotated[float, Ge(0), Lt(1)] = 0.1  # share of each class's tracks; 0: none
+    epochs: PositiveInt = 400  # passes over the training images
+    batch_size: PositiveInt = 128  # images per step
+    batch_norm: bool = False  # between each convolution and its activation
+    activation: Literal["elu", "relu", "gelu"] = "elu"  # after each convolution
+    optimizer: Literal["adam", "sgd"] = "adam"  # sgd is with Nesterov momentum
+    adam_lr: PositiveFloat = 0.001  # Adam's learning rate
+    adam_eps: PositiveFloat = 0.1  # Adam's eps: the template's, far above the usual 1.0e-8
+    sgd_lr: PositiveFloat = 0.01  # SGD's learning rate
+    sgd_momentum: Annotated[float, Ge(0), Lt(1)] = 0.9  # SGD's Nesterov momentum
+    schedule: Literal["constant", "cosine"] = "constant"  # of the learning rate, per step
+    rotation: NonNegativeFloat = 5.0  # augmentation: up to ± degrees
+    brightness: NonNegativeFloat = 0.8  # augmentation: factor 1 ± this
+    contrast: NonNegativeFloat = 0.4  # augmentation: factor 1 ± this
+    flip: bool = True  # augmentation: mirror classes whose mirror image keeps its meaning
+    checkpoint_every: PositiveInt = 10  # epochs; a run that is killed loses at most so many
+
+
+def train_one_epoch(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scheduler: torch.optim.lr_scheduler.LRScheduler,
+    part: gtsrb.Images,
+    order: torch.Tensor,
+    generator: torch.Generator,
+    cfg: Config,
+    bar: tqdm,
+) -> tuple[float, float]:
+    """Train on the images ``order`` (n,); return mean loss and error over the epoch's batches."""
+    model.train()
+    loss_sum = torch.zeros((), device=order.device)
+    wrong = torch.zeros((), device=order.device)
+    for batch in order.split(cfg.batch_size):
+        labels = part.labels[batch]
+        images = augment(
+            part.images[batch],
+            labels,
+            generator,
+            cfg.rotation,
+            cfg.brightness,
+            cfg.contrast,
+            cfg.flip,
+        )
+        logits = model(images)
+        loss = F.cross_entropy(logits, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        scheduler.step()
+        loss_sum += loss.detach() * len(batch)  # read once per epoch: no waiting for the device
+        wrong += (logits.argmax(1) != labels).sum()
+        bar.update()
+    return loss_sum.item() / len(order), wrong.item() / len(order)
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module, part: gtsrb.Images, indices: torch.Tensor
+) -> tuple[float, float, torch.Tensor, torch.Tensor]:
+    """Return mean loss, error, predicted class (n,) and probability of the true class (n,).
+
+    On centre crops of the images ``indices`` (n,); with n = 0 loss and error are NaN.
+    """
+    model.eval()
+    logits = torch.cat([model(center_crop(part.images[batch])) for batch in indices.split(1024)])
+    losses = F.cross_entropy(logits, part.labels[indices], reduction="none").double()
+    predicted = logits.argmax(1)
+    error = (predicted != part.labels[indices]).double().mean().item()
+    return losses.mean().item(), error, predicted, (-losses).exp()
+
+
+def build(
+    cfg: Config, steps: int, device: torch.device
+) -> tuple[nn.Module, torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """Return the network with its optimizer and the schedule for ``steps`` steps in all."""
+    torch.manual_seed(seeding.stream_seed(cfg.seed, "init"))
+    model = CNN(cfg.batch_norm, cfg.activation).to(device)
+    if cfg.optimizer == "sgd":
+        optimizer = optim.sgd(model.parameters(), cfg.sgd_lr, cfg.sgd_momentum)
+    else:
+        optimizer = optim.adam(model.parameters(), cfg.adam_lr, cfg.adam_eps)
+    return model, optimizer, optim.schedule_lr(optimizer, cfg.schedule, steps)
+
+
+def train(cfg: Config, data: gtsrb.Data, run: tracking.Run) -> None:
+    """Train one network and log a row per epoch; then test it, once, and log the summary.
+
+    Continues from the run's newest checkpoint; on the CPU, with as many threads, bit for bit.
+    A non-finite loss ends the training: the run has ``diverged``.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    split_generator = seeding.numpy_generator(cfg.seed, "split")
+    split = gtsrb.split_by_track(data.train, cfg.val_fraction, split_generator)
+    train_indices, val_indices = (torch.from_numpy(indices).to(device) for indices in split)
+    part, n, has_val = data.train.to(device), len(train_indices), len(val_indices) > 0
+    steps = math.ceil(n / cfg.batch_size)
+    model, optimizer, scheduler = build(cfg, steps * cfg.epochs, device)
+    order = seeding.torch_generator(cfg.seed, "order")
+    augmentation = seeding.torch_generator(cfg.seed, "augmentation", device)
+    first_order = torch.randperm(n, generator=seeding.torch_generator(cfg.seed, "order"))
+    start_summary = {
+        "parameters": metrics.count_parameters(model),
+        "macs": metrics.count_macs(model, (3, CROP, CROP)),
+        "data_sha256": data.sha256,
+        "split_sha256": seeding.sha256(*split),
+        "order_sha256": seeding.sha256(split[0][first_order]),
+    }
+    run.summarize(start_summary | tracking.provenance(device))
+
+    stateful = [model, optimizer, scheduler, order, augmentation]
+    identity = dataclasses.asdict(cfg) | {"data_sha256": data.sha256}
+    progress = {"history": [], "diverged": False, "best": {"epoch": 0, "error": math.inf}}
+    progress = checkpoint.resume(run.folder, identity, stateful) or progress
+    run.log_epochs(progress["history"])
+
+    epoch = len(progress["history"])
+    with tracking.progress_bar(steps * cfg.epochs, steps * epoch) as bar:
+        while epoch < cfg.epochs and not progress["diverged"]:
+            epoch += 1
+            start, lr = time.perf_counter(), scheduler.get_last_lr()[0]
+            shuffled = train_indices[torch.randperm(n, generator=order).to(device)]
+            train_loss, train_error = train_one_epoch(
+                model, optimizer, scheduler, part, shuffled, augmentation, cfg, bar
+            )
+            trained = time.perf_counter()
+            val_loss, val_error, *_ = evaluate(model, part, val_indices)
+            row = {"epoch": epoch, "train/loss": train_loss, "train/error": train_error}
+            row |= {"val/loss": val_loss, "val/error": val_error, "lr": lr}
+            row |= {
+                "seconds": time.perf_counter() - start,
+                "images_per_second": n / (trained - start),
+            }
+            progress["history"].append(row)
+            run.log_epochs([row])
+            tracking.show_epoch(bar, row, cfg.epochs, "val/error")
+
+            progress["diverged"] = not math.isfinite(train_loss + (val_loss if has_val else 0))
+            if not progress["diverged"] and (not has_val or val_error < progress["best"]["error"]):
+                weights = {name: value.clone() for name, value in model.state_dict().items()}
+                progress["best"] = {"epoch": epoch, "error": val_error, "model": weights}
+            if epoch % cfg.checkpoint_every == 0 or epoch == cfg.epochs or progress["diverged"]:
+                checkpoint.save(run.folder, epoch, identity, progress, stateful)
+
+    test(model, data.test.to(device), progress, run)
+
+
+def test(model: nn.Module, part: gtsrb.Images, progress: dict, run: tracking.Run) -> None:
+    """Evaluate the last and the best weights on the test images; log scores and summary.
+
+    A diverged run gets the worst error, 1, predicted class -1 and probability 0.
+    """
+    everything = torch.arange(len(part.labels), device=part.labels.device)
+    error = best_error = 1.0
+    predicted, probability = torch.full_like(everything, -1), torch.zeros(len(everything))
+    if not progress["diverged"]:
+        _, error, predicted, probability = evaluate(model, part, everything)
+        model.load_state_dict(progress["best"]["model"])
+        _, best_error, *_ = evaluate(model, part, everything)
+    run.save_scores(
+        names=part.names, labels=part.labels, predicted=predicted, probability=probability
+    )
+    summary = {"test/error": error, "test/error_at_best_val": best_error}
+    summary |= {"best_epoch": progress["best"]["epoch"], "diverged": progress["diverged"]}
+    run.summarize(summary)
+
+
+def main() -> None:
+    """Read flags and sweep, load the data, train."""
+    with tracking.start(config.from_flags(Config)) as (cfg, run):
+        train(cfg, gtsrb.load(cfg.data), run)
+
+
+if __name__ == "__main__":
+    main()
