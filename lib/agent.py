@@ -2,10 +2,10 @@
 
     python -m lib.agent sweeps/gtsrb_short.yaml [--workers 2] [--out runs/gtsrb_short]
 
-Every run is a process of its own that is given what W&B's agent gives it (sweep id, run id, a file
-with the cell's parameters) and writes offline W&B files below the study's folder. A run's id derives
-from its cell, so the same command again runs only what is missing or unfinished and continues from
-checkpoints. `wandb sync` can send the runs to a server later.
+Every run is a process of its own that is given what W&B's agent gives it (sweep id, run id, a
+file with the cell's parameters) and writes offline W&B files below the study's folder. A run's id
+derives from its cell, so the same command again runs only what is missing or unfinished and
+continues from checkpoints. `wandb sync` can send the runs to a server later.
 """
 
 import argparse

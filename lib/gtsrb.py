@@ -115,7 +115,7 @@ def _load_part(root: Path, name: str) -> dict:
         )
     source = _fingerprint(folder, root)
     cache = root / "cache" / f"{name}-{SIZE}px.pt"
-    with locked(cache.with_suffix(".lock"), f"waiting: another process is building {cache}"):
+    with locked(cache.with_suffix(".lock"), f"waiting: another process has {cache}"):
         part = _read_cache(cache)
         if part is None or part["source"] != source:
             table = _training_table(folder) if name == "train" else _test_table(folder, root)

@@ -124,7 +124,8 @@ def git_commit() -> str:
 def _init(run_id: str, root: Path, values: dict[str, Any]) -> Any:
     root.mkdir(parents=True, exist_ok=True)
     try:
-        return wandb.init(id=run_id, dir=str(root), config=values, resume="allow")
+        given = None if "WANDB_RUN_ID" in os.environ else run_id  # W&B reads that one by itself
+        return wandb.init(id=given, dir=str(root), config=values, resume="allow")
     except wandb.errors.UsageError as error:
         raise SystemExit(
             f"W&B: {error}\nWithout an account set WANDB_MODE=offline: everything is then kept in "

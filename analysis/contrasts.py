@@ -1,0 +1,119 @@
+"""From scores per cell and seed to tested contrasts: what differs, by how much, how surely."""
+
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from analysis import stats
+from analysis.grid import Study, Sweep
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A planned comparison: ``differences`` has one value a seed, level 2 minus level 1.
+
+    ``parts``: one (factor, level 1, level 2) for a main effect, two for an interaction.
+    """
+
+    name: str
+    parts: list[tuple[str, Any, Any]]
+    differences: np.ndarray
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A contrast with its exact test, Holm's p, and intervals at 1 - alpha and 1 - 2 alpha."""
+
+    contrast: Contrast
+    test: stats.SignedRank
+    p_holm: float
+    interval: stats.Interval
+    interval_90: stats.Interval
+
+
+def build(sweep: Sweep, study: Study, scores: dict[tuple, list[float]]) -> list[Contrast]:
+    """Return main effects and two-way interactions of the two-level factors, by name.
+
+    With y[a][b] the scores of one seed: A = ((y11 + y10) - (y01 + y00)) / 2 and
+    AB = (y11 - y10) - (y01 - y00), averaged over the levels of any further factors. A factor with
+    more levels gives one main effect for each pair of them.
+
+    Raises:
+        ValueError: when the study's family names a contrast that the sweep does not have.
+    """
+    names = list(sweep.factors)
+    table = np.array([scores[cell] for cell in sweep.cells])
+    table = table.reshape(*(len(levels) for levels in sweep.factors.values()), -1)
+    contrasts = []
+    for axis, name in enumerate(names):
+        levels = sweep.factors[name]
+        mean = table.mean(axis=tuple(i for i in range(len(names)) if i != axis))  # (levels, seeds)
+        for i, j in itertools.combinations(range(len(levels)), 2):
+            label = name if len(levels) == 2 else f"{name}: {levels[j]} - {levels[i]}"
+            contrasts.append(Contrast(label, [(name, levels[i], levels[j])], mean[j] - mean[i]))
+    two_level = [i for i, name in enumerate(names) if len(sweep.factors[name]) == 2]
+    for a, b in itertools.combinations(two_level, 2):
+        others = tuple(i for i in range(len(names)) if i not in (a, b))
+        mean = table.mean(axis=others)  # (2, 2, seeds)
+        parts = [(names[k], *sweep.factors[names[k]]) for k in (a, b)]
+        differences = (mean[1, 1] - mean[1, 0]) - (mean[0, 1] - mean[0, 0])
+        contrasts.append(Contrast(f"{names[a]} × {names[b]}", parts, differences))
+    if study.family is None:
+        return contrasts
+    by_name = {contrast.name: contrast for contrast in contrasts}
+    if unknown := [name for name in study.family if name not in by_name]:
+        raise ValueError(
+            f"the study's family names {', '.join(unknown)}; this sweep has {', '.join(by_name)}"
+        )
+    return [by_name[name] for name in study.family]
+
+
+def test(contrasts: list[Contrast], alpha: float) -> list[Tested]:
+    """Test each contrast by the exact signed-rank test over seeds, with Holm over all of them."""
+    tests = [stats.signed_rank(contrast.differences) for contrast in contrasts]
+    adjusted = stats.holm([result.p for result in tests])
+    return [
+        Tested(
+            contrast,
+            result,
+            p_holm,
+            stats.paired_interval(contrast.differences, 1 - alpha),
+            stats.paired_interval(contrast.differences, 1 - 2 * alpha),
+        )
+        for contrast, result, p_holm in zip(contrasts, tests, adjusted, strict=True)
+    ]
+
+
+def simple_effects(sweep: Sweep, scores: dict[tuple, list[float]], alpha: float) -> list[dict]:
+    """Compare cells that differ in one two-level factor, by exact Mann–Whitney, Holm over all.
+
+    The secondary family: returns one dict a comparison (name, n, statistic, p, p_holm, difference,
+    ci_low, ci_high, confidence, a12), level 2 against level 1.
+    """
+    rows = []
+    for axis, (name, levels) in enumerate(sweep.factors.items()):
+        for cell in sweep.cells:
+            if len(levels) != 2 or cell[axis] != levels[0]:
+                continue
+            other = (*cell[:axis], levels[1], *cell[axis + 1 :])
+            where = [f"{n}={v}" for n, v in zip(sweep.factors, cell, strict=True) if n != name]
+            x, y = scores[cell], scores[other]
+            result, interval = stats.rank_sum(x, y), stats.shift_interval(x, y, 1 - alpha)
+            rows.append(
+                {
+                    "name": f"{name} at {', '.join(where)}" if where else name,
+                    "n": [result.n_x, result.n_y],
+                    "statistic": result.statistic,
+                    "p": result.p,
+                    "difference": interval.estimate,
+                    "ci_low": interval.low,
+                    "ci_high": interval.high,
+                    "confidence": interval.confidence,
+                    "a12": result.a12,
+                }
+            )
+    for row, p_holm in zip(rows, stats.holm([r["p"] for r in rows]) if rows else [], strict=True):
+        row["p_holm"] = p_holm
+    return rows

@@ -1,0 +1,202 @@
+r"""Collect a study's runs into two tables: runs.csv (a row a run) and history.csv (a row an epoch).
+
+    python -m analysis.fetch runs/gtsrb_short --sweep sweeps/gtsrb_short.yaml \
+        --out analysis/results/gtsrb_short
+    python -m analysis.fetch entity/project/sweep_id --sweep sweeps/gtsrb.yaml \
+        --out analysis/results/gtsrb
+
+SOURCE is a folder of offline runs or a sweep on a W&B server. Runs that an earlier call found
+finished are not read again.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tqdm import tqdm
+
+from analysis.grid import GridError, load_sweep
+from analysis.tables import TableError, read_tables, write_tables
+
+STATE_OF_EXIT = {0: "finished", 255: "killed"}
+
+
+class FetchError(RuntimeError):
+    """Runs that cannot be read; says which, why and what to do."""
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """One run as found: ``row`` for runs.csv, ``history`` rows for history.csv."""
+
+    row: dict[str, Any]
+    history: list[dict[str, Any]]
+
+
+def fetch_folder(folder: Path, known: dict[str, str]) -> Iterator[Fetched]:
+    """Read the offline runs below ``folder``, newest file of each run, several at a time.
+
+    ``known`` (run id -> source) are skipped while their newest file is still that source. A run's
+    last attempt that finished counts; where none did, the newest attempt.
+    """
+    attempts: dict[str, list[Path]] = {}
+    for path in sorted(folder.glob("wandb/offline-run-*/run-*.wandb")):
+        attempts.setdefault(path.stem.removeprefix("run-"), []).append(path)
+    if not attempts:
+        raise FetchError(
+            f"{folder}/wandb has no offline runs; was the agent's --out another folder?"
+        )
+    new = {i: files for i, files in attempts.items() if known.get(i) != files[-1].parent.name}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        reads = pool.map(_read_attempts, new, new.values())
+        yield from tqdm(reads, total=len(new), desc="reading runs", unit="run", disable=None)
+
+
+def fetch_server(sweep_path: str, known: dict[str, str]) -> Iterator[Fetched]:
+    """Read a sweep's runs from a W&B server with their full histories.
+
+    Raises:
+        FetchError: when the server or the sweep cannot be reached.
+    """
+    import wandb  # takes a second; reading a folder does not need it
+
+    try:
+        runs = list(wandb.Api().sweep(sweep_path).runs)
+    except (wandb.errors.Error, ValueError) as error:
+        raise FetchError(
+            f"cannot read the sweep {sweep_path}: {error}. Expected entity/project/sweep_id as "
+            "`wandb sweep` prints it, and an account (`wandb login`) that may read it."
+        ) from error
+    for run in tqdm(runs, desc="reading runs", unit="run", disable=None):
+        source = "/".join(run.path)
+        if known.get(run.id) == source:
+            continue
+        summary = {k: v for k, v in dict(run.summary).items() if not k.startswith("_")}
+        exit_code = 0 if run.state == "finished" else None
+        rows = [dict(row) for row in run.scan_history()]
+        config = {k: v for k, v in run.config.items() if not k.startswith("_")}
+        yield _fetched(run.id, run.state, exit_code, source, config, summary, rows)
+
+
+def _read_attempts(run_id: str, files: list[Path]) -> Fetched:
+    newest = None
+    for file in reversed(files):
+        attempt = _read_attempt(run_id, file)
+        newest = newest or attempt
+        if attempt.row["state"] == "finished":
+            return attempt
+    return newest
+
+
+def _read_attempt(run_id: str, file: Path) -> Fetched:
+    """Read one .wandb file with W&B's own reader, a JSON record a line."""
+    wandb = shutil.which("wandb", path=f"{Path(sys.executable).parent}{os.pathsep}{os.defpath}")
+    if wandb is None:
+        raise FetchError("the `wandb` command is not installed; pip install -r requirements.txt")
+    command = [wandb, "leet", "inspect", "--json", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise FetchError(f"{file} cannot be read: {done.stderr.strip()[-500:]}")
+    config, summary, rows, exit_code = {}, {}, [], None
+    for line in done.stdout.splitlines():
+        record = json.loads(line)
+        match record.get("type"):
+            case "run":
+                config |= record["run"].get("config", {}).get("update", {})
+            case "config":
+                config |= record["config"].get("update", {})
+            case "summary":
+                summary |= record["summary"].get("update", {})
+            case "history":
+                rows.append(record["history"]["item"])
+            case "exit":
+                exit_code = record["exit"].get("exit_code", 0)
+    state = "crashed" if exit_code is None else STATE_OF_EXIT.get(exit_code, "failed")
+    public = {k: v for k, v in summary.items() if not k.startswith("_")}
+    config = {k: v for k, v in config.items() if not k.startswith("_")}
+    return _fetched(run_id, state, exit_code, file.parent.name, config, public, rows)
+
+
+def _fetched(
+    run_id: str,
+    state: str,
+    exit_code: int | None,
+    source: str,
+    config: dict[str, Any],
+    summary: dict[str, Any],
+    rows: list[dict[str, Any]],
+) -> Fetched:
+    if both := set(config) & set(summary):
+        raise FetchError(
+            f"run {run_id}: {', '.join(sorted(both))} stands in both config and summary"
+        )
+    head = {"run_id": run_id, "state": state, "exit_code": exit_code, "source": source}
+    values = {key: _number(value) for key, value in (config | summary).items()}
+    by_epoch = {}
+    for row in rows:
+        if (
+            row.get("epoch") is not None
+        ):  # the last row of an epoch wins: a resumed run repeats some
+            by_epoch[int(row["epoch"])] = {
+                key: _number(value) for key, value in row.items() if not key.startswith("_")
+            }
+    history = [{"run_id": run_id, **by_epoch[epoch]} for epoch in sorted(by_epoch)]
+    return Fetched(head | values, history)
+
+
+def _number(value: Any) -> Any:
+    """Undo W&B's text for the numbers that JSON lacks."""
+    return float(value) if value in ("NaN", "Infinity", "-Infinity") else value
+
+
+def main() -> None:
+    """Collect a study's runs into runs.csv and history.csv."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("source", help="folder of offline runs, or entity/project/sweep_id")
+    parser.add_argument("--sweep", type=Path, required=True, help="the sweep's YAML")
+    parser.add_argument("--out", type=Path, required=True, help="analysis/results/<study>")
+    arguments = parser.parse_args()
+    try:
+        sweep = load_sweep(arguments.sweep)
+        runs, history = pd.DataFrame(), pd.DataFrame()
+        if (arguments.out / "runs.csv").exists():
+            runs, history = read_tables(arguments.out)
+            finished = runs[runs["state"] == "finished"]
+            runs, history = finished, history[history["run_id"].isin(finished["run_id"])]
+        known = dict(zip(runs["run_id"], runs["source"], strict=True)) if len(runs) else {}
+        folder = Path(arguments.source)
+        fetched = list(
+            fetch_folder(folder, known)
+            if folder.is_dir()
+            else fetch_server(_sweep_path(arguments.source), known)
+        )
+        fresh = [f.row["run_id"] for f in fetched]
+        if len(runs):
+            runs = runs[~runs["run_id"].isin(fresh)]
+            history = history[~history["run_id"].isin(fresh)]
+        runs = pd.concat([runs, pd.DataFrame([f.row for f in fetched])], ignore_index=True)
+        new_history = pd.DataFrame([row for f in fetched for row in f.history])
+        history = pd.concat([history, new_history], ignore_index=True)
+        write_tables(arguments.out, runs, history, list(sweep.factors) + list(sweep.fixed))
+    except (GridError, FetchError, TableError) as error:
+        raise SystemExit(f"error: {error}") from error
+    print(f"{len(fetched)} runs read, {len(runs)} in {arguments.out / 'runs.csv'}")
+
+
+def _sweep_path(source: str) -> str:
+    if source.count("/") != 2:
+        raise FetchError(f"{source!r} is neither a folder nor entity/project/sweep_id")
+    return source
+
+
+if __name__ == "__main__":
+    main()

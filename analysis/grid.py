@@ -1,0 +1,142 @@
+"""What was planned: the sweep YAML's cells and seeds, and what the study declares beforehand."""
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from annotated_types import Gt, Lt
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+STUDIES = Path(__file__).parent / "studies"
+SEED = "seed"
+
+
+class GridError(ValueError):
+    """A sweep or study file that cannot be analysed; says what is wrong and what is allowed."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A grid sweep: ``factors`` (name -> levels, in the YAML's order), ``seeds``, the rest fixed.
+
+    A factor is a parameter with several values, other than the seed.
+    """
+
+    name: str
+    factors: dict[str, list[Any]]
+    seeds: list[int]
+    fixed: dict[str, Any]
+    metric: dict[str, str]
+
+    @property
+    def cells(self) -> list[tuple]:
+        """Every combination of levels, in the order of ``factors``."""
+        return list(itertools.product(*self.factors.values()))
+
+    def label(self, cell: tuple) -> str:
+        """Name a cell: ``batch_norm=True, optimizer=sgd``."""
+        return ", ".join(f"{n}={v}" for n, v in zip(self.factors, cell, strict=True))
+
+
+class Study(BaseModel):
+    """What a study declares before it runs; one YAML per study in analysis/studies/."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    question: str = ""
+    metric: str  # summary key of the score at the last epoch, e.g. test/error
+    direction: Literal["lower", "higher"]  # which is better
+    score_rule: Literal["last", "best_on_validation"] = "last"
+    smallest_effect: Annotated[float, Gt(0)] | None = None  # in the metric's own unit
+    alpha: Annotated[float, Gt(0), Lt(1)] = 0.05  # family-wise, two-sided
+    family: list[str] | None = None  # names of the primary contrasts; None: all of them
+    labels: dict[str, str] = {}  # words for "factor" and "factor=level" in sentences and figures
+
+    def score_column(self, rule: str | None = None) -> str:
+        """Return the summary key that holds the score by ``rule`` (default: the declared one)."""
+        rule = rule or self.score_rule
+        return self.metric if rule == "last" else f"{self.metric}_at_best_val"
+
+    def level_label(self, factor: str, level: Any) -> str:
+        """Return the words for a level."""
+        return self.labels.get(f"{factor}={level}", f"{factor} = {level}")
+
+    def factor_label(self, factor: str) -> str:
+        """Return the words for a factor."""
+        return self.labels.get(factor, factor)
+
+
+def load_sweep(path: str | Path) -> Sweep:
+    """Read the plan from a sweep YAML.
+
+    Raises:
+        GridError: when it is no grid over listed values, lacks a seed list, or repeats a value.
+    """
+    path = Path(path)
+    raw = _read_yaml(path)
+    parameters = raw.get("parameters")
+    if raw.get("method") != "grid" or not isinstance(parameters, dict):
+        raise GridError(
+            f"{path}: the analysis knows what to expect only from `method: grid` with `parameters`"
+        )
+    lists, fixed = {}, {}
+    for name, parameter in parameters.items():
+        if not isinstance(parameter, dict) or not {"value", "values"} & set(parameter):
+            raise GridError(f"{path}: {name} needs `value:` or a list `values:`")
+        values = parameter.get("values", [parameter.get("value")])
+        if len({repr(value) for value in values}) < len(values) or not values:
+            raise GridError(f"{path}: {name} lists no value, or one of them twice: {values}")
+        if name == SEED or len(values) > 1:
+            lists[name] = values
+        else:
+            fixed[name] = values[0]
+    seeds = lists.pop(SEED, None)
+    if seeds is None:
+        raise GridError(f"{path}: no `seed` among the parameters; without replicates no statistics")
+    return Sweep(path.stem, lists, seeds, fixed, raw.get("metric", {}))
+
+
+def load_study(sweep: Sweep, folder: Path = STUDIES) -> Study:
+    """Return the declaration <sweep's stem>.yaml, or the default one from the sweep's metric.
+
+    Default: test/ and the metric's quantity, its goal as direction, last epoch, alpha 0.05, no
+    smallest effect, all main effects and two-way interactions.
+
+    Raises:
+        GridError: on an unknown key, a wrong value or a score that selects on the test set.
+    """
+    path = folder / f"{sweep.name}.yaml"
+    if path.exists():
+        values = _read_yaml(path)
+    else:
+        if not {"name", "goal"} <= set(sweep.metric):
+            raise GridError(
+                f"{sweep.name} has neither {path} nor a `metric:` with name and goal in its YAML"
+            )
+        goal = {"minimize": "lower", "maximize": "higher"}.get(sweep.metric["goal"])
+        quantity = sweep.metric["name"].split("/")[-1]
+        values = {"metric": f"test/{quantity}", "direction": goal}
+    if values.get("score_rule") in ("best_on_test", "best"):
+        raise GridError(
+            f"{path}: score_rule {values['score_rule']!r} would select the epoch on the test set, "
+            "which makes the test score an optimistic one; use last or best_on_validation"
+        )
+    try:
+        return Study(**values)
+    except ValidationError as error:
+        faults = [
+            f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors()
+        ]
+        raise GridError(f"{path}:\n  " + "\n  ".join(faults)) from error
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise GridError(f"cannot read {path}: {error}") from error
+    if not isinstance(raw, dict):
+        raise GridError(f"{path} is not a mapping of names to values")
+    return raw

@@ -1,0 +1,123 @@
+"""Is the study complete? Every cell and seed exactly once, finished, with the planned epochs."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from analysis.grid import SEED, Study, Sweep
+from analysis.tables import TableError
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One expected cell × seed: its ``state``, the runs found for it, their epochs and hours.
+
+    States: finished, diverged, missing, duplicate, short, or what W&B says of an unfinished run.
+    """
+
+    cell: tuple
+    seed: int
+    state: str
+    runs: list[str]
+    epochs: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """All expected entries and, in words, everything that forbids a comparison."""
+
+    entries: list[Entry]
+    problems: list[str]
+
+    def runs(self, cell: tuple) -> list[str]:
+        """Return the ids of a cell's runs, by seed."""
+        return [run for entry in self.entries if entry.cell == cell for run in entry.runs]
+
+
+def check(sweep: Sweep, study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> Ledger:
+    """Compare what the sweep expects with what the tables hold.
+
+    Raises:
+        TableError: when a column that the sweep or the study names is missing.
+    """
+    names = [*sweep.factors, SEED, *sweep.fixed]
+    wanted = [*names, study.metric, study.score_column(), "diverged"]
+    if missing := [name for name in wanted if name not in runs]:
+        raise TableError(
+            f"runs.csv lacks the column(s) {', '.join(missing)}: were these runs made by another "
+            "sweep, or did none of them finish?"
+        )
+    problems = []
+    fits = pd.Series(True, index=runs.index)
+    for name, value in sweep.fixed.items():
+        fits &= runs[name].map(lambda found, value=value: _same(found, value))
+    epochs = history.groupby("run_id")["epoch"].agg(["count", "max"])
+    seconds = history.groupby("run_id")["seconds"].sum() if "seconds" in history else pd.Series()
+    entries, used = [], set()
+    for cell in sweep.cells:
+        in_cell = fits.copy()
+        for name, level in zip(sweep.factors, cell, strict=True):
+            in_cell &= runs[name].map(lambda found, level=level: _same(found, level))
+        for seed in sweep.seeds:
+            found = runs[in_cell & runs[SEED].map(lambda s, seed=seed: _same(s, seed))]
+            used |= set(found["run_id"])
+            entry, problem = _entry(sweep, study, cell, seed, found, epochs, seconds)
+            entries.append(entry)
+            if problem:
+                problems.append(f"{sweep.label(cell)}, seed={seed}: {problem}")
+    for run_id in sorted(set(runs["run_id"]) - used):
+        problems.append(
+            f"run {run_id} belongs to no cell of {sweep.name}: its configuration differs"
+        )
+    return Ledger(entries, problems)
+
+
+def _entry(
+    sweep: Sweep,
+    study: Study,
+    cell: tuple,
+    seed: int,
+    found: pd.DataFrame,
+    epochs: pd.DataFrame,
+    seconds: pd.Series,
+) -> tuple[Entry, str]:
+    ids = found["run_id"].tolist()
+    if len(ids) != 1:
+        state = "duplicate" if ids else "missing"
+        problem = f"{len(ids)} runs: {', '.join(ids)}" if ids else "missing"
+        return Entry(cell, seed, state, ids, 0, 0.0), problem
+    run = found.iloc[0]
+    count, last = (int(n) for n in epochs.loc[ids[0]]) if ids[0] in epochs.index else (0, 0)
+    planned = int(run["epochs"]) if "epochs" in run else int(epochs["max"].max())
+    score, problem = run[study.score_column()], ""
+    state = "diverged" if run["diverged"] is True or run["diverged"] == "True" else "finished"
+    if run["state"] != "finished" or (
+        run["exit_code"] not in (0, None) and pd.notna(run["exit_code"])
+    ):
+        state = run["state"] if run["state"] != "finished" else "failed"
+        problem = f"run {ids[0]} is {state}, after epoch {last} of {planned}"
+    elif count != last or (last != planned and state != "diverged"):
+        state = "short"
+        problem = f"run {ids[0]} has {count} of {planned} epochs"
+    elif not isinstance(score, float | int) or pd.isna(score):
+        state = "failed"
+        problem = f"run {ids[0]} has no number as {study.score_column()}: {score!r}"
+    total = float(seconds.get(ids[0], 0.0))
+    return Entry(cell, seed, state, ids, last, total), problem
+
+
+def scores(
+    sweep: Sweep, ledger: Ledger, runs: pd.DataFrame, column: str
+) -> dict[tuple, list[float]]:
+    """Return each cell's scores in the order of the sweep's seeds; the ledger has no problems."""
+    by_run = runs.set_index("run_id")[column]
+    return {cell: [float(by_run[run]) for run in ledger.runs(cell)] for cell in sweep.cells}
+
+
+def _same(found: Any, planned: Any) -> bool:
+    """Compare a CSV's value with a YAML's: True is not 1, but 1.0 is 1."""
+    if isinstance(planned, bool) or isinstance(found, bool) or str(found) in ("True", "False"):
+        return str(found) == str(planned)
+    return bool(found == planned)

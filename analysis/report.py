@@ -1,0 +1,218 @@
+"""Write a study's report from its two tables: no network, no torch, no W&B.
+
+    python -m analysis.report analysis/results/gtsrb_short --sweep sweeps/gtsrb_short.yaml
+
+Completeness comes first: with a run missing, repeated, unfinished or shorter than planned it lists
+what is wrong, writes nothing and exits with 1. Else it writes results.json, report.md, report.html
+(self-contained) and figures/ beside the tables.
+"""
+
+import argparse
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis import contrasts, figures, statement, stats
+from analysis.grid import GridError, Study, Sweep, load_study, load_sweep
+from analysis.ledger import Ledger, check, scores
+from analysis.tables import TableError, read_tables, replace_file
+
+TEMPLATES = Path(__file__).parent / "templates"
+RULES = {"last": "last epoch", "best_on_validation": "epoch best on validation"}
+
+
+class IncompleteError(RuntimeError):
+    """The study lacks runs or has faulty ones; its text is the list."""
+
+
+def analyse(
+    sweep: Sweep, study: Study, ledger: Ledger, runs: pd.DataFrame
+) -> tuple[dict[str, Any], list[contrasts.Tested]]:
+    """Return everything that results.json holds, and the tested primary contrasts."""
+    values = scores(sweep, ledger, runs, study.score_column())
+    tested = contrasts.test(contrasts.build(sweep, study, values), study.alpha)
+    other_rule, other = _other_rule(sweep, study, ledger, runs)
+    epochs = max(entry.epochs for entry in ledger.entries)
+    rows = []
+    for i, t in enumerate(tested):
+        agree = other is None or _conclusion(t, study) == _conclusion(other[i], study)
+        state = statement.decide(t, len(tested), study, agree)
+        rows.append(
+            {
+                "name": t.contrast.name,
+                "n": t.test.n,
+                "n_zero": t.test.n_zero,
+                "statistic": t.test.statistic,
+                "p": t.test.p,
+                "p_holm": t.p_holm,
+                "difference": t.interval.estimate,
+                "ci_low": t.interval.low,
+                "ci_high": t.interval.high,
+                "confidence": t.interval.confidence,
+                "rank_biserial": t.test.rank_biserial,
+                "positive": t.test.positive,
+                "negative": t.test.negative,
+                "state": state,
+                "sentence": statement.sentence(state, t, len(tested), study, epochs),
+                "per_seed": [float(d) for d in t.contrast.differences],
+                "score_rules_agree": None if other is None else agree,
+                "p_holm_other_rule": None if other is None else other[i].p_holm,
+                "runs": [run for entry in ledger.entries for run in entry.runs],
+            }
+        )
+    variants = [
+        {
+            "name": sweep.label(cell),
+            "median": float(np.median(values[cell])),
+            "min": float(min(values[cell])),
+            "max": float(max(values[cell])),
+            "scores": values[cell],
+            "runs": ledger.runs(cell),
+        }
+        for cell in sweep.cells
+    ]
+    results = {
+        "study": sweep.name,
+        "question": study.question,
+        "metric": study.metric,
+        "direction": study.direction,
+        "score_rule": study.score_rule,
+        "other_rule": other_rule,
+        "alpha": study.alpha,
+        "smallest_effect": study.smallest_effect,
+        "n_seeds": len(sweep.seeds),
+        "seeds": sweep.seeds,
+        "epochs": epochs,
+        "factors": sweep.factors,
+        "fixed": sweep.fixed,
+        "smallest_p": stats.smallest_p(len(sweep.seeds)),
+        "diverged": [e.runs[0] for e in ledger.entries if e.state == "diverged"],
+        "variants": variants,
+        "contrasts": rows,
+        "secondary": contrasts.simple_effects(sweep, values, study.alpha),
+        "provenance": _provenance(runs),
+    }
+    return results, tested
+
+
+def draw(
+    sweep: Sweep,
+    study: Study,
+    ledger: Ledger,
+    runs: pd.DataFrame,
+    history: pd.DataFrame,
+    tested: list[contrasts.Tested],
+) -> dict[str, tuple[Figure, str]]:
+    """Return the report's figures with their captions, by file name."""
+    values = scores(sweep, ledger, runs, study.score_column())
+    drawn = {
+        "fig1_learning_curves": figures.learning_curves(sweep, study, ledger, history),
+        "fig3_final_scores": figures.final_scores(sweep, study, ledger, values),
+        "fig4_contrasts": figures.forest(study, tested, ledger, sweep),
+        "fig5_interaction": figures.interactions(sweep, study, ledger, values),
+        "fig7_integrity": figures.integrity(sweep, study, ledger),
+    }
+    return {name: pair for name, pair in drawn.items() if pair is not None}
+
+
+def write(folder: Path, results: dict[str, Any], drawn: dict, study: Study, sweep: Sweep) -> None:
+    """Write figures, results.json, report.md and report.html; equal input gives equal files."""
+    pictures = []
+    for name, (figure, caption) in drawn.items():
+        figures.save(figure, folder / "figures", name)
+        data = base64.b64encode((folder / "figures" / f"{name}.png").read_bytes()).decode()
+        pictures.append({"name": name, "caption": caption, "data": data})
+    results = results | {"captions": {p["name"]: p["caption"] for p in pictures}}
+    text = json.dumps(results, indent=1, ensure_ascii=False) + "\n"
+    replace_file(folder / "results.json", text.encode())
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=jinja2.select_autoescape(["html"]),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    percent = study.metric.endswith("error")
+    environment.filters |= {
+        "p": statement.format_p,
+        "score": lambda v: f"{100 * v:.2f}" if percent else f"{v:.4f}",
+        "signed": lambda v: f"{100 * v:+.2f}" if percent else f"{v:+.4f}",
+    }
+    variables = {
+        "r": results,
+        "pictures": pictures,
+        "unit": "%" if percent else "",
+        "difference_unit": "percentage points" if percent else "",
+        "rules": RULES,
+        "labels": {
+            sweep.label(cell): ", ".join(
+                study.level_label(n, v) for n, v in zip(sweep.factors, cell, strict=True)
+            )
+            for cell in sweep.cells
+        },
+    }
+    for name in ("report.md", "report.html"):
+        page = environment.get_template(f"{name}.j2").render(variables)
+        replace_file(folder / name, page.encode())
+
+
+def _other_rule(
+    sweep: Sweep, study: Study, ledger: Ledger, runs: pd.DataFrame
+) -> tuple[str, list[contrasts.Tested] | None]:
+    """Test the same contrasts under the score rule that was not declared, if the runs have it."""
+    rule = "best_on_validation" if study.score_rule == "last" else "last"
+    column = study.score_column(rule)
+    if column not in runs or runs[column].isna().any():
+        return rule, None
+    values = scores(sweep, ledger, runs, column)
+    return rule, contrasts.test(contrasts.build(sweep, study, values), study.alpha)
+
+
+def _conclusion(tested: contrasts.Tested, study: Study) -> int:
+    """Return -1 or 1, the direction of a significant difference, or 0."""
+    significant = tested.p_holm < study.alpha
+    return int(np.sign(tested.interval.estimate)) if significant else 0
+
+
+def _provenance(runs: pd.DataFrame) -> dict[str, list[str]]:
+    names = ("git_commit", "data_sha256", "device", "torch_version")
+    return {name: sorted(runs[name].astype(str).unique()) for name in names if name in runs}
+
+
+def main() -> None:
+    """Check a study for completeness, test its contrasts, and write its report."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument(
+        "folder", type=Path, help="analysis/results/<study>, made by analysis.fetch"
+    )
+    parser.add_argument("--sweep", type=Path, required=True, help="the sweep's YAML")
+    arguments = parser.parse_args()
+    try:
+        sweep = load_sweep(arguments.sweep)
+        study = load_study(sweep)
+        runs, history = read_tables(arguments.folder)
+        ledger = check(sweep, study, runs, history)
+        if ledger.problems:
+            raise IncompleteError(
+                f"{sweep.name} is not complete; no test was made and no file written:\n  "
+                + "\n  ".join(ledger.problems)
+                + "\nRun the sweep again for what is missing, then fetch again."
+            )
+        results, tested = analyse(sweep, study, ledger, runs)
+        drawn = draw(sweep, study, ledger, runs, history, tested)
+        write(arguments.folder, results, drawn, study, sweep)
+    except (GridError, TableError, IncompleteError, ValueError) as error:
+        raise SystemExit(f"error: {error}") from error
+    for row in results["contrasts"]:
+        print(f"[{row['state']}] {row['sentence']}")
+    print(f"report: {(arguments.folder / 'report.html').resolve()}")
+
+
+if __name__ == "__main__":
+    main()

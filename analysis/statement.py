@@ -1,0 +1,153 @@
+"""The words of the report: one sentence a contrast, no stronger than its evidence."""
+
+import math
+
+from analysis import stats
+from analysis.contrasts import Contrast, Tested
+from analysis.grid import Study
+
+
+def decide(tested: Tested, family: int, study: Study, rules_agree: bool) -> str:
+    """Return the rung of the ladder on which a tested contrast stands.
+
+    ``family``: number of contrasts that Holm's correction runs over. ``rules_agree``: whether the
+    other score rule leads to the same conclusion. Intervals are exact; see statistics in README.
+    """
+    alpha, delta = study.alpha, study.smallest_effect
+    interval, narrow = tested.interval, tested.interval_90
+    if stats.smallest_p(tested.test.n) * family >= alpha or tested.test.n_zero == tested.test.n:
+        return "not_testable"
+    if tested.p_holm < alpha and (interval.low > 0 or interval.high < 0):
+        if not rules_agree:
+            return "suggestive"
+        if delta and (interval.low > delta or interval.high < -delta):
+            return "meaningful"
+        if delta and -delta < interval.low and interval.high < delta:
+            return "support_small"
+        return "preliminary_support"
+    if delta and -delta < narrow.low and narrow.high < delta:
+        return "practically_equivalent"
+    if tested.test.p < alpha or not rules_agree:
+        return "suggestive"
+    return "inconclusive"
+
+
+def sentence(state: str, tested: Tested, family: int, study: Study, epochs: int) -> str:
+    """Return the sentence for a contrast in ``state``, with its numbers and its scope."""
+    test, interval, delta = tested.test, tested.interval, study.smallest_effect
+    what = subject(tested.contrast, study)
+    seeds = f"{test.n} seeds"
+    numbers = _numbers(tested, study)
+    scope = (
+        f"on this data set and test set, with a budget of {epochs} epochs, {seeds} and these "
+        "learning rates"
+    )
+    if state == "not_testable":
+        if test.n_zero == test.n:
+            return (
+                f"{what}: all {test.n} differences are zero; both variants probably ran the same "
+                "code. Nothing can be concluded."
+            )
+        floor = stats.smallest_p(test.n)
+        return (
+            f"{what}: this design could not have given p < {format_p(study.alpha)} (n = {test.n}, "
+            f"smallest p {format_p(floor)}, {family} comparison(s) under Holm's correction): "
+            f"description only. {numbers}."
+        )
+    if state == "inconclusive":
+        more = ""
+        if delta:
+            half = (interval.high - interval.low) / 2
+            extra = max(1, math.ceil(test.n * (half / delta) ** 2) - test.n)
+            more = (
+                f" An answer to ±{amount(delta, study)} would take about {extra} more seeds, in a "
+                "study planned with that number."
+            )
+        return (
+            f"{what}: inconclusive; the {seeds} are compatible with anything from "
+            f"{_signed(interval.low, study)} to {_signed(interval.high, study)}.{more} {numbers}."
+        )
+    if state == "suggestive":
+        why = (
+            "that does not survive the correction for several comparisons"
+            if test.p < study.alpha <= tested.p_holm
+            else "that depends on the score rule (last epoch or best on validation)"
+        )
+        return f"{what}: suggestive only; a direction {why}. {numbers}, {scope}."
+    if state == "practically_equivalent":
+        narrow = tested.interval_90
+        return (
+            f"{what}: practically equivalent within ±{amount(delta, study)}, the margin set "
+            f"beforehand ({100 * narrow.confidence:.0f} % interval {_signed(narrow.low, study)} to "
+            f"{_signed(narrow.high, study)}), {scope}. {numbers}."
+        )
+    ending = {
+        "preliminary_support": "",
+        "support_small": (
+            f"; detectable, but smaller than ±{amount(delta or 0, study)}, which was said "
+            "beforehand to matter"
+        ),
+        "meaningful": (
+            f"; at least as large as the margin of {amount(delta or 0, study)} set beforehand"
+        ),
+    }[state]
+    claim = _claim(tested, study)
+    return f"Preliminary evidence that {claim}, {scope}{ending}. {numbers}."
+
+
+def subject(contrast: Contrast, study: Study) -> str:
+    """Name what a contrast compares, in words."""
+    (a, a1, a2), *rest = contrast.parts
+    if not rest:
+        return f"{_cap(study.level_label(a, a2))} instead of {study.level_label(a, a1)}"
+    ((b, _, _),) = rest
+    return f"Interaction of {study.factor_label(a)} and {study.factor_label(b)}"
+
+
+def amount(value: float, study: Study) -> str:
+    """Show a size of the metric: percentage points for an error, four decimals for the rest."""
+    if study.metric.endswith("error"):
+        return f"{100 * value:.2f} percentage points"
+    return f"{value:.4f}"
+
+
+def _claim(tested: Tested, study: Study) -> str:
+    (a, a1, a2), *rest = tested.contrast.parts
+    quantity = study.metric.replace("/", " ")
+    up = tested.interval.estimate > 0
+    if not rest:
+        better = "better" if up == (study.direction == "higher") else "worse"
+        return (
+            f"{study.level_label(a, a2)} instead of {study.level_label(a, a1)} gives a "
+            f"{'higher' if up else 'lower'} ({better}) {quantity}"
+        )
+    ((b, b1, b2),) = rest
+    return (
+        f"the change in {quantity} from {study.level_label(a, a1)} to {study.level_label(a, a2)} "
+        f"is {'higher' if up else 'lower'} with {study.level_label(b, b2)} than with "
+        f"{study.level_label(b, b1)}"
+    )
+
+
+def _numbers(tested: Tested, study: Study) -> str:
+    test, interval = tested.test, tested.interval
+    sign, count = ("below", test.negative) if interval.estimate <= 0 else ("above", test.positive)
+    return (
+        f"Difference {_signed(interval.estimate, study)} "
+        f"({100 * interval.confidence:.3g} % interval {_signed(interval.low, study)} to "
+        f"{_signed(interval.high, study)}; n = {test.n}, exact p = {format_p(test.p)}, Holm "
+        f"p = {format_p(tested.p_holm)}, {sign} zero in {count} of {test.n} seeds)"
+    )
+
+
+def _signed(value: float, study: Study) -> str:
+    return ("+" if value > 0 else "−" if value < 0 else "") + amount(abs(value), study)
+
+
+def format_p(p: float) -> str:
+    """Show p to two significant digits, without the zero before the point."""
+    return f"{p:.2g}".lstrip("0") if p >= 1e-4 else f"{p:.1e}"
+
+
+def _cap(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,180 @@
+"""Exact rank tests with their estimates and intervals: pure functions on arrays, one value a run.
+
+The null distributions are enumerated (by convolution, not by listing), given the ties and zeros at
+hand: every p-value is exact for any sample, and the same as scipy's exact or full-permutation one.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.stats import rankdata
+from statsmodels.stats.multitest import multipletests
+
+DECIMALS = (
+    6  # scores are rounded: error on 12,630 images has steps of 7.9e-5, round-off breaks ties
+)
+
+
+@dataclass(frozen=True)
+class SignedRank:
+    """Result of the signed-rank test on n paired differences."""
+
+    n: int
+    n_zero: int
+    positive: int  # differences above 0
+    negative: int  # differences below 0
+    statistic: float  # the smaller rank sum, as scipy and R report it
+    p: float  # two-sided, exact
+    rank_biserial: float  # (W+ - W-) / (W+ + W-), from -1 to 1 (Kerby 2014); 0 if all are 0
+
+
+@dataclass(frozen=True)
+class RankSum:
+    """Result of the Mann–Whitney test of y against x."""
+
+    n_x: int
+    n_y: int
+    statistic: float  # U of y: pairs with y > x, ties count half
+    p: float  # two-sided, exact
+    a12: float  # probability that y exceeds x, ties count half (Vargha & Delaney 2000)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A Hodges–Lehmann estimate with its exact confidence interval."""
+
+    estimate: float
+    low: float
+    high: float
+    confidence: float  # what was asked for, or the most that so few values can give
+
+
+def signed_rank(differences: ArrayLike) -> SignedRank:
+    """Test exactly whether paired differences (n,) are symmetric about 0 (Wilcoxon 1945).
+
+    Ties share midranks; zeros keep their ranks and give half to each side (scipy's ``zsplit``). The
+    p-value is twice the smaller tail over all 2^n sign flips.
+
+    Raises:
+        ValueError: on no value, NaN or infinity.
+    """
+    d = _checked(differences, "differences")
+    doubled = np.rint(2 * rankdata(np.abs(d))).astype(int)  # midranks are halves: make them whole
+    plus, minus = doubled[d > 0].sum(), doubled[d < 0].sum()
+    p = _two_sided(_sign_flip_pmf(doubled[d != 0]), plus)
+    half_zeros = doubled[d == 0].sum() / 2
+    return SignedRank(
+        n=len(d),
+        n_zero=int((d == 0).sum()),
+        positive=int((d > 0).sum()),
+        negative=int((d < 0).sum()),
+        statistic=float(min(plus, minus) + half_zeros) / 2,
+        p=p,
+        rank_biserial=float((plus - minus) / doubled.sum()) if (d != 0).any() else 0.0,
+    )
+
+
+def rank_sum(x: ArrayLike, y: ArrayLike) -> RankSum:
+    """Test exactly whether y (m,) and x (n,) come from one distribution (Mann & Whitney 1947).
+
+    The p-value is twice the smaller tail over all arrangements of the pooled midranks.
+
+    Raises:
+        ValueError: on an empty sample, NaN or infinity.
+    """
+    x, y = _checked(x, "x"), _checked(y, "y")
+    doubled = np.rint(2 * rankdata(np.concatenate([y, x]))).astype(int)
+    total = doubled[: len(y)].sum()
+    p = _two_sided(_arrangement_pmf(doubled, len(y)), total)
+    u = (total - len(y) * (len(y) + 1)) / 2
+    return RankSum(len(x), len(y), float(u), p, float(u / (len(x) * len(y))))
+
+
+def paired_interval(differences: ArrayLike, confidence: float = 0.95) -> Interval:
+    """Return the Hodges–Lehmann estimate of paired differences (n,) and its exact interval.
+
+    The estimate is the median of the Walsh averages (d_i + d_j) / 2, i <= j; the interval holds
+    every shift that the signed-rank test does not reject (Hollander & Wolfe 1999, section 3.2).
+    Where 2 / 2^n exceeds 1 - confidence the whole range of averages is given, with its confidence.
+    """
+    d = _checked(differences, "differences")
+    i, j = np.triu_indices(len(d))
+    averages = np.unique(np.round((d[i] + d[j]) / 2, DECIMALS + 1))
+    estimate = float(np.median((d[i] + d[j]) / 2))
+    floor = smallest_p(len(d))
+    low, high = _invert(averages, max(1 - confidence, floor), lambda m: signed_rank(d - m).p)
+    return Interval(estimate, low, high, min(confidence, 1 - floor))
+
+
+def shift_interval(x: ArrayLike, y: ArrayLike, confidence: float = 0.95) -> Interval:
+    """Return the Hodges–Lehmann shift of y (m,) against x (n,) and its exact interval.
+
+    The estimate is the median of all y_j - x_i; the interval holds every shift that the
+    Mann–Whitney test does not reject.
+    """
+    x, y = _checked(x, "x"), _checked(y, "y")
+    pairs = (y[:, None] - x[None, :]).ravel()
+    floor = smallest_p(len(x), len(y))
+    level = max(1 - confidence, floor)
+    low, high = _invert(np.unique(np.round(pairs, DECIMALS)), level, lambda m: rank_sum(x, y - m).p)
+    return Interval(float(np.median(pairs)), low, high, min(confidence, 1 - floor))
+
+
+def smallest_p(n: int, m: int | None = None) -> float:
+    """Return the least two-sided p of the signed-rank test (n) or of Mann–Whitney (n, m)."""
+    if m is None:
+        return min(1.0, 2 * 0.5**n)
+    arrangements = _arrangement_pmf(2 * np.arange(1, n + m + 1), m)
+    return min(1.0, 2 * float(arrangements[np.flatnonzero(arrangements)[0]]))
+
+
+def holm(p: ArrayLike) -> list[float]:
+    """Return Holm's (1979) step-down adjusted p-values, in the order given."""
+    return [float(q) for q in multipletests(np.asarray(p, dtype=float), method="holm")[1]]
+
+
+def _checked(values: ArrayLike, name: str) -> np.ndarray:
+    array = np.asarray(values, dtype=float)
+    if array.ndim != 1 or not len(array):
+        raise ValueError(f"{name}: expected one value per run, got an array of shape {array.shape}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name}: NaN or infinity among {array}; such runs are never left out")
+    return np.round(array, DECIMALS)
+
+
+def _sign_flip_pmf(weights: np.ndarray) -> np.ndarray:
+    """Return the probabilities of each sum 0..sum(weights) when every weight counts or not."""
+    pmf = np.ones(1)
+    for weight in weights:
+        shifted = np.zeros(len(pmf) + weight)
+        shifted[: len(pmf)] += pmf / 2
+        shifted[weight:] += pmf / 2
+        pmf = shifted
+    return pmf
+
+
+def _arrangement_pmf(weights: np.ndarray, m: int) -> np.ndarray:
+    """Return the probabilities of each sum of m of the weights, all choices equally likely."""
+    counts = np.zeros((m + 1, int(weights.sum()) + 1))
+    counts[0, 0] = 1
+    for weight in weights:
+        counts[1:, weight:] += counts[:-1, : counts.shape[1] - weight].copy()
+    return counts[m] / counts[m].sum()
+
+
+def _two_sided(pmf: np.ndarray, observed: int) -> float:
+    tails = pmf[: observed + 1].sum(), pmf[observed:].sum()
+    return float(min(1.0, 2 * min(tails)))
+
+
+def _invert(
+    candidates: np.ndarray, level: float, p_at: Callable[[float], float]
+) -> tuple[float, float]:
+    """Return the hull of the shifts with p above ``level``; between candidates p is constant."""
+    gaps = (candidates[:-1] + candidates[1:]) / 2
+    kept = [k for k, shift in enumerate(gaps) if p_at(shift) > level * (1 + 1e-9)]
+    if not kept:  # the candidates alone remain: all differences are (nearly) equal
+        return float(candidates[0]), float(candidates[-1])
+    return float(candidates[kept[0]]), float(candidates[kept[-1] + 1])
