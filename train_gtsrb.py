@@ -64,15 +64,9 @@ def train_one_epoch(
     loss_sum = torch.zeros((), device=order.device)
     wrong = torch.zeros((), device=order.device)
     for batch in order.split(cfg.batch_size):
-        labels = part.labels[batch]
+        images, labels = part.images[batch], part.labels[batch]
         images = augment(
-            part.images[batch],
-            labels,
-            generator,
-            cfg.rotation,
-            cfg.brightness,
-            cfg.contrast,
-            cfg.flip,
+            images, labels, generator, cfg.rotation, cfg.brightness, cfg.contrast, cfg.flip
         )
         logits = model(images)
         loss = F.cross_entropy(logits, labels)
@@ -159,10 +153,8 @@ def train(cfg: Config, data: gtsrb.Data, run: tracking.Run) -> None:
             val_loss, val_error, *_ = evaluate(model, part, val_indices)
             row = {"epoch": epoch, "train/loss": train_loss, "train/error": train_error}
             row |= {"val/loss": val_loss, "val/error": val_error, "lr": lr}
-            row |= {
-                "seconds": time.perf_counter() - start,
-                "images_per_second": n / (trained - start),
-            }
+            row["seconds"] = time.perf_counter() - start
+            row["images_per_second"] = n / (trained - start)
             progress["history"].append(row)
             run.log_epochs([row])
             tracking.show_epoch(bar, row, cfg.epochs, "val/error")

@@ -67,10 +67,15 @@ def check(sweep: Sweep, study: Study, runs: pd.DataFrame, history: pd.DataFrame)
             entries.append(entry)
             if problem:
                 problems.append(f"{sweep.label(cell)}, seed={seed}: {problem}")
-    for run_id in sorted(set(runs["run_id"]) - used):
-        problems.append(
-            f"run {run_id} belongs to no cell of {sweep.name}: its configuration differs"
-        )
+    planned = {name: [value] for name, value in sweep.fixed.items()}
+    planned |= sweep.factors | {SEED: sweep.seeds}
+    for _, run in runs[~runs["run_id"].isin(used)].sort_values("run_id").iterrows():
+        wrong = [
+            f"{name} is {run[name]}, planned {' or '.join(map(str, values))}"
+            for name, values in planned.items()
+            if not any(_same(run[name], value) for value in values)
+        ]
+        problems.append(f"run {run['run_id']} belongs to no cell of the sweep: {'; '.join(wrong)}")
     return Ledger(entries, problems)
 
 

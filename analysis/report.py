@@ -18,13 +18,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis import contrasts, figures, statement, stats
+from analysis import contrasts, figures, plotting, statement, stats
 from analysis.grid import GridError, Study, Sweep, load_study, load_sweep
 from analysis.ledger import Ledger, check, scores
 from analysis.tables import TableError, read_tables, replace_file
 
 TEMPLATES = Path(__file__).parent / "templates"
-RULES = {"last": "last epoch", "best_on_validation": "epoch best on validation"}
 
 
 class IncompleteError(RuntimeError):
@@ -125,7 +124,7 @@ def write(folder: Path, results: dict[str, Any], drawn: dict, study: Study, swee
     """Write figures, results.json, report.md and report.html; equal input gives equal files."""
     pictures = []
     for name, (figure, caption) in drawn.items():
-        figures.save(figure, folder / "figures", name)
+        plotting.save(figure, folder / "figures", name)
         data = base64.b64encode((folder / "figures" / f"{name}.png").read_bytes()).decode()
         pictures.append({"name": name, "caption": caption, "data": data})
     results = results | {"captions": {p["name"]: p["caption"] for p in pictures}}
@@ -149,7 +148,7 @@ def write(folder: Path, results: dict[str, Any], drawn: dict, study: Study, swee
         "pictures": pictures,
         "unit": "%" if percent else "",
         "difference_unit": "percentage points" if percent else "",
-        "rules": RULES,
+        "rules": plotting.RULES,
         "labels": {
             sweep.label(cell): ", ".join(
                 study.level_label(n, v) for n, v in zip(sweep.factors, cell, strict=True)

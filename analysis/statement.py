@@ -65,7 +65,7 @@ def sentence(state: str, tested: Tested, family: int, study: Study, epochs: int)
             )
         return (
             f"{what}: inconclusive; the {seeds} are compatible with anything from "
-            f"{_signed(interval.low, study)} to {_signed(interval.high, study)}.{more} {numbers}."
+            f"{_range(interval, study)}{_unit(study)}.{more} {numbers}."
         )
     if state == "suggestive":
         why = (
@@ -78,8 +78,8 @@ def sentence(state: str, tested: Tested, family: int, study: Study, epochs: int)
         narrow = tested.interval_90
         return (
             f"{what}: practically equivalent within ±{amount(delta, study)}, the margin set "
-            f"beforehand ({100 * narrow.confidence:.0f} % interval {_signed(narrow.low, study)} to "
-            f"{_signed(narrow.high, study)}), {scope}. {numbers}."
+            f"beforehand ({100 * narrow.confidence:.3g} % interval {_range(narrow, study)}), "
+            f"{scope}. {numbers}."
         )
     ending = {
         "preliminary_support": "",
@@ -106,9 +106,7 @@ def subject(contrast: Contrast, study: Study) -> str:
 
 def amount(value: float, study: Study) -> str:
     """Show a size of the metric: percentage points for an error, four decimals for the rest."""
-    if study.metric.endswith("error"):
-        return f"{100 * value:.2f} percentage points"
-    return f"{value:.4f}"
+    return f"{_digits(value, study)}{_unit(study)}"
 
 
 def _claim(tested: Tested, study: Study) -> str:
@@ -133,15 +131,28 @@ def _numbers(tested: Tested, study: Study) -> str:
     test, interval = tested.test, tested.interval
     sign, count = ("below", test.negative) if interval.estimate <= 0 else ("above", test.positive)
     return (
-        f"Difference {_signed(interval.estimate, study)} "
-        f"({100 * interval.confidence:.3g} % interval {_signed(interval.low, study)} to "
-        f"{_signed(interval.high, study)}; n = {test.n}, exact p = {format_p(test.p)}, Holm "
-        f"p = {format_p(tested.p_holm)}, {sign} zero in {count} of {test.n} seeds)"
+        f"Difference {_signed(interval.estimate, study)}{_unit(study)} "
+        f"({100 * interval.confidence:.3g} % interval {_range(interval, study)}; n = {test.n}, "
+        f"exact p = {format_p(test.p)}, Holm p = {format_p(tested.p_holm)}, {sign} zero in {count} "
+        f"of {test.n} seeds)"
     )
 
 
+def _range(interval: stats.Interval, study: Study) -> str:
+    return f"{_signed(interval.low, study)} to {_signed(interval.high, study)}"
+
+
 def _signed(value: float, study: Study) -> str:
-    return ("+" if value > 0 else "−" if value < 0 else "") + amount(abs(value), study)
+    sign = "+" if value > 0 else "−" if value < 0 else ""
+    return sign + _digits(abs(value), study)
+
+
+def _digits(value: float, study: Study) -> str:
+    return f"{100 * value:.2f}" if study.metric.endswith("error") else f"{value:.4f}"
+
+
+def _unit(study: Study) -> str:
+    return " percentage points" if study.metric.endswith("error") else ""
 
 
 def format_p(p: float) -> str:

@@ -57,10 +57,7 @@ def write_tables(
     else:
         history = pd.DataFrame(columns=["run_id", "epoch"])
     for name, table in (("runs.csv", runs), ("history.csv", history)):
-        whole = table.convert_dtypes(
-            convert_string=False, convert_boolean=False, convert_floating=False
-        )  # a column of integers stays one where a run lacks a value
-        replace_file(folder / name, whole.to_csv(index=False).encode())
+        replace_file(folder / name, _whole_numbers(table).to_csv(index=False).encode())
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -72,6 +69,16 @@ def replace_file(path: Path, content: bytes) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _whole_numbers(table: pd.DataFrame) -> pd.DataFrame:
+    """Turn float columns of whole numbers back into integers: pandas has no gap in an integer."""
+    columns = {}
+    for name in table.select_dtypes("float"):
+        values = table[name].dropna()
+        if len(values) and (values % 1 == 0).all():
+            columns[name] = table[name].astype("Int64")
+    return table.assign(**columns)
 
 
 def _read(path: Path, required: list[str]) -> pd.DataFrame:

@@ -28,13 +28,14 @@ import torch
 import yaml
 from tqdm import tqdm
 
+from lib.errors import UserError
 from lib.tracking import FINISHED
 
 STOP_SECONDS = 30  # a stopped run may take so long to close its files
 LOG_LINES = 12  # of a failed run's log are shown
 
 
-class SweepError(ValueError):
+class SweepError(UserError):
     """The sweep YAML is not one that this agent can run; says why and what to do."""
 
 

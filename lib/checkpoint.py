@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from lib.errors import UserError
 from lib.files import write_atomically
 
 KEEP = 2  # newest checkpoints
@@ -36,7 +37,7 @@ def resume(folder: Path, identity: dict[str, Any], stateful: list) -> dict[str, 
     An unreadable file (a full or failing disk) is named and the one before it is taken.
 
     Raises:
-        ValueError: when the checkpoint belongs to another configuration or other data.
+        UserError: when the checkpoint belongs to another configuration or other data.
     """
     for path in reversed(_paths(folder)):
         try:
@@ -46,7 +47,7 @@ def resume(folder: Path, identity: dict[str, Any], stateful: list) -> dict[str, 
             continue
         if state["identity"] != identity:
             other = [key for key in identity if identity[key] != state["identity"].get(key)]
-            raise ValueError(
+            raise UserError(
                 f"{path} belongs to another configuration or other data (different: "
                 f"{', '.join(other)}). Use another run id, or move that folder away to start anew."
             )

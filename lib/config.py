@@ -8,12 +8,14 @@ from typing import Any, TypeVar, get_type_hints
 import tyro
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from lib.errors import UserError
+
 T = TypeVar("T")
 
 STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError):
     """A hyperparameter that the script does not accept; says which, what was given and what is."""
 
 
@@ -47,10 +49,13 @@ def from_flags(cls: type[T], argv: Sequence[str] | None = None) -> T:
     """Parse command-line flags (``--epochs 3 --batch-norm True``); ``argv`` defaults to sys.argv.
 
     Raises:
-        ConfigError: as ``parse``. SystemExit: on an unknown flag, or after ``--help``.
+        SystemExit: on an unknown flag or a value that ``parse`` refuses, or after ``--help``.
     """
     flags = tyro.cli(cls, args=argv, config=(tyro.conf.FlagConversionOff,))
-    return parse(cls, dataclasses.asdict(flags))
+    try:
+        return parse(cls, dataclasses.asdict(flags))
+    except ConfigError as error:
+        raise SystemExit(f"error: {error}") from error
 
 
 def overridden(flags: Any, final: Any) -> list[str]:

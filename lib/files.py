@@ -9,12 +9,14 @@ from typing import IO, Any
 
 import filelock
 
+from lib.errors import UserError
+
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     """Call ``write`` with a temporary file beside ``path``, flush it and move it into place.
 
     Raises:
-        OSError: naming ``path`` when the disk is full or the folder cannot be written; an earlier
+        UserError: naming ``path`` when the disk is full or the folder cannot be written; an earlier
             file at ``path`` is then untouched, and the temporary one removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -26,7 +28,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
-        raise OSError(
+        raise UserError(
             f"cannot write {path}: {error}. What stood there before is untouched; "
             "free some space or choose another folder, then start again."
         ) from error

@@ -22,6 +22,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from lib.errors import UserError
 from lib.files import locked, write_atomically
 from lib.seeding import sha256
 
@@ -30,7 +31,7 @@ SIZE = 32  # pixels; every image is resized to SIZE × SIZE, as in the assignmen
 CACHE_FORMAT = 1
 
 
-class DataError(ValueError):
+class DataError(UserError):
     """The data folder is not as it should be; says where and what to do."""
 
 
@@ -265,7 +266,10 @@ def main() -> None:
     """Check a data folder, build its cache and say what is in it."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("root", help="folder with Final_Training and Final_Test")
-    data = load(parser.parse_args().root)
+    try:
+        data = load(parser.parse_args().root)
+    except DataError as error:
+        raise SystemExit(f"error: {error}") from error
     tracks = len(data.train.tracks.unique())
     print(f"train: {len(data.train.names)} images, {tracks} tracks")
     print(f"test:  {len(data.test.names)} images")

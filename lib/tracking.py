@@ -17,11 +17,13 @@ import wandb
 from tqdm import tqdm
 
 from lib import config
+from lib.errors import UserError
 from lib.files import locked, write_atomically, write_json
 
 T = TypeVar("T")
 
 FINISHED = "finished.json"  # in a run's folder: it ended well, with this summary
+INTERRUPTED = 255  # exit code that W&B gives a run that Ctrl-C ended
 
 
 @dataclasses.dataclass
@@ -61,8 +63,9 @@ def start(flags: T) -> Iterator[tuple[T, Run]]:
     A run with the same id in another process is waited for; one that is finished is not repeated.
 
     Raises:
-        ConfigError: when the sweep sets something that the dataclass does not allow.
-        SystemExit: when no W&B account is set up and WANDB_MODE does not say offline.
+        SystemExit: with what to do, on anything the user can mend: a sweep that sets what the
+            dataclass does not allow, bad data, no W&B account while WANDB_MODE does not say
+            offline; and after Ctrl-C or SIGTERM, with how to continue.
     """
     _stop_on_sigterm()
     root = Path(os.environ.get("WANDB_DIR") or "runs")
@@ -72,19 +75,26 @@ def start(flags: T) -> Iterator[tuple[T, Run]]:
         if (folder / FINISHED).exists():
             raise SystemExit(f"run {run_id} is finished, see {folder}; not repeated")
         wandb_run = _init(run_id, root, dataclasses.asdict(flags))
-        with wandb_run:
+        try:
             cfg = config.parse(type(flags), dict(wandb_run.config))
             for line in config.overridden(flags, cfg):
                 print(line, flush=True)
             wandb_run.define_metric("epoch")
             wandb_run.define_metric("*", step_metric="epoch")
             run = Run(run_id, folder, wandb_run, int(wandb_run.summary.get("epoch", 0)))
-            try:
-                yield cfg, run
-            except KeyboardInterrupt:
-                print(f"\nstopped; WANDB_RUN_ID={run_id} and the same command continue it")
-                raise
-            summary = {key: wandb_run.summary[key] for key in wandb_run.summary.keys()}  # noqa: SIM118
+            yield cfg, run
+        except KeyboardInterrupt:
+            wandb_run.finish(exit_code=INTERRUPTED)
+            message = f"stopped; WANDB_RUN_ID={run_id} and the same command continue it"
+            raise SystemExit(message) from None
+        except UserError as error:
+            wandb_run.finish(exit_code=1)
+            raise SystemExit(f"error: {error}") from error
+        except BaseException:
+            wandb_run.finish(exit_code=1)
+            raise
+        summary = {key: wandb_run.summary[key] for key in wandb_run.summary.keys()}  # noqa: SIM118
+        wandb_run.finish()
         write_json(folder / FINISHED, {k: v for k, v in summary.items() if not k.startswith("_")})
 
 

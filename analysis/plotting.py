@@ -1,0 +1,129 @@
+"""How every figure looks: colours, sizes, labels of metrics and variants, writing files.
+
+Colours are Okabe & Ito's (2008), told apart by colour-blind eyes; markers and line styles repeat
+them for print.
+"""
+
+import textwrap
+from pathlib import Path
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from analysis.grid import Study, Sweep
+from analysis.ledger import Ledger
+
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442"]
+MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
+STATE_COLOURS = {
+    "finished": "#BFE3D5",
+    "diverged": "#F5C9A8",
+    "missing": "#FFFFFF",
+}
+PROBLEM_COLOUR = "#E8A0A0"
+RULES = {"last": "last epoch", "best_on_validation": "epoch best on validation"}
+STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.constrained_layout.use": True,
+    "savefig.dpi": 160,
+    "pdf.fonttype": 42,
+}
+
+
+def save(figure: Figure, folder: Path, name: str) -> None:
+    """Write ``name``.png and ``name``.pdf, without dates, so that equal input gives equal files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    figure.savefig(folder / f"{name}.png", metadata={"Software": None})
+    figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
+    plt.close(figure)
+
+
+def subplots(
+    columns: int, width: float, height: float = 3.2, width_ratios: tuple[float, ...] | None = None
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure with ``columns`` axes side by side, each ``width`` × ``height`` inches."""
+    mpl.rcParams.update(STYLE)
+    figure, axes = plt.subplots(
+        1,
+        columns,
+        figsize=(width * columns, height),
+        sharey=True,
+        squeeze=False,
+        width_ratios=width_ratios,
+    )
+    return figure, list(axes[0])
+
+
+def display_factor(study: Study) -> int:
+    """Return 100 where the metric is shown in percent (errors), else 1."""
+    return 100 if study.metric.endswith("error") else 1
+
+
+def unit(study: Study) -> str:
+    """Return what follows the metric's name on an axis."""
+    return " (%)" if display_factor(study) == 100 else ""
+
+
+def metric_axis(axes: list[Axes], values: np.ndarray, label: str) -> None:
+    """Label the shared y axis; logarithmic where positive values span more than a decade."""
+    values = values[np.isfinite(values)]
+    axes[0].set_ylabel(label)
+    if len(values) and values.min() > 0 and values.max() / values.min() > 10:
+        for axis in axes:
+            axis.set_yscale("log")
+            axis.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+            axis.yaxis.set_minor_formatter(
+                FuncFormatter(lambda v, _: f"{v:g}" if f"{v:e}"[0] in "25" else "")
+                if values.max() / values.min() < 300
+                else NullFormatter()
+            )
+
+
+def band(table: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
+    """Return a band over a table's columns: min–max of up to five, else the quartiles."""
+    if table.shape[1] <= 5:
+        return table.min(axis=1), table.max(axis=1)
+    return table.quantile(0.25, axis=1), table.quantile(0.75, axis=1)
+
+
+def cell_label(sweep: Sweep, study: Study, cell: tuple, skip: str | None = None) -> str:
+    """Name a cell in the study's words, but for the factor ``skip``."""
+    words = [
+        study.level_label(name, level)
+        for name, level in zip(sweep.factors, cell, strict=True)
+        if name != skip
+    ]
+    return ", ".join(words) or sweep.name
+
+
+def tick_lines(sweep: Sweep, study: Study, cell: tuple, width: int) -> str:
+    """Name a cell on several lines, a level a paragraph, for a tick label."""
+    words = cell_label(sweep, study, cell).split(", ")
+    return "\n".join(textwrap.fill(word, width) for word in words)
+
+
+def logit(values: np.ndarray) -> np.ndarray:
+    """Return log(v / (1 - v)), with v kept 1e-9 away from 0 and 1."""
+    clipped = np.clip(values, 1e-9, 1 - 1e-9)
+    return np.log(clipped / (1 - clipped))
+
+
+def run_set(sweep: Sweep, ledger: Ledger) -> str:
+    """Say which runs are behind a figure."""
+    count = sum(len(entry.runs) for entry in ledger.entries)
+    return f"Runs: all {count} of sweep {sweep.name}, listed in results.json."
+
+
+def wrap(text: str) -> str:
+    """Break a contrast's name where its parts meet."""
+    return text.replace(" instead of ", "\ninstead of ").replace(" and ", "\nand ")

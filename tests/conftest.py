@@ -1,0 +1,61 @@
+"""What tests share: small drawn data, and an environment in which nothing leaves the machine."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from lib import synthetic
+
+ROOT = Path(__file__).parent.parent
+REAL_SIGNS = ROOT / "data" / "GTSRB"
+
+torch.set_num_threads(1)  # as in the subprocesses: equal numbers, and no fight over two cores
+
+
+@pytest.fixture(scope="session")
+def signs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Draw 43 classes x 3 tracks x 2 frames and 86 test images in the official layout."""
+    root = tmp_path_factory.mktemp("data") / "signs"
+    synthetic.draw_dataset(root, tracks=3, frames=2, test_images=86, seed=0)
+    return root
+
+
+@pytest.fixture
+def real_signs() -> Path:
+    """Give the real data's folder; skip where it is absent."""
+    if not (REAL_SIGNS / "Final_Training").is_dir():
+        pytest.skip(f"the real traffic signs are not in {REAL_SIGNS} (`make data`)")
+    return REAL_SIGNS
+
+
+@pytest.fixture
+def offline(tmp_path: Path) -> dict[str, str]:
+    """Give an environment for real scripts: offline W&B, its folders in tmp_path, one thread."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")}
+    return kept | {
+        "HOME": str(tmp_path),
+        "WANDB_MODE": "offline",
+        "WANDB_SILENT": "true",
+        "WANDB_ERROR_REPORTING": "false",
+        "WANDB_DIR": str(tmp_path / "runs"),
+        "WANDB_CONFIG_DIR": str(tmp_path / "config"),
+        "WANDB_CACHE_DIR": str(tmp_path / "cache"),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def command(*words: str | Path) -> list[str]:
+    """Return the command line of a Python script or module with this interpreter."""
+    return [sys.executable, *map(str, words)]
+
+
+def call(*words: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess:
+    """Run a script or module from the project's folder to its end; output is text."""
+    return subprocess.run(
+        command(*words), cwd=ROOT, env=env, capture_output=True, text=True, timeout=300, check=False
+    )
