@@ -1,6 +1,5 @@
 """Keep a run's state on disk so that it continues bit for bit where it stopped."""
 
-import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import torch
 
 from lib.errors import UserError
-from lib.files import write_atomically
+from lib.files import read_torch, write_atomically
 
 KEEP = 2  # newest checkpoints
 
@@ -34,16 +33,14 @@ def save(
 def resume(folder: Path, identity: dict[str, Any], stateful: list) -> dict[str, Any] | None:
     """Set ``stateful`` to the newest readable checkpoint and return its progress, or None.
 
-    An unreadable file (a full or failing disk) is named and the one before it is taken.
+    A damaged file (a full or failing disk) is named and the one before it is taken.
 
     Raises:
         UserError: when the checkpoint belongs to another configuration or other data.
     """
     for path in reversed(_paths(folder)):
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
-            print(f"{path} is unreadable ({error}); trying the one before it", flush=True)
+        state = read_torch(path)
+        if state is None:
             continue
         if state["identity"] != identity:
             other = [key for key in identity if identity[key] != state["identity"].get(key)]

@@ -3,11 +3,14 @@
 import contextlib
 import json
 import os
+import pickle
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 import filelock
+import torch
 
 from lib.errors import UserError
 
@@ -40,6 +43,17 @@ def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON, atomically."""
     text = json.dumps(value, indent=2, sort_keys=True) + "\n"
     write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def read_torch(path: Path) -> Any | None:
+    """Return what torch.save wrote to ``path``; None, and a word on it, where that is damaged."""
+    try:
+        if not zipfile.is_zipfile(path):
+            raise RuntimeError("cut off, or not written by torch.save")
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, OSError, pickle.UnpicklingError) as error:
+        print(f"{path} is unreadable: {error}", flush=True)
+        return None
 
 
 @contextlib.contextmanager

@@ -12,7 +12,6 @@ Source: Stallkamp et al. 2012, https://benchmark.ini.rub.de
 
 import argparse
 import hashlib
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from lib.errors import UserError
-from lib.files import locked, write_atomically
+from lib.files import locked, read_torch, write_atomically
 from lib.seeding import sha256
 
 CLASSES = 43
@@ -117,22 +116,12 @@ def _load_part(root: Path, name: str) -> dict:
     source = _fingerprint(folder, root)
     cache = root / "cache" / f"{name}-{SIZE}px.pt"
     with locked(cache.with_suffix(".lock"), f"waiting: another process has {cache}"):
-        part = _read_cache(cache)
+        part = read_torch(cache) if cache.exists() else None
         if part is None or part["source"] != source:
             table = _training_table(folder) if name == "train" else _test_table(folder, root)
             part = _decode(table, folder / "Images", name) | {"source": source}
             write_atomically(cache, lambda file: torch.save(part, file))
     return part
-
-
-def _read_cache(cache: Path) -> dict | None:
-    if not cache.exists():
-        return None
-    try:
-        return torch.load(cache, weights_only=True)
-    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
-        print(f"{cache} is unreadable ({error}); building it anew", flush=True)
-        return None
 
 
 def _fingerprint(folder: Path, root: Path) -> str:

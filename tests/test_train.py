@@ -1,0 +1,249 @@
+"""The sign script end to end: the logging contract, kill and resume, divergence, bad input."""
+
+import dataclasses
+import json
+import math
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import train_gtsrb
+from analysis import fetch
+from lib import gtsrb, tracking
+from tests.conftest import ROOT, call, command
+from train_gtsrb import Config
+
+HISTORY = {
+    "epoch",
+    "train/loss",
+    "train/error",
+    "val/loss",
+    "val/error",
+    "lr",
+    "seconds",
+    "images_per_second",
+}
+SUMMARY = {
+    "test/error",
+    "test/error_at_best_val",
+    "best_epoch",
+    "parameters",
+    "macs",
+    "diverged",
+    "data_sha256",
+    "split_sha256",
+    "order_sha256",
+    "git_commit",
+    "device",
+    "torch_version",
+}
+CLOCK = {"seconds", "images_per_second"}
+FLAGS = ["--epochs", "4", "--batch-size", "16", "--val-fraction", "0.34", "--checkpoint-every", "2"]
+
+
+class Recorder:
+    """Stand where W&B's run stands: keep what is logged."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict] = []
+        self.summary: dict[str, Any] = {}
+
+    def log(self, row: dict) -> None:
+        self.rows.append(dict(row))
+
+    def save(self, *_: object, **__: object) -> None:
+        pass
+
+
+def train(cfg: Config, folder: Path) -> Recorder:
+    recorder = Recorder()
+    train_gtsrb.train(cfg, gtsrb.load(cfg.data), tracking.Run("id", folder, recorder))
+    return recorder
+
+
+def without_clock(row: dict) -> dict:
+    return {key: value for key, value in row.items() if key not in CLOCK}
+
+
+def fetched(env: dict[str, str], run_id: str) -> fetch.Fetched:
+    runs = list(fetch.fetch_folder(Path(env["WANDB_DIR"]), {}))
+    return next(run for run in runs if run.row["run_id"] == run_id)
+
+
+def wait_for(log: Path, text: str, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 120
+    while text not in log.read_text():
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, f"{text!r} did not come: {log.read_text()}"
+        time.sleep(0.02)
+
+
+def start(env: dict[str, str], run_id: str, log: Path, *flags: str) -> subprocess.Popen:
+    with open(log, "w") as file:
+        return subprocess.Popen(
+            command("train_gtsrb.py", *flags),
+            cwd=ROOT,
+            env=env | {"WANDB_RUN_ID": run_id},
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def test_stopped_and_killed_it_continues_bit_for_bit(
+    signs: Path, offline: dict[str, str], tmp_path: Path
+) -> None:
+    flags = [*FLAGS, "--data", str(signs), "--batch-norm", "True"]
+    undisturbed = call("train_gtsrb.py", *flags, env=offline | {"WANDB_RUN_ID": "whole"})
+    assert undisturbed.returncode == 0, undisturbed.stderr
+
+    log = tmp_path / "log.txt"
+    process = start(offline, "broken", log, *flags)
+    wait_for(log, "epoch 1/4", process)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 1
+    assert "WANDB_RUN_ID=broken and the same command continue it" in log.read_text()
+    assert fetched(offline, "broken").row["state"] == "killed"
+    process = start(offline, "broken", log, *flags)
+    wait_for(log, "epoch 3/4", process)
+    process.kill()
+    process.wait(60)
+    assert fetched(offline, "broken").row["state"] == "crashed"
+    again = call("train_gtsrb.py", *flags, env=offline | {"WANDB_RUN_ID": "broken"})
+    assert "continuing from" in again.stdout
+
+    whole, broken = fetched(offline, "whole"), fetched(offline, "broken")
+    assert set(whole.history[0]) == HISTORY | {"run_id"}
+    assert [row["epoch"] for row in broken.history] == [1, 2, 3, 4]
+    for ours, theirs in zip(broken.history, whole.history, strict=True):
+        assert without_clock(ours) | {"run_id": ""} == without_clock(theirs) | {"run_id": ""}
+    fields = {field.name for field in dataclasses.fields(Config)}
+    assert set(whole.row) == {"run_id", "state", "exit_code", "source"} | fields | SUMMARY | HISTORY
+    for key in (fields | SUMMARY | HISTORY) - CLOCK:
+        assert whole.row[key] == broken.row[key], key
+    assert (whole.row["state"], broken.row["state"]) == ("finished", "finished")
+
+    scores = [
+        np.load(Path(offline["WANDB_DIR"]) / name / "test_scores.npz")
+        for name in ("whole", "broken")
+    ]
+    for name in ("names", "labels", "predicted", "probability"):
+        np.testing.assert_array_equal(scores[0][name], scores[1][name])
+    error = np.mean(scores[0]["predicted"] != scores[0]["labels"])
+    assert whole.row["test/error"] == pytest.approx(error, abs=1e-12)
+
+    third = call("train_gtsrb.py", *flags, env=offline | {"WANDB_RUN_ID": "broken"})
+    assert "is finished" in third.stderr
+    assert len(list(Path(offline["WANDB_DIR"]).glob("wandb/offline-run-*-broken"))) == 3
+
+
+def test_a_sweeps_values_win_and_are_said(
+    signs: Path, offline: dict[str, str], tmp_path: Path
+) -> None:
+    sweep = tmp_path / "sweep.yaml"
+    values = {"epochs": {"value": 1}, "optimizer": {"value": "sgd"}, "batch_size": {"value": 64}}
+    sweep.write_text(yaml.safe_dump({"wandb_version": 1, **values}))
+    env = offline | {"WANDB_SWEEP_ID": "abcd1234", "WANDB_SWEEP_PARAM_PATH": str(sweep)}
+    env |= {"WANDB_RUN_ID": "swept", "WANDB_PROJECT": "p"}
+    done = call("train_gtsrb.py", "--data", signs, "--epochs", "9", "--seed", "5", env=env)
+    assert "epochs: the sweep's 1 replaces the flag's 9" in done.stdout
+    run = fetched(env, "swept")
+    assert (run.row["epochs"], run.row["optimizer"], run.row["seed"]) == (1, "sgd", 5)
+    finished = json.loads((Path(env["WANDB_DIR"]) / "swept" / tracking.FINISHED).read_text())
+    assert finished["test/error"] == run.row["test/error"]
+
+
+def test_a_bad_sweep_is_told_before_data_is_read(offline: dict[str, str], tmp_path: Path) -> None:
+    sweep = tmp_path / "sweep.yaml"
+    sweep.write_text("wandb_version: 1\nsgd_lr: {value: 1e-3}\nlearning_rate: {value: 0.1}\n")
+    env = offline | {"WANDB_SWEEP_ID": "abcd1234", "WANDB_SWEEP_PARAM_PATH": str(sweep)}
+    done = call("train_gtsrb.py", "--data", "no/such/folder", env=env)
+    assert done.returncode == 1
+    assert "sgd_lr = '1e-3': should be a valid number" in done.stderr
+    assert "learning_rate = 0.1: unknown key" in done.stderr
+    assert "no/such/folder" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_missing_data_is_told(offline: dict[str, str]) -> None:
+    done = call("train_gtsrb.py", "--data", "no/such/folder", env=offline)
+    assert done.returncode == 1
+    assert "Final_Training not found" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_without_an_account_it_says_what_to_do(offline: dict[str, str]) -> None:
+    env = {key: value for key, value in offline.items() if key != "WANDB_MODE"}
+    env["WANDB_BASE_URL"] = "http://127.0.0.1:9"
+    done = call("train_gtsrb.py", "--data", "no/such/folder", env=env)
+    assert done.returncode == 1
+    assert "set WANDB_MODE=offline" in done.stderr
+
+
+def test_divergence_is_an_outcome(signs: Path, tmp_path: Path) -> None:
+    cfg = Config(data=str(signs), epochs=3, optimizer="sgd", sgd_lr=1e30, val_fraction=0.34)
+    recorder = train(cfg, tmp_path)
+    assert len(recorder.rows) == 1
+    assert math.isnan(recorder.rows[0]["train/loss"])
+    assert recorder.summary["diverged"] is True
+    assert recorder.summary["test/error"] == recorder.summary["test/error_at_best_val"] == 1
+    assert (np.load(tmp_path / "test_scores.npz")["predicted"] == -1).all()
+    again = train(cfg, tmp_path)  # a finished run that is started again stays what it was
+    assert again.summary["diverged"] is True
+    assert len(again.rows) == 1
+
+
+def test_without_validation_the_last_epoch_is_the_best(signs: Path, tmp_path: Path) -> None:
+    cfg = Config(data=str(signs), epochs=2, val_fraction=0.0)
+    recorder = train(cfg, tmp_path)
+    assert all(math.isnan(row["val/error"]) for row in recorder.rows)
+    assert recorder.summary["best_epoch"] == 2
+    assert recorder.summary["test/error"] == recorder.summary["test/error_at_best_val"]
+    assert recorder.summary["diverged"] is False
+
+
+def test_runs_of_one_seed_are_pairs(signs: Path, tmp_path: Path) -> None:
+    base = Config(data=str(signs), epochs=1, val_fraction=0.34)
+    variants = [
+        dataclasses.replace(base, batch_norm=True, activation="relu"),
+        dataclasses.replace(base, optimizer="sgd", rotation=0.0, schedule="cosine"),
+        dataclasses.replace(base, seed=1),
+    ]
+    first, *others = (
+        train(cfg, tmp_path / str(i)).summary for i, cfg in enumerate([base, *variants])
+    )
+    for hashed in ("split_sha256", "order_sha256"):
+        assert others[0][hashed] == others[1][hashed] == first[hashed] != others[2][hashed]
+    assert len({summary["data_sha256"] for summary in (first, *others)}) == 1
+
+
+def test_the_best_epoch_is_the_first_of_lowest_validation_error(
+    signs: Path, tmp_path: Path
+) -> None:
+    cfg = Config(data=str(signs), epochs=5, val_fraction=0.34, optimizer="sgd", batch_size=16)
+    recorder = train(cfg, tmp_path)
+    errors = [row["val/error"] for row in recorder.rows]
+    assert recorder.summary["best_epoch"] == 1 + errors.index(min(errors))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_a_gpu_it_trains_too(signs: Path, tmp_path: Path) -> None:
+    recorder = train(Config(data=str(signs), epochs=1, val_fraction=0.34), tmp_path)
+    assert recorder.summary["device"] == torch.cuda.get_device_name()
+
+
+@pytest.mark.real_data
+@pytest.mark.slow
+def test_real_signs_are_learnt(real_signs: Path, offline: dict[str, str]) -> None:
+    flags = ["--epochs", "1", "--optimizer", "sgd", "--sgd-lr", "0.03", "--batch-norm", "True"]
+    env = offline | {"WANDB_RUN_ID": "real", "OMP_NUM_THREADS": str(os.cpu_count())}
+    done = call("train_gtsrb.py", "--data", real_signs, *flags, env=env)
+    assert done.returncode == 0, done.stderr
+    assert fetched(env, "real").row["test/error"] < 0.2
