@@ -97,7 +97,7 @@ def _entry(
     count, last = (int(n) for n in epochs.loc[ids[0]]) if ids[0] in epochs.index else (0, 0)
     planned = int(run["epochs"]) if "epochs" in run else int(epochs["max"].max())
     score, problem = run[study.score_column()], ""
-    state = "diverged" if run["diverged"] is True or run["diverged"] == "True" else "finished"
+    state = "diverged" if _same(run["diverged"], True) else "finished"
     if run["state"] != "finished" or (
         run["exit_code"] not in (0, None) and pd.notna(run["exit_code"])
     ):

@@ -10,6 +10,7 @@ what is wrong, writes nothing and exits with 1. Else it writes results.json, rep
 import argparse
 import base64
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -184,14 +185,14 @@ def _provenance(runs: pd.DataFrame) -> dict[str, list[str]]:
     return {name: sorted(runs[name].astype(str).unique()) for name in names if name in runs}
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Check a study for completeness, test its contrasts, and write its report."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument(
         "folder", type=Path, help="analysis/results/<study>, made by analysis.fetch"
     )
     parser.add_argument("--sweep", type=Path, required=True, help="the sweep's YAML")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     try:
         sweep = load_sweep(arguments.sweep)
         study = load_study(sweep)

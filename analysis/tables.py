@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 
+# pandas reads floats exactly by default since 3.1, and warns when asked to; before, one must ask.
+PANDAS = tuple(int(part) for part in pd.__version__.split(".")[:2])
+EXACT_FLOATS = {} if PANDAS >= (3, 1) else {"float_precision": "round_trip"}
+
 RUN_COLUMNS = ["run_id", "state", "exit_code", "source"]
 
 
@@ -94,7 +98,7 @@ def _read(path: Path, required: list[str]) -> pd.DataFrame:
             dtype={"run_id": str},
             keep_default_na=False,
             na_values=["", "nan", "NaN"],
-            float_precision="round_trip",
+            **EXACT_FLOATS,
         )
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise TableError(f"{path} is no CSV table: {error}") from error

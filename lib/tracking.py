@@ -73,7 +73,8 @@ def start(flags: T) -> Iterator[tuple[T, Run]]:
     folder = root / run_id
     with locked(folder / "lock", f"waiting: another process works on run {run_id}"):
         if (folder / FINISHED).exists():
-            raise SystemExit(f"run {run_id} is finished, see {folder}; not repeated")
+            print(f"run {run_id} is finished, see {folder}; not repeated")
+            raise SystemExit(0)
         wandb_run = _init(run_id, root, dataclasses.asdict(flags))
         try:
             cfg = config.parse(type(flags), dict(wandb_run.config))

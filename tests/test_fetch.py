@@ -1,0 +1,132 @@
+"""Fetching: offline files in every state, a server's answers, and what is not read twice."""
+
+import os
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import wandb
+
+from analysis import fetch, tables
+from tests.conftest import ROOT, call, command
+
+RUN = """
+import os, signal, sys, wandb
+run = wandb.init(id=sys.argv[1], project="p", config={"seed": 1, "lr": 0.1, "flag": False})
+for epoch in (1, 2, 2, 3):
+    run.log({"epoch": epoch, "val/error": float("nan") if epoch == 1 else 1 / epoch})
+run.summary.update({"test/error": 1 / 3, "diverged": False})
+if sys.argv[2] == "crash":
+    raise RuntimeError("on purpose")
+if sys.argv[2] == "kill":
+    import time; time.sleep(2)
+    os.kill(os.getpid(), signal.SIGKILL)
+run.finish()
+"""
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    """Give a sweep that fits the made-up runs."""
+    path = tmp_path / "s.yaml"
+    path.write_text("method: grid\nparameters: {seed: {values: [1]}, lr: {value: 0.1}}\n")
+    return path
+
+
+def make_run(env: dict[str, str], name: str, end: str) -> None:
+    folder = Path(env["WANDB_DIR"])
+    folder.mkdir(exist_ok=True)
+    subprocess.run(
+        command("-c", RUN, name, end), env=env, cwd=ROOT, capture_output=True, check=False
+    )
+
+
+def test_offline_runs_in_every_state(offline: dict[str, str], sweep: Path, tmp_path: Path) -> None:
+    for name, end in (("good", "finish"), ("bad", "crash"), ("dead", "kill")):
+        make_run(offline, name, end)
+    out, source = tmp_path / "tables", offline["WANDB_DIR"]
+    arguments = ("-m", "analysis.fetch", source, "--sweep", sweep, "--out", out)
+    first = call(*arguments)
+    assert "3 runs read, 3 in" in first.stdout
+    runs, history = tables.read_tables(out)
+    runs = runs.set_index("run_id")
+    assert runs["state"].to_dict() == {"good": "finished", "bad": "failed", "dead": "crashed"}
+    assert runs.loc["good", ["exit_code", "seed", "lr", "flag"]].tolist() == [0, 1, 0.1, False]
+    assert runs.loc["good", "test/error"] == 1 / 3, "floats keep all their digits"
+    good = history[history["run_id"] == "good"]
+    assert good["epoch"].tolist() == [1, 2, 3]
+    np.testing.assert_array_equal(good["val/error"], [np.nan, 1 / 2, 1 / 3])
+
+    before = (out / "runs.csv").read_bytes()
+    second = call(*arguments)
+    assert "2 runs read, 3 in" in second.stdout, "the finished one is not read again"
+    assert (out / "runs.csv").read_bytes() == before
+
+    file = next(Path(source).glob("wandb/offline-run-*-good/*.wandb"))
+    file.write_bytes(file.read_bytes()[:-40])  # cut off: no exit record
+    call("-m", "analysis.fetch", source, "--sweep", sweep, "--out", tmp_path / "cut")
+    runs, _ = tables.read_tables(tmp_path / "cut")
+    assert runs.set_index("run_id").loc["good", "state"] == "crashed"
+
+    make_run(offline, "dead", "finish")  # a later attempt
+    call(*arguments)
+    runs, _ = tables.read_tables(out)
+    assert runs.set_index("run_id").loc["dead", "state"] == "finished"
+
+
+def test_an_interrupted_write_leaves_the_tables(tmp_path: Path) -> None:
+    path = tmp_path / "runs.csv"
+    path.write_text("old\n")
+    with pytest.raises(TypeError):
+        tables.replace_file(path, None)
+    assert path.read_text() == "old\n"
+    assert os.listdir(tmp_path) == ["runs.csv"]
+
+
+def server_run(name: str, **changes: Any) -> SimpleNamespace:
+    rows = [{"epoch": e, "val/error": "NaN" if e == 1 else 1 / e, "_step": e} for e in (1, 3, 2, 2)]
+    values = {
+        "id": name,
+        "path": ["e", "p", name],
+        "state": "finished",
+        "config": {"seed": 1, "_wandb": {}},
+        "summary": {"test/error": 0.5, "_runtime": 3},
+        "scan_history": lambda: iter(rows),
+    }
+    return SimpleNamespace(**values | changes)
+
+
+def test_a_servers_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = [server_run("a"), server_run("b", state="running"), server_run("old")]
+    api = SimpleNamespace(sweep=lambda _path: SimpleNamespace(runs=runs))
+    monkeypatch.setattr(wandb, "Api", lambda: api)
+    fetched = list(fetch.fetch_server("e/p/s", {"old": "e/p/old"}))
+    assert [run.row["run_id"] for run in fetched] == ["a", "b"]
+    assert fetched[0].row == {
+        "run_id": "a",
+        "state": "finished",
+        "exit_code": 0,
+        "source": "e/p/a",
+        "seed": 1,
+        "test/error": 0.5,
+    }
+    assert [row["epoch"] for row in fetched[0].history] == [1, 2, 3]
+    assert np.isnan(fetched[0].history[0]["val/error"])
+    assert (fetched[1].row["state"], fetched[1].row["exit_code"]) == ("running", None)
+
+
+def test_no_server_and_no_runs_are_told(tmp_path: Path, sweep: Path, offline: dict) -> None:
+    env = {k: v for k, v in offline.items() if k != "WANDB_MODE"}
+    env |= {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": "x" * 40}
+    for source, words in (
+        (tmp_path, "has no offline runs"),
+        ("e/p", "is neither a folder nor entity/project/sweep_id"),
+    ):
+        arguments = ("-m", "analysis.fetch", source, "--sweep", sweep, "--out", tmp_path / "t")
+        done = call(*arguments, env=env)
+        assert done.returncode == 1
+        assert words in done.stderr
+        assert "Traceback" not in done.stderr

@@ -1,0 +1,328 @@
+"""From tables to report: completeness first, then contrasts, words, figures, files."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from analysis import contrasts, grid, ledger, statement, stats
+from analysis import report as report_module
+from tests import made_up
+from tests.conftest import ROOT, call
+
+RESULT_KEYS = {"study", "metric", "score_rule", "n_seeds", "factors", "contrasts"}
+CONTRAST_KEYS = {
+    "name",
+    "n",
+    "n_zero",
+    "statistic",
+    "p",
+    "p_holm",
+    "difference",
+    "ci_low",
+    "ci_high",
+    "confidence",
+    "rank_biserial",
+    "positive",
+    "negative",
+    "state",
+    "sentence",
+    "runs",
+}
+FORBIDDEN = re.compile(r"no difference|trend toward|proves?\b|significant|no effect|confirms", re.I)
+
+
+@pytest.fixture
+def sweep_path(tmp_path: Path) -> Path:
+    """Give a 2×2 sweep with seven seeds."""
+    return made_up.write_sweep(tmp_path / "made_up.yaml")
+
+
+def report(folder: Path, sweep_path: Path) -> tuple[int, str, str]:
+    """Run the command in a process of its own."""
+    done = call("-m", "analysis.report", folder, "--sweep", sweep_path)
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stdout, done.stderr
+
+
+def refusal(folder: Path, sweep_path: Path) -> str:
+    """Run the command in this process, which is quicker, and return what it refuses with."""
+    with pytest.raises(SystemExit) as error:
+        report_module.main([str(folder), "--sweep", str(sweep_path)])
+    return str(error.value)
+
+
+def test_report_of_a_complete_study(sweep_path: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "made_up"
+    made_up.write_study(folder, sweep_path, *made_up.tables(sweep_path))
+    code, out, err = report(folder, sweep_path)
+    assert code == 0, err
+    assert str(folder / "report.html") in out
+    results = json.loads((folder / "results.json").read_text())
+    assert set(results) >= RESULT_KEYS
+    names = [row["name"] for row in results["contrasts"]]
+    assert names == ["batch_norm", "optimizer", "batch_norm × optimizer"]
+    for row, effect in zip(results["contrasts"], (-0.02, -0.01, 0.0), strict=True):
+        assert set(row) >= CONTRAST_KEYS
+        assert row["ci_low"] <= effect <= row["ci_high"]
+        assert len(row["runs"]) == 28
+        assert row["sentence"] in (folder / "report.md").read_text()
+    assert results["contrasts"][0]["p"] == 2 / 2**7
+    assert results["contrasts"][0]["p_holm"] == pytest.approx(6 / 2**7)
+    assert results["contrasts"][0]["negative"] == 7
+
+    html = (folder / "report.html").read_text()
+    assert not re.search(r"(src|href)=\"(?!data:)", html), "the page must stand by itself"
+    assert html.count("<figure>") == 5
+    for name in results["captions"]:
+        picture = Image.open(folder / "figures" / f"{name}.png")
+        assert len(picture.convert("RGB").getcolors(1 << 24)) > 20, f"{name} is blank"
+        assert (folder / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+        assert "n = 7" in results["captions"][name] or name in ("fig4_contrasts", "fig7_integrity")
+
+    first = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    assert report(folder, sweep_path)[0] == 0
+    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == first
+
+
+def drop(runs: pd.DataFrame, history: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    return runs[runs["run_id"] != "bnsgd03"], history[history["run_id"] != "bnsgd03"]
+
+
+def repeat(runs: pd.DataFrame, history: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    twin = runs[runs["run_id"] == "bnsgd03"].assign(run_id="twin")
+    return pd.concat([runs, twin]), history
+
+
+def cut(runs: pd.DataFrame, history: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    return runs, history[(history["run_id"] != "bnsgd03") | (history["epoch"] < 3)]
+
+
+def gap(runs: pd.DataFrame, history: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    return runs, history[(history["run_id"] != "bnsgd03") | (history["epoch"] != 2)]
+
+
+def change(column: str, value: object) -> Callable:
+    def changed(runs: pd.DataFrame, history: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+        runs[column] = runs[column].astype(object)
+        runs.loc[runs["run_id"] == "bnsgd03", column] = value
+        return runs, history
+
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (drop, "batch_norm=True, optimizer=sgd, seed=3: missing"),
+        (repeat, "seed=3: 2 runs: bnsgd03, twin"),
+        (cut, "seed=3: run bnsgd03 has 2 of 3 epochs"),
+        (gap, "seed=3: run bnsgd03 has 2 of 3 epochs"),
+        (change("state", "crashed"), "run bnsgd03 is crashed, after epoch 3 of 3"),
+        (change("exit_code", 1), "run bnsgd03 is failed"),
+        (change("test/error", None), "run bnsgd03 has no number as test/error"),
+        (change("test/error", "low"), "run bnsgd03 has no number as test/error: 'low'"),
+        (
+            change("epochs", 4),
+            "run bnsgd03 belongs to no cell of the sweep: epochs is 4, planned 3",
+        ),
+        (change("optimizer", "adamw"), "optimizer is adamw, planned adam or sgd"),
+    ],
+)
+def test_an_incomplete_study_stops_and_leaves_the_earlier_report(
+    sweep_path: Path, tmp_path: Path, damage: Callable, words: str
+) -> None:
+    folder = tmp_path / "made_up"
+    made_up.write_study(folder, sweep_path, *damage(*made_up.tables(sweep_path)))
+    (folder / "results.json").write_text("earlier")
+    assert words in refusal(folder, sweep_path)
+    assert (folder / "results.json").read_text() == "earlier"
+    assert sorted(p.name for p in folder.iterdir()) == ["history.csv", "results.json", "runs.csv"]
+
+
+@pytest.mark.parametrize(
+    ("file", "edit", "words"),
+    [
+        ("runs.csv", lambda t: t.replace("state", "status", 1), "lacks the column(s) state"),
+        ("runs.csv", lambda t: t.replace("test/error", "error"), "lacks the column(s) test/error"),
+        ("runs.csv", lambda t: t[: len(t) // 2], "ends in the middle of a line"),
+        ("runs.csv", lambda t: t + t.splitlines()[-1] + "\n", "stands twice"),
+        ("runs.csv", lambda t: "", "ends in the middle of a line"),
+        ("history.csv", lambda t: t.replace(",1.5,", ",soon,", 1), "'soon' for run"),
+        ("history.csv", lambda t: t + t.splitlines()[-1] + "\n", "more than once"),
+        ("history.csv", lambda t: t + "ghost,1,1.5,0.2\n", "runs that runs.csv lacks: ghost"),
+        ("history.csv", None, "not found; make it with `python -m analysis.fetch`"),
+    ],
+)
+def test_damaged_tables_are_told(
+    sweep_path: Path, tmp_path: Path, file: str, edit: Callable | None, words: str
+) -> None:
+    folder = tmp_path / "made_up"
+    made_up.write_study(folder, sweep_path, *made_up.tables(sweep_path))
+    if edit is None:
+        (folder / file).unlink()
+    else:
+        (folder / file).write_text(edit((folder / file).read_text()))
+    assert words in refusal(folder, sweep_path)
+
+
+def test_a_diverged_run_counts(sweep_path: Path, tmp_path: Path) -> None:
+    runs, history = made_up.tables(sweep_path)
+    mask = runs["run_id"] == "nosgd02"
+    runs.loc[mask, ["test/error", "test/error_at_best_val", "diverged"]] = [1.0, 1.0, True]
+    history = history[(history["run_id"] != "nosgd02") | (history["epoch"] == 1)]
+    made_up.write_study(tmp_path / "s", sweep_path, runs, history)
+    code, _, err = report(tmp_path / "s", sweep_path)
+    assert code == 0, err
+    results = json.loads((tmp_path / "s" / "results.json").read_text())
+    assert results["diverged"] == ["nosgd02"]
+    assert results["variants"][1]["max"] == 1.0
+    assert results["contrasts"][1]["positive"] == 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_contrasts_are_their_definition(sweep_path: Path, seed: int) -> None:
+    sweep = grid.load_sweep(sweep_path)
+    study = grid.load_study(sweep)
+    y = np.random.default_rng(seed).normal(size=(2, 2, 7))
+    scores = {cell: list(values) for cell, values in zip(sweep.cells, y.reshape(4, 7), strict=True)}
+    a, b, ab = contrasts.build(sweep, study, scores)
+    np.testing.assert_allclose(a.differences, ((y[1, 1] + y[1, 0]) - (y[0, 1] + y[0, 0])) / 2)
+    np.testing.assert_allclose(b.differences, ((y[1, 1] + y[0, 1]) - (y[1, 0] + y[0, 0])) / 2)
+    np.testing.assert_allclose(ab.differences, (y[1, 1] - y[1, 0]) - (y[0, 1] - y[0, 0]))
+    seeds = np.random.default_rng(9).normal(size=7)  # a seed's own effect cancels
+    shifted = {cell: list(np.array(values) + seeds) for cell, values in scores.items()}
+    for one, other in zip((a, b, ab), contrasts.build(sweep, study, shifted), strict=True):
+        np.testing.assert_allclose(one.differences, other.differences, atol=1e-12)
+
+
+# What lands on each rung: differences of n seeds in a family of 3, with delta 0.01.
+RUNGS = {
+    "not_testable": (np.linspace(0.010, 0.012, 5), True),
+    "inconclusive": (np.array([-0.03, 0.05, 0.02, -0.04, 0.03, 0.01, -0.02]), True),
+    "suggestive": (np.array([-0.002, -0.005, 0.03, 0.02, 0.04, 0.035, 0.015, 0.05]), True),
+    "preliminary_support": (np.linspace(0.004, 0.02, 8), True),
+    "support_small": (np.linspace(0.004, 0.006, 8), True),
+    "practically_equivalent": (np.linspace(-0.004, 0.0041, 8), True),
+    "meaningful": (np.linspace(0.02, 0.03, 8), True),
+    "suggestive, rules disagree": (np.linspace(0.02, 0.03, 8), False),
+}
+
+
+def put_to_test(differences: np.ndarray) -> contrasts.Tested:
+    contrast = contrasts.Contrast("optimizer", [("optimizer", "adam", "sgd")], differences)
+    test = stats.signed_rank(differences)
+    intervals = (stats.paired_interval(differences, level) for level in (0.95, 0.9))
+    return contrasts.Tested(contrast, test, min(1.0, 3 * test.p), *intervals)
+
+
+@pytest.mark.parametrize("rung", RUNGS)
+@pytest.mark.parametrize("direction", ["lower", "higher"])
+def test_every_rung_is_reached_in_careful_words(rung: str, direction: str) -> None:
+    differences, agree = RUNGS[rung]
+    metric = "test/error" if direction == "lower" else "test/dice"
+    study = grid.Study(metric=metric, direction=direction, smallest_effect=0.01)
+    for sign in (1, -1):
+        result = put_to_test(sign * differences)
+        state = statement.decide(result, 3, study, agree)
+        assert state == rung.split(",")[0]
+        text = statement.sentence(state, result, 3, study, epochs=4)
+        assert not FORBIDDEN.search(text), text
+        assert f"n = {len(differences)}" in text
+        better = (sign > 0) == (direction == "higher")
+        if state in ("preliminary_support", "support_small", "meaningful"):
+            assert ("(better)" if better else "(worse)") in text
+            assert text.startswith("Preliminary evidence")
+            assert "these learning rates" in text
+
+
+def test_without_a_smallest_effect_nothing_is_called_meaningful_or_equivalent() -> None:
+    study = grid.Study(metric="test/error", direction="lower")
+    states = {
+        statement.decide(put_to_test(differences), 3, study, True)
+        for differences, _ in RUNGS.values()
+    }
+    assert states == {"not_testable", "inconclusive", "suggestive", "preliminary_support"}
+
+
+def test_identical_variants_are_seen() -> None:
+    study = grid.Study(metric="test/error", direction="lower")
+    result = put_to_test(np.zeros(10))
+    state = statement.decide(result, 1, study, True)
+    assert "probably ran the same code" in statement.sentence(state, result, 1, study, 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("metric: test/error\ndirection: down", "direction = 'down'"),
+        ("metric: test/error\ndirection: lower\nalpha: '0.05'", "alpha = '0.05'"),
+        ("metric: test/error\ndirection: lower\nsmallest_effect: 0", "smallest_effect = 0"),
+        ("metric: test/error\ndirection: lower\nmargin: 1", "margin = 1"),
+        ("metric: test/error\ndirection: lower\nscore_rule: best_on_test", "on the test set"),
+        ("metric: [", "cannot read"),
+    ],
+)
+def test_declarations_are_strict(sweep_path: Path, tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "made_up.yaml").rename(tmp_path / "sweep.yaml")
+    (tmp_path / "made_up.yaml").write_text(text)
+    sweep = grid.load_sweep(tmp_path / "sweep.yaml")
+    with pytest.raises(grid.GridError) as error:
+        grid.load_study(grid.Sweep("made_up", *list(vars(sweep).values())[1:]), tmp_path)
+    assert words in str(error.value)
+
+
+def test_without_a_declaration_the_sweeps_metric_counts(sweep_path: Path) -> None:
+    study = grid.load_study(grid.load_sweep(sweep_path))
+    assert (study.metric, study.direction, study.score_rule) == ("test/error", "lower", "last")
+    assert (study.alpha, study.smallest_effect) == (0.05, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("method: random\nparameters: {}", "only from `method: grid`"),
+        ("method: grid\nparameters: {a: {value: 1}}", "no `seed`"),
+        ("method: grid\nparameters: {seed: {values: [1, 1]}}", "one of them twice"),
+        ("method: grid\nparameters: {seed: {min: 1}}", "needs `value:`"),
+        ("- 1", "not a mapping"),
+    ],
+)
+def test_sweeps_that_plan_nothing(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "s.yaml").write_text(text)
+    with pytest.raises(grid.GridError) as error:
+        grid.load_sweep(tmp_path / "s.yaml")
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "analysis" / "results").glob("*/results.json")))
+def test_committed_reports_follow_from_their_tables(path: Path, tmp_path: Path) -> None:
+    copy = tmp_path / path.parent.name
+    copy.mkdir()
+    for name in ("runs.csv", "history.csv"):
+        shutil.copy(path.parent / name, copy)
+    code, _, err = report(copy, ROOT / "sweeps" / f"{path.parent.name}.yaml")
+    assert code == 0, err
+    for name in ("results.json", "report.md"):
+        assert (copy / name).read_text() == (path.parent / name).read_text()
+
+
+def test_more_factors_and_levels(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(
+        "method: grid\nmetric: {name: val/error, goal: minimize}\nparameters:\n"
+        "  a: {values: [x, y, z]}\n  b: {values: [1, 2]}\n  seed: {values: [0, 1, 2]}\n"
+    )
+    sweep = grid.load_sweep(tmp_path / "s.yaml")
+    study = grid.load_study(sweep)
+    level = {"x": 0.0, "y": 1.0, "z": 3.0}
+    scores = {cell: [level[cell[0]] + 10.0 * cell[1]] * 3 for cell in sweep.cells}
+    built = {c.name: c.differences.round(9).tolist() for c in contrasts.build(sweep, study, scores)}
+    assert built == {"a: y - x": [1] * 3, "a: z - x": [3] * 3, "a: z - y": [2] * 3, "b": [10] * 3}
+    assert ledger._same(True, True)
+    assert not ledger._same(True, 1)
