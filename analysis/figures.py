@@ -94,10 +94,10 @@ def final_scores(sweep: Sweep, study: Study, ledger: Ledger, scores: Scores) -> 
         range(len(table)), [plotting.tick_lines(sweep, study, cell, 18) for cell in sweep.cells]
     )
     axis.set_xlim(-0.5, len(table) - 0.3)
-    quantity = study.metric.split("/")[-1]
-    plotting.metric_axis([axis], table, f"Test {quantity}{plotting.unit(study)}")
+    name = plotting.metric_name(study)
+    plotting.metric_axis([axis], table, f"{name}{plotting.unit(study)}")
     return figure, (
-        f"Test {quantity} per variant ({plotting.RULES[study.score_rule]}). One dot per run "
+        f"{name} per variant ({plotting.RULES[study.score_rule]}). One dot per run "
         f"(n = {len(sweep.seeds)} per variant), grey lines join runs with the same seed, black "
         f"bars and numbers: medians; "
         f"{study.direction} is better. {plotting.run_set(sweep, ledger)}"
@@ -129,7 +129,7 @@ def forest(study: Study, tested: list[Tested], ledger: Ledger, sweep: Sweep) -> 
     axis.set_yticks(range(n), [plotting.wrap(subject(t.contrast, study)) for t in tested])
     axis.set_ylim(n - 0.5, -0.5)
     unit = " (percentage points)" if factor == 100 else ""
-    axis.set_xlabel(f"Difference in test {study.metric.split('/')[-1]}{unit}")
+    axis.set_xlabel(f"Difference in {plotting.metric_name(study).lower()}{unit}")
     confidence = 100 * tested[0].interval.confidence
     return figure, (
         f"Primary contrasts: Hodges–Lehmann difference and exact {confidence:.3g} % interval over "
@@ -162,7 +162,10 @@ def interactions(
         (pair, *view)
         for pair in pairs
         for view in (
-            (table * plotting.display_factor(study), f"Test {quantity}{plotting.unit(study)}"),
+            (
+                table * plotting.display_factor(study),
+                f"{plotting.metric_name(study)}{plotting.unit(study)}",
+            ),
             (transformed, log_name),
         )
     ]

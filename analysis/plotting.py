@@ -69,6 +69,14 @@ def display_factor(study: Study) -> int:
     return 100 if study.metric.endswith("error") else 1
 
 
+def metric_name(study: Study) -> str:
+    """Return the metric in words: Test error, Validation dice."""
+    part, _, quantity = study.metric.rpartition("/")
+    return (
+        f"{ {'test': 'Test', 'val': 'Validation', 'train': 'Training'}.get(part, part) } {quantity}"
+    )
+
+
 def unit(study: Study) -> str:
     """Return what follows the metric's name on an axis."""
     return " (%)" if display_factor(study) == 100 else ""

@@ -12,6 +12,7 @@ Source: Stallkamp et al. 2012, https://benchmark.ini.rub.de
 
 import argparse
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,10 +128,18 @@ def _load_part(root: Path, name: str) -> dict:
 def _fingerprint(folder: Path, root: Path) -> str:
     """Hash path, size and time of every source file: cheap, and changes when any file does."""
     digest = hashlib.sha256(f"{CACHE_FORMAT} {SIZE}".encode())
-    files = [path for path in folder.rglob("*") if path.suffix in (".ppm", ".csv")]
-    for path in sorted([*files, *root.glob("*.csv")]):
-        status = path.stat()
-        digest.update(f"{path.relative_to(root)} {status.st_size} {status.st_mtime_ns}".encode())
+    lines, folders = [], [os.fspath(folder)]
+    for path in root.glob("*.csv"):
+        lines.append(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}")
+    while folders:  # scandir rather than pathlib: there are 52,000 files
+        for entry in os.scandir(folders.pop()):
+            if entry.is_dir():
+                folders.append(entry.path)
+            elif entry.name.endswith((".ppm", ".csv")):
+                status = entry.stat()
+                name = entry.path[len(os.fspath(root)) :]
+                lines.append(f"{name} {status.st_size} {status.st_mtime_ns}")
+    digest.update("\n".join(sorted(lines)).encode())
     return digest.hexdigest()
 
 

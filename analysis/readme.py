@@ -1,0 +1,83 @@
+"""Write a study's figure, table and sentences into README.md, between its two markers.
+
+    python -m analysis.readme analysis/results/gtsrb_short README.md
+
+The markers are the lines <!-- gtsrb_short --> and <!-- /gtsrb_short -->; what stands between is
+replaced, so that no number in the README is typed by hand.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from analysis.grid import load_study, load_sweep
+from analysis.plotting import RULES, cell_label
+from analysis.statement import format_p
+from analysis.tables import replace_file
+
+
+def block(folder: Path, results: dict) -> str:
+    """Return the Markdown of one study: sentences, figure with caption, table of variants."""
+    sweep = load_sweep(folder.parent.parent.parent / "sweeps" / f"{results['study']}.yaml")
+    study = load_study(sweep)
+    error = study.metric.endswith("error")
+    factor, unit, digits = (100, " (%)", 2) if error else (1, "", 4)
+    labels = {sweep.label(cell): cell_label(sweep, study, cell) for cell in sweep.cells}
+    figure = folder.as_posix() + "/figures/fig3_final_scores.png"
+    caption = results["captions"]["fig3_final_scores"]
+    lines = [f"- *{c['state'].replace('_', ' ')}*: {c['sentence']}" for c in results["contrasts"]]
+    lines += ["", f"![{caption}]({figure})", "", f"*{caption}*", ""]
+    lines += [
+        f"| variant | n | epochs | median test {study.metric.split('/')[-1]}{unit} | min – max |"
+    ]
+    lines += ["|---|---|---|---|---|"]
+    for v in results["variants"]:
+        median, low, high = (f"{factor * v[k]:.{digits}f}" for k in ("median", "min", "max"))
+        n = len(v["scores"])
+        lines += [
+            f"| {labels[v['name']]} | {n} | {results['epochs']} | {median} | {low} – {high} |"
+        ]
+    scale = "percentage points" if error else study.metric
+    lines += ["", f"| contrast (difference in {scale}) | n | difference | interval | p | Holm p |"]
+    lines += ["|---|---|---|---|---|---|"]
+    for c in results["contrasts"]:
+        d, low, high = (f"{factor * c[k]:+.{digits}f}" for k in ("difference", "ci_low", "ci_high"))
+        p, p_holm = format_p(c["p"]), format_p(c["p_holm"])
+        lines += [f"| {c['name']} | {c['n']} | {d} | {low} to {high} | {p} | {p_holm} |"]
+    where = folder.as_posix()
+    rule = RULES[results["score_rule"]]
+    lines += [
+        "",
+        f"Score: {study.metric} at the {rule}, {study.direction} is better. Everything behind it: "
+        f"[{where}]({where}/report.md).",
+    ]
+    return "\n".join(lines)
+
+
+def insert(text: str, name: str, content: str) -> str:
+    """Return ``text`` with ``content`` between the markers of study ``name``.
+
+    Raises:
+        ValueError: when the markers are missing.
+    """
+    begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+    if begin not in text or end not in text:
+        raise ValueError(f"no lines {begin.strip()} and {end} to write between")
+    before, rest = text.split(begin, 1)
+    return before + begin + "\n" + content + "\n\n" + end + rest.split(end, 1)[1]
+
+
+def main() -> None:
+    """Write a study's figure, table and sentences into README.md."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("folder", type=Path, help="analysis/results/<study>")
+    parser.add_argument("readme", type=Path, help="README.md with the study's markers")
+    arguments = parser.parse_args()
+    results = json.loads((arguments.folder / "results.json").read_text())
+    content = block(arguments.folder, results)
+    text = insert(arguments.readme.read_text(), results["study"], content)
+    replace_file(arguments.readme, text.encode())
+
+
+if __name__ == "__main__":
+    main()
