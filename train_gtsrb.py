@@ -110,10 +110,10 @@ def build(
 
 
 def train(cfg: Config, data: gtsrb.Data, run: tracking.Run) -> None:
-    """Train one network and log a row per epoch; then test it, once, and log the summary.
+    """Train one network, log a row per epoch; then test it, once, and log the summary.
 
-    Continues from the run's newest checkpoint; on the CPU, with as many threads, bit for bit.
-    A non-finite loss ends the training: the run has ``diverged``.
+    Continues from the newest checkpoint; on the CPU, with as many threads, bit for bit. A
+    non-finite loss ends the training: the run has ``diverged``.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     split_generator = seeding.numpy_generator(cfg.seed, "split")
@@ -135,7 +135,7 @@ def train(cfg: Config, data: gtsrb.Data, run: tracking.Run) -> None:
     run.summarize(start_summary | tracking.provenance(device))
 
     stateful = [model, optimizer, scheduler, order, augmentation]
-    identity = dataclasses.asdict(cfg) | {"data_sha256": data.sha256}
+    identity = dataclasses.asdict(cfg) | {"data": data.sha256, "checkpoint_every": None}
     progress = {"history": [], "diverged": False, "best": {"epoch": 0, "error": math.inf}}
     progress = checkpoint.resume(run.folder, identity, stateful) or progress
     run.log_epochs(progress["history"])

@@ -49,7 +49,11 @@ def save(figure: Figure, folder: Path, name: str) -> None:
 
 
 def subplots(
-    columns: int, width: float, height: float = 3.2, width_ratios: tuple[float, ...] | None = None
+    columns: int,
+    width: float,
+    height: float = 3.2,
+    width_ratios: tuple[float, ...] | None = None,
+    sharey: bool = True,
 ) -> tuple[Figure, list[Axes]]:
     """Return a figure with ``columns`` axes side by side, each ``width`` × ``height`` inches."""
     mpl.rcParams.update(STYLE)
@@ -57,7 +61,7 @@ def subplots(
         1,
         columns,
         figsize=(width * columns, height),
-        sharey=True,
+        sharey=sharey,
         squeeze=False,
         width_ratios=width_ratios,
     )

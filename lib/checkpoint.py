@@ -17,8 +17,9 @@ def save(
 ) -> None:
     """Write ``checkpoint-<epoch>.pt`` atomically and delete all but the newest two.
 
-    ``identity`` says whose checkpoint it is (configuration, data hash); ``progress`` is what the
-    loop keeps beside ``stateful``: models, optimizers, schedulers and torch generators.
+    ``identity`` is what must be equal to continue: all that shapes the numbers, the data by its
+    hash and not by its path, which differs between machines; ``progress`` is what the loop keeps
+    beside ``stateful``: models, optimizers, schedulers and torch generators.
     """
     state = {
         "identity": identity,

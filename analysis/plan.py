@@ -1,0 +1,215 @@
+"""Say what a sweep can find out, before it costs machine hours.
+
+    python -m analysis.plan sweeps/gtsrb.yaml --effect 0.005 --pilot analysis/results/gtsrb_short
+
+From the YAML alone: cells, seeds, runs, the family of contrasts, the smallest p that each test can
+give after Holm's correction, with a warning where that is not below alpha. With a pilot study (its
+tables) also the power for a stated effect, the effect found with power 0.8, and the hours.
+"""
+
+import argparse
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from scipy.optimize import brentq
+from scipy.stats import power
+
+from analysis import contrasts, plotting, stats
+from analysis.grid import SEED, GridError, Study, Sweep, load_study, load_sweep
+from analysis.statement import amount, format_p
+from analysis.tables import TableError, read_tables
+
+SEEDS = range(3, 16)  # shown in the table and in figure 6
+RESAMPLES = 2_000  # simulated studies per power: a standard error of at most 0.011
+
+
+@dataclass(frozen=True)
+class Pilot:
+    """What earlier runs say: spread over seeds within a cell, and seconds per epoch."""
+
+    deviation: float  # standard deviation of a run's score within cell and seed
+    seconds_per_epoch: float
+    runs: int
+
+
+def read_pilot(folder: Path, study: Study, factors: list[str]) -> Pilot:
+    """Return what the tables of an earlier study say about spread and speed.
+
+    Where every cell has every seed, what a seed does to all cells alike is taken out: it cancels in
+    paired contrasts.
+
+    Raises:
+        TableError: when they lack the study's score, or no cell has two finished runs.
+    """
+    runs, history = read_tables(folder)
+    column = study.score_column()
+    names = [name for name in factors if name in runs]
+    if column not in runs or not names:
+        raise TableError(f"{folder}/runs.csv has no {column} or none of {', '.join(factors)}")
+    runs = runs[(runs["state"] == "finished") & runs[column].notna()]
+    scores = runs.pivot_table(index=SEED, columns=names, values=column)
+    residuals = scores - scores.mean()
+    freedom = int((scores.count() - 1).sum())
+    if scores.notna().all(axis=None) and scores.shape[1] > 1:
+        residuals = residuals.sub(residuals.mean(axis=1), axis=0)
+        freedom = (scores.shape[0] - 1) * (scores.shape[1] - 1)
+    if freedom < 1:
+        raise TableError(f"{folder} has no cell with two finished runs: no spread to learn from")
+    deviation = float(np.sqrt((residuals**2).sum(axis=None) / freedom))
+    seconds = history[history["run_id"].isin(runs["run_id"])]["seconds"].median()
+    return Pilot(deviation, float(seconds), len(runs))
+
+
+def contrast_deviation(sweep: Sweep, deviation: float) -> float:
+    """Return the standard deviation over seeds of a main effect, from that of a run.
+
+    A main effect of two levels is a difference of two means over the other factors' cells; with
+    independent runs its variance is 2 deviation² / (cells per level).
+    """
+    per_level = max(1, len(sweep.cells) // 2)
+    return deviation * math.sqrt(2 / per_level)
+
+
+def power_at(n: int, effect: float, family: int, alpha: float, rng: np.random.Generator) -> float:
+    """Return how often ``n`` seeds show one real effect, in standard deviations of the contrast.
+
+    Exact signed-rank test at alpha / family: the level at which Holm's correction tests the
+    smallest p, so the power while the other contrasts are null. Simulated with normal differences.
+    """
+    if stats.smallest_p(n) >= alpha / family:
+        return 0.0
+
+    def p_values(samples: np.ndarray, axis: int = -1) -> np.ndarray:
+        return np.apply_along_axis(lambda d: stats.signed_rank(d).p, axis, samples)
+
+    result = power(
+        p_values,
+        lambda size: rng.normal(effect, 1, size),
+        n,
+        significance=alpha / family,
+        vectorized=True,
+        n_resamples=RESAMPLES,
+    )
+    return float(result.power)
+
+
+def detectable(n: int, family: int, alpha: float, seed: int = 0) -> float:
+    """Return the effect, in standard deviations of the contrast, that is found with power 0.8."""
+    if stats.smallest_p(n) >= alpha / family:
+        return math.inf
+
+    def lack(effect: float) -> float:
+        return power_at(n, effect, family, alpha, np.random.default_rng(seed)) - 0.8
+
+    return float(brentq(lack, 0.05, 10, xtol=0.02))
+
+
+def fewest_seeds(family: int, alpha: float) -> int:
+    """Return the least number of seeds whose smallest p passes Holm's correction."""
+    return next(n for n in range(2, 100) if stats.smallest_p(n) * family < alpha)
+
+
+def describe(
+    sweep: Sweep, study: Study, effect: float | None, pilot: Pilot | None
+) -> tuple[str, int]:
+    """Return the plan in words, and the size of the family."""
+    dummy = {cell: [0.0] * len(sweep.seeds) for cell in sweep.cells}
+    names = [contrast.name for contrast in contrasts.build(sweep, study, dummy)]
+    n, family = len(sweep.seeds), len(names)
+    floor = stats.smallest_p(n)
+    runs = len(sweep.cells) * n
+    lines = [
+        f"{sweep.name}: {len(sweep.cells)} cells × {n} seeds = {runs} runs"
+        + (f" of {sweep.fixed['epochs']} epochs" if "epochs" in sweep.fixed else ""),
+        f"metric {study.metric}, {study.direction} is better, score at "
+        f"{plotting.RULES[study.score_rule]}, alpha {study.alpha}",
+        f"family of {family}: {', '.join(names)}",
+        f"smallest p of the signed-rank test at n = {n}: {format_p(floor)}; after Holm's "
+        f"correction over {family}: {format_p(min(1.0, floor * family))}",
+        f"smallest p of Mann–Whitney (secondary) at {n} v {n}: {format_p(stats.smallest_p(n, n))}",
+    ]
+    if floor * family >= study.alpha:
+        lines.append(
+            f"WARNING: {n} seeds and {family} contrasts cannot reach p < {format_p(study.alpha)}: "
+            f"{fewest_seeds(family, study.alpha)} seeds are the least"
+        )
+    if pilot:
+        deviation = contrast_deviation(sweep, pilot.deviation)
+        lines.append(
+            f"pilot: {pilot.runs} runs, standard deviation of a run within cell and seed "
+            f"{amount(pilot.deviation, study)}"
+        )
+        if effect:
+            found = power_at(n, effect / deviation, family, study.alpha, np.random.default_rng(0))
+            lines.append(f"power for a main effect of {amount(effect, study)}: {found:.2f}")
+        least = detectable(n, family, study.alpha)
+        if math.isfinite(least):
+            lines.append(f"found with power 0.8: {amount(least * deviation, study)}")
+        if "epochs" in sweep.fixed:
+            hours = runs * sweep.fixed["epochs"] * pilot.seconds_per_epoch / 3600
+            lines.append(
+                f"hours at the pilot's {pilot.seconds_per_epoch:.1f} s per epoch: {hours:.1f}, "
+                "divided by the number of runs at a time"
+            )
+    return "\n".join(lines), family
+
+
+def draw(sweep: Sweep, family: int, alpha: float) -> tuple[Figure, str]:
+    """Figure 6: smallest p after Holm, and power for three effects, against the number of seeds."""
+    figure, (left, right) = plotting.subplots(2, 3.6, sharey=False)
+    floors = [min(1.0, stats.smallest_p(n) * family) for n in SEEDS]
+    left.plot(SEEDS, floors, color=plotting.COLOURS[0], marker="o")
+    left.axhline(alpha, color="black", linewidth=0.8, linestyle="--", label=f"α = {alpha}")
+    left.set_yscale("log")
+    left.set_ylabel(f"Smallest Holm p, family of {family}")
+    left.legend(frameon=False)
+    for i, effect in enumerate((1.0, 1.5, 2.0)):
+        rng = np.random.default_rng(0)
+        curve = [power_at(n, effect, family, alpha, rng) for n in SEEDS]
+        style = {"color": plotting.COLOURS[i], "marker": plotting.MARKERS[i]}
+        right.plot(SEEDS, curve, label=f"{effect:g}", **style)
+    right.axhline(0.8, color="black", linewidth=0.8, linestyle="--")
+    right.set_ylim(0, 1.02)
+    right.set_ylabel("Power")
+    right.legend(frameon=False, title="Effect (standard deviations)")
+    for axis in (left, right):
+        axis.set_xlabel("Seeds per variant")
+        axis.axvline(len(sweep.seeds), color="0.6", linewidth=4, alpha=0.4)
+    return figure, (
+        f"Smallest two-sided signed-rank p after Holm's correction over {family} contrasts (left) "
+        f"and power for one real main effect, simulated with {RESAMPLES:,} normal studies a point "
+        f"(right), against the number of seeds; grey: the {len(sweep.seeds)} of {sweep.name}. No "
+        "runs are behind it."
+    )
+
+
+def main() -> None:
+    """Say what a sweep can find out, before it costs machine hours."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("sweep", type=Path, help="the sweep's YAML")
+    parser.add_argument("--pilot", type=Path, help="analysis/results/<study> of an earlier study")
+    parser.add_argument("--effect", type=float, help="effect to find, in the metric's own unit")
+    parser.add_argument("--out", type=Path, help="folder for figure 6 (default: no figure)")
+    arguments = parser.parse_args()
+    try:
+        sweep = load_sweep(arguments.sweep)
+        study = load_study(sweep)
+        effect = arguments.effect or study.smallest_effect
+        pilot = None
+        if arguments.pilot:
+            pilot = read_pilot(arguments.pilot, study, list(sweep.factors))
+        text, family = describe(sweep, study, effect, pilot)
+    except (GridError, TableError, ValueError) as error:
+        raise SystemExit(f"error: {error}") from error
+    print(text)
+    if arguments.out:
+        figure, caption = draw(sweep, family, study.alpha)
+        plotting.save(figure, arguments.out, "fig6_plan")
+        print(f"{arguments.out / 'fig6_plan.png'}: {caption}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""The plan: floors, warnings, power and hours, before any run."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from analysis import grid, plan
+from tests import made_up
+from tests.conftest import ROOT, call
+
+
+@pytest.mark.parametrize(
+    ("n", "powers"), [(5, (0, 0, 0)), (7, (0.30, 0.62, 0.85)), (10, (0.54, 0.90, 0.99))]
+)
+def test_power_of_three_contrasts(n: int, powers: tuple[float, ...]) -> None:
+    # Simulated independently for the design: one real effect, Holm over three contrasts.
+    for effect, expected in zip((1.0, 1.5, 2.0), powers, strict=True):
+        found = plan.power_at(n, effect, 3, 0.05, np.random.default_rng(1))
+        assert found == pytest.approx(expected, abs=0.04)
+
+
+def test_too_few_seeds_are_warned_of(tmp_path: Path) -> None:
+    sweep = made_up.write_sweep(tmp_path / "few.yaml", seeds=5)
+    text = call("-m", "analysis.plan", sweep).stdout
+    assert "4 cells × 5 seeds = 20 runs of 3 epochs" in text
+    assert "WARNING: 5 seeds and 3 contrasts cannot reach p < .05: 7 seeds are the least" in text
+    assert "WARNING" not in call("-m", "analysis.plan", ROOT / "sweeps" / "gtsrb.yaml").stdout
+
+
+def test_a_pilot_gives_power_and_hours(tmp_path: Path) -> None:
+    sweep_path = made_up.write_sweep(tmp_path / "s.yaml")
+    made_up.write_study(tmp_path / "pilot", sweep_path, *made_up.tables(sweep_path, noise=2e-3))
+    sweep = grid.load_sweep(sweep_path)
+    study = grid.load_study(sweep)
+    pilot = plan.read_pilot(tmp_path / "pilot", study, list(sweep.factors))
+    assert pilot.deviation == pytest.approx(2e-3, rel=0.4), "the seeds' own effects are taken out"
+    assert pilot.seconds_per_epoch == 1.5
+    done = call(
+        "-m", "analysis.plan", sweep_path, "--pilot", tmp_path / "pilot", "--effect", "0.01"
+    )
+    assert "power for a main effect of 1.00 percentage points: 1.00" in done.stdout
+    assert "hours at the pilot's 1.5 s per epoch: 0.0" in done.stdout
+
+
+def test_a_pilot_without_spread_is_told(tmp_path: Path) -> None:
+    sweep_path = made_up.write_sweep(tmp_path / "s.yaml", seeds=1)
+    made_up.write_study(tmp_path / "pilot", sweep_path, *made_up.tables(sweep_path))
+    done = call("-m", "analysis.plan", sweep_path, "--pilot", tmp_path / "pilot")
+    assert done.returncode == 1
+    assert "no spread to learn from" in done.stderr
+
+
+def test_figure_6(tmp_path: Path) -> None:
+    sweep = made_up.write_sweep(tmp_path / "s.yaml")
+    done = call("-m", "analysis.plan", sweep, "--out", tmp_path / "figures")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "figures" / "fig6_plan.png").exists()
+    assert "grey: the 7 of s" in done.stdout
