@@ -35,5 +35,7 @@ lint: $(READY)  ## check style and formatting
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 
-report: $(READY)  ## write the report of STUDY anew from its committed tables (default: gtsrb_short)
-	$(PY) -m analysis.report analysis/results/$(or $(STUDY),gtsrb_short) --sweep sweeps/$(or $(STUDY),gtsrb_short).yaml
+STUDY ?= gtsrb_short
+report: $(READY)  ## write STUDY's report and README block anew from its committed tables
+	$(PY) -m analysis.report analysis/results/$(STUDY) --sweep sweeps/$(STUDY).yaml
+	$(PY) -m analysis.readme analysis/results/$(STUDY) README.md

@@ -14,8 +14,7 @@ import time
 from typing import Annotated, Literal
 
 import torch
-from annotated_types import Ge, Lt
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -31,7 +30,7 @@ class Config:
 
     seed: NonNegativeInt = 0  # the replicate: feeds split, weights, order and augmentation
     data: str = "data/GTSRB"  # folder with Final_Training and Final_Test
-    val_fraction: Annotated[float, Ge(0), Lt(1)] = 0.1  # share of each class's tracks; 0: none
+    val_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1  # share of each class's tracks; 0: none
     epochs: PositiveInt = 400  # passes over the training images
     batch_size: PositiveInt = 128  # images per step
     batch_norm: bool = False  # between each convolution and its activation
@@ -40,7 +39,7 @@ class Config:
     adam_lr: PositiveFloat = 0.001  # Adam's learning rate
     adam_eps: PositiveFloat = 0.1  # Adam's eps: the template's, far above the usual 1.0e-8
     sgd_lr: PositiveFloat = 0.01  # SGD's learning rate
-    sgd_momentum: Annotated[float, Ge(0), Lt(1)] = 0.9  # SGD's Nesterov momentum
+    sgd_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # SGD's Nesterov momentum
     schedule: Literal["constant", "cosine"] = "constant"  # of the learning rate, per step
     rotation: NonNegativeFloat = 5.0  # augmentation: up to ± degrees
     brightness: NonNegativeFloat = 0.8  # augmentation: factor 1 ± this

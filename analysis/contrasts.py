@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from analysis import stats
-from analysis.grid import Study, Sweep
+from analysis.grid import GridError, Study, Sweep
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ def build(sweep: Sweep, study: Study, scores: dict[tuple, list[float]]) -> list[
     more levels gives one main effect for each pair of them.
 
     Raises:
-        ValueError: when the study's family names a contrast that the sweep does not have.
+        GridError: when the study's family names a contrast that the sweep does not have, or when
+            the sweep varies nothing but the seed.
     """
     names = list(sweep.factors)
     table = np.array([scores[cell] for cell in sweep.cells])
@@ -60,11 +61,13 @@ def build(sweep: Sweep, study: Study, scores: dict[tuple, list[float]]) -> list[
         parts = [(names[k], *sweep.factors[names[k]]) for k in (a, b)]
         differences = (mean[1, 1] - mean[1, 0]) - (mean[0, 1] - mean[0, 0])
         contrasts.append(Contrast(f"{names[a]} × {names[b]}", parts, differences))
+    if not contrasts:
+        raise GridError(f"{sweep.name} varies nothing but the seed: there is nothing to compare")
     if study.family is None:
         return contrasts
     by_name = {contrast.name: contrast for contrast in contrasts}
     if unknown := [name for name in study.family if name not in by_name]:
-        raise ValueError(
+        raise GridError(
             f"the study's family names {', '.join(unknown)}; this sweep has {', '.join(by_name)}"
         )
     return [by_name[name] for name in study.family]

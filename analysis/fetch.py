@@ -15,7 +15,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,11 +42,11 @@ class Fetched:
     history: list[dict[str, Any]]
 
 
-def fetch_folder(folder: Path, known: dict[str, str]) -> Iterator[Fetched]:
-    """Read the offline runs below ``folder``, newest file of each run, several at a time.
+def fetch_folder(folder: Path, known: dict[str, str]) -> tuple[set[str], Iterator[Fetched]]:
+    """Return the ids that need no reading, and an iterator over the others, read several at a time.
 
-    ``known`` (run id -> source) are skipped while their newest file is still that source. A run's
-    last attempt that finished counts; where none did, the newest attempt.
+    Of each run below ``folder`` the last attempt that finished counts; where none did, the newest.
+    ``known`` (run id -> source) need no reading while their newest file is still that source.
     """
     attempts: dict[str, list[Path]] = {}
     for path in sorted(folder.glob("wandb/offline-run-*/run-*.wandb")):
@@ -55,17 +55,22 @@ def fetch_folder(folder: Path, known: dict[str, str]) -> Iterator[Fetched]:
         raise FetchError(
             f"{folder}/wandb has no offline runs; was the agent's --out another folder?"
         )
-    new = {i: files for i, files in attempts.items() if known.get(i) != files[-1].parent.name}
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        reads = pool.map(_read_attempts, new, new.values())
-        yield from tqdm(reads, total=len(new), desc="reading runs", unit="run", disable=None)
+    kept = {i for i, files in attempts.items() if known.get(i) == files[-1].parent.name}
+    new = {i: files for i, files in attempts.items() if i not in kept}
+
+    def read() -> Iterator[Fetched]:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            reads = pool.map(_read_attempts, new, new.values())
+            yield from tqdm(reads, total=len(new), desc="reading runs", unit="run", disable=None)
+
+    return kept, read()
 
 
-def fetch_server(sweep_path: str, known: dict[str, str]) -> Iterator[Fetched]:
-    """Read a sweep's runs from a W&B server with their full histories.
+def fetch_server(sweep_path: str, known: dict[str, str]) -> tuple[set[str], Iterator[Fetched]]:
+    """Return the ids that need no reading, and an iterator over the sweep's other runs.
 
     Raises:
-        FetchError: when the server or the sweep cannot be reached.
+        FetchError: when the server or the sweep cannot be reached, also while iterating.
     """
     import wandb  # takes a second; reading a folder does not need it
 
@@ -76,15 +81,24 @@ def fetch_server(sweep_path: str, known: dict[str, str]) -> Iterator[Fetched]:
             f"cannot read the sweep {sweep_path}: {error}. Expected entity/project/sweep_id as "
             "`wandb sweep` prints it, and an account (`wandb login`) that may read it."
         ) from error
-    for run in tqdm(runs, desc="reading runs", unit="run", disable=None):
-        source = "/".join(run.path)
-        if known.get(run.id) == source:
-            continue
-        summary = {k: v for k, v in dict(run.summary).items() if not k.startswith("_")}
-        exit_code = 0 if run.state == "finished" else None
-        rows = [dict(row) for row in run.scan_history()]
-        config = {k: v for k, v in run.config.items() if not k.startswith("_")}
-        yield _fetched(run.id, run.state, exit_code, source, config, summary, rows)
+    kept = {run.id for run in runs if known.get(run.id) == "/".join(run.path)}
+    new = [run for run in runs if run.id not in kept]
+
+    def read() -> Iterator[Fetched]:
+        for run in tqdm(new, desc="reading runs", unit="run", disable=None):
+            try:
+                config, summary = _public(run.config), _public(dict(run.summary))
+                rows = [dict(row) for row in run.scan_history()]
+            except (wandb.errors.Error, OSError) as error:
+                raise FetchError(
+                    f"reading {'/'.join(run.path)} broke off: {error}. What was read is kept; the "
+                    "same command reads the rest."
+                ) from error
+            exit_code = 0 if run.state == "finished" else None
+            source = "/".join(run.path)
+            yield _fetched(run.id, run.state, exit_code, source, config, summary, rows)
+
+    return kept, read()
 
 
 def _read_attempts(run_id: str, files: list[Path]) -> Fetched:
@@ -121,9 +135,13 @@ def _read_attempt(run_id: str, file: Path) -> Fetched:
             case "exit":
                 exit_code = record["exit"].get("exit_code", 0)
     state = "crashed" if exit_code is None else STATE_OF_EXIT.get(exit_code, "failed")
-    public = {k: v for k, v in summary.items() if not k.startswith("_")}
-    config = {k: v for k, v in config.items() if not k.startswith("_")}
-    return _fetched(run_id, state, exit_code, file.parent.name, config, public, rows)
+    source = file.parent.name
+    return _fetched(run_id, state, exit_code, source, _public(config), _public(summary), rows)
+
+
+def _public(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out W&B's own keys, which begin with an underscore."""
+    return {key: value for key, value in values.items() if not key.startswith("_")}
 
 
 def _fetched(
@@ -167,29 +185,44 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         sweep = load_sweep(arguments.sweep)
-        runs, history = pd.DataFrame(), pd.DataFrame()
-        if (arguments.out / "runs.csv").exists():
-            runs, history = read_tables(arguments.out)
-            finished = runs[runs["state"] == "finished"]
-            runs, history = finished, history[history["run_id"].isin(finished["run_id"])]
-        known = dict(zip(runs["run_id"], runs["source"], strict=True)) if len(runs) else {}
+        runs, history = _earlier(arguments.out)
+        known = dict(zip(runs["run_id"], runs["source"], strict=True))
         folder = Path(arguments.source)
-        fetched = list(
-            fetch_folder(folder, known)
-            if folder.is_dir()
-            else fetch_server(_sweep_path(arguments.source), known)
+        if folder.is_dir():
+            kept, reading = fetch_folder(folder, known)
+        else:
+            kept, reading = fetch_server(_sweep_path(arguments.source), known)
+        fetched, broken_off = [], None
+        try:
+            fetched.extend(reading)
+        except FetchError as error:
+            broken_off = error
+        runs = pd.concat(
+            [runs[runs["run_id"].isin(kept)], pd.DataFrame([f.row for f in fetched])],
+            ignore_index=True,
         )
-        fresh = [f.row["run_id"] for f in fetched]
-        if len(runs):
-            runs = runs[~runs["run_id"].isin(fresh)]
-            history = history[~history["run_id"].isin(fresh)]
-        runs = pd.concat([runs, pd.DataFrame([f.row for f in fetched])], ignore_index=True)
         new_history = pd.DataFrame([row for f in fetched for row in f.history])
-        history = pd.concat([history, new_history], ignore_index=True)
+        history = pd.concat([history[history["run_id"].isin(kept)], new_history], ignore_index=True)
         write_tables(arguments.out, runs, history, list(sweep.factors) + list(sweep.fixed))
-    except (GridError, FetchError, TableError) as error:
+        if broken_off:
+            raise broken_off
+    except (GridError, FetchError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
     print(f"{len(fetched)} runs read, {len(runs)} in {arguments.out / 'runs.csv'}")
+
+
+def _earlier(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the finished runs that an earlier call wrote, and their histories."""
+    nothing = pd.DataFrame(columns=["run_id", "source"]), pd.DataFrame(columns=["run_id"])
+    if not (folder / "runs.csv").exists():
+        return nothing
+    try:
+        runs, history = read_tables(folder)
+    except TableError as error:
+        print(f"{error}; reading everything anew")
+        return nothing
+    runs = runs[(runs["state"] == "finished") & runs["run_id"].isin(history["run_id"])]
+    return runs, history[history["run_id"].isin(runs["run_id"])]
 
 
 def _sweep_path(source: str) -> str:

@@ -18,6 +18,7 @@ from analysis.contrasts import Tested
 from analysis.grid import Study, Sweep
 from analysis.ledger import Ledger
 from analysis.statement import format_p, subject
+from analysis.tables import TableError
 
 Scores = dict[tuple, list[float]]
 
@@ -28,29 +29,31 @@ def learning_curves(
     """Figure 1: validation metric against epoch, every seed, their median and a band."""
     quantity = study.metric.split("/")[-1]
     part = "val" if history.get(f"val/{quantity}", pd.Series()).notna().any() else "train"
+    if f"{part}/{quantity}" not in history:
+        raise TableError(f"history.csv has neither val/{quantity} nor train/{quantity} to draw")
     column, factor = f"{part}/{quantity}", plotting.display_factor(study)
+    epochs = pd.RangeIndex(1, int(history["epoch"].max()) + 1, name="epoch")
+    worst = 1.0 if study.direction == "lower" else 0.0
     first = next(iter(sweep.factors), None)
     panels = sweep.factors[first] if len(sweep.factors) > 1 else [None]
     figure, axes = plotting.subplots(len(panels), 3.4)
     for axis, level in zip(axes, panels, strict=True):
         cells = [c for c in sweep.cells if level is None or c[0] == level]
         for i, cell in enumerate(cells):
-            curves = [
-                history.loc[history["run_id"] == run].set_index("epoch")[column] * factor
-                for run in ledger.runs(cell)
-            ]
-            table = pd.concat(curves, axis=1)
-            axis.plot(table, color=plotting.COLOURS[i], linewidth=0.6, alpha=0.45)
+            runs = history[history["run_id"].isin(ledger.runs(cell))]
+            table = runs.pivot(index="epoch", columns="run_id", values=column).reindex(epochs)
+            table = table.fillna(worst) * factor  # gaps: a diverged run has stopped
+            axis.plot(table, color=plotting.colour(i), linewidth=0.6, alpha=0.45)
             low, high = plotting.band(table)
             axis.fill_between(
-                table.index, low, high, color=plotting.COLOURS[i], alpha=0.15, linewidth=0
+                table.index, low, high, color=plotting.colour(i), alpha=0.15, linewidth=0
             )
             axis.plot(
                 table.median(axis=1),
-                color=plotting.COLOURS[i],
+                color=plotting.colour(i),
                 linewidth=2,
                 linestyle=["-", "--", "-.", ":"][i % 4],
-                marker=plotting.MARKERS[i % len(plotting.MARKERS)] if len(table) <= 12 else None,
+                marker=plotting.marker(i) if len(table) <= 12 else None,
                 label=plotting.cell_label(
                     sweep, study, cell, skip=first if level is not None else None
                 ),
@@ -68,7 +71,8 @@ def learning_curves(
     band = "minimum to maximum" if n <= 5 else "quartiles"
     return figure, (
         f"{name} {quantity} against epoch. Thin lines: one per seed (n = {n} per variant); bold: "
-        f"median over seeds; band: {band} over seeds. {plotting.run_set(sweep, ledger)}"
+        f"median over seeds; band: {band} over seeds; a diverged run counts with the worst value "
+        f"after it stopped. {plotting.run_set(sweep, ledger)}"
     )
 
 
@@ -81,8 +85,8 @@ def final_scores(sweep: Sweep, study: Study, ledger: Ledger, scores: Scores) -> 
         axis.scatter(
             np.full(len(values), i),
             values,
-            color=plotting.COLOURS[i % 8],
-            marker=plotting.MARKERS[i % 8],
+            color=plotting.colour(i),
+            marker=plotting.marker(i),
             zorder=2,
         )
         middle = np.median(values)
@@ -155,8 +159,8 @@ def interactions(
     table = np.array([scores[c] for c in sweep.cells])
     table = table.reshape(*(len(levels) for levels in sweep.factors.values()), -1)
     error = quantity == "error"
-    tiny = np.finfo(float).tiny
-    transformed = np.log10(np.maximum(100 * table, tiny)) if error else plotting.logit(table)
+    floor = table[table > 0].min() / 2 if (table > 0).any() else 1.0  # stands in for an error of 0
+    transformed = np.log10(100 * np.maximum(table, floor)) if error else plotting.logit(table)
     log_name = "log10 of error in %" if error else f"logit of {quantity}"
     panels = [
         (pair, *view)
@@ -174,12 +178,12 @@ def interactions(
         others = tuple(i for i in range(len(names)) if i not in (a, b))
         mean = values.mean(axis=others)  # (2, 2, seeds)
         for i, level in enumerate(sweep.factors[names[a]]):
-            axis.plot([0, 1], mean[i], color=plotting.COLOURS[i], linewidth=0.5, alpha=0.4)
+            axis.plot([0, 1], mean[i], color=plotting.colour(i), linewidth=0.5, alpha=0.4)
             axis.plot(
                 [0, 1],
                 np.median(mean[i], axis=1),
-                color=plotting.COLOURS[i],
-                marker=plotting.MARKERS[i],
+                color=plotting.colour(i),
+                marker=plotting.marker(i),
                 linestyle=["-", "--"][i],
                 linewidth=2,
                 label=study.level_label(names[a], level),
@@ -203,7 +207,7 @@ def integrity(sweep: Sweep, study: Study, ledger: Ledger) -> tuple[Figure, str]:
     figure, (axis,) = plotting.subplots(1, 2.6 + 0.62 * columns, height=0.9 + 0.5 * rows)
     for k, entry in enumerate(ledger.entries):
         i, j = divmod(k, columns)
-        colour = plotting.STATE_COLOURS.get(entry.state, plotting.PROBLEM_COLOUR)
+        colour = plotting.STATE_COLOURS[entry.state]
         axis.add_patch(
             plt.Rectangle((j, i), 1, 1, facecolor=colour, edgecolor="white", linewidth=2)
         )

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from annotated_types import Gt, Lt
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 STUDIES = Path(__file__).parent / "studies"
 SEED = "seed"
@@ -49,10 +48,16 @@ class Study(BaseModel):
     metric: str  # summary key of the score at the last epoch, e.g. test/error
     direction: Literal["lower", "higher"]  # which is better
     score_rule: Literal["last", "best_on_validation"] = "last"
-    smallest_effect: Annotated[float, Gt(0)] | None = None  # in the metric's own unit
-    alpha: Annotated[float, Gt(0), Lt(1)] = 0.05  # family-wise, two-sided
+    smallest_effect: Annotated[float, Field(gt=0)] | None = None  # in the metric's own unit
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05  # family-wise, two-sided
     family: list[str] | None = None  # names of the primary contrasts; None: all of them
     labels: dict[str, str] = {}  # words for "factor" and "factor=level" in sentences and figures
+    declared: bool = False  # set by load_study: whether a file declared this before the runs
+
+    @property
+    def percent(self) -> bool:
+        """Whether people are shown the metric in percent: errors are, Jaccard and Dice are not."""
+        return self.metric.endswith("error")
 
     def score_column(self, rule: str | None = None) -> str:
         """Return the summary key that holds the score by ``rule`` (default: the declared one)."""
@@ -86,8 +91,12 @@ def load_sweep(path: str | Path) -> Sweep:
         if not isinstance(parameter, dict) or not {"value", "values"} & set(parameter):
             raise GridError(f"{path}: {name} needs `value:` or a list `values:`")
         values = parameter.get("values", [parameter.get("value")])
-        if len({repr(value) for value in values}) < len(values) or not values:
-            raise GridError(f"{path}: {name} lists no value, or one of them twice: {values}")
+        if not isinstance(values, list) or not values:
+            raise GridError(f"{path}: {name} needs a list with a value in it, not {values!r}")
+        if not all(isinstance(value, str | int | float) for value in values):
+            raise GridError(f"{path}: {name} may hold text, numbers, true, false; not {values!r}")
+        if len({repr(value) for value in values}) < len(values):
+            raise GridError(f"{path}: {name} lists a value twice: {values}")
         if name == SEED or len(values) > 1:
             lists[name] = values
         else:
@@ -95,10 +104,10 @@ def load_sweep(path: str | Path) -> Sweep:
     seeds = lists.pop(SEED, None)
     if seeds is None:
         raise GridError(f"{path}: no `seed` among the parameters; without replicates no statistics")
-    return Sweep(path.stem, lists, seeds, fixed, raw.get("metric", {}))
+    return Sweep(path.stem, lists, seeds, fixed, raw.get("metric") or {})
 
 
-def load_study(sweep: Sweep, folder: Path = STUDIES) -> Study:
+def load_study(sweep: Sweep, folder: Path | None = None) -> Study:
     """Return the declaration <sweep's stem>.yaml, or the default one from the sweep's metric.
 
     Default: test/ and the metric's quantity, its goal as direction, last epoch, alpha 0.05, no
@@ -107,9 +116,9 @@ def load_study(sweep: Sweep, folder: Path = STUDIES) -> Study:
     Raises:
         GridError: on an unknown key, a wrong value or a score that selects on the test set.
     """
-    path = folder / f"{sweep.name}.yaml"
+    path = (folder or STUDIES) / f"{sweep.name}.yaml"
     if path.exists():
-        values = _read_yaml(path)
+        values = _read_yaml(path) | {"declared": True}
     else:
         if not {"name", "goal"} <= set(sweep.metric):
             raise GridError(

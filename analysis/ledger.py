@@ -1,5 +1,7 @@
 """Is the study complete? Every cell and seed exactly once, finished, with the planned epochs."""
 
+import math
+import numbers
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +13,7 @@ from analysis.tables import TableError
 
 @dataclass(frozen=True)
 class Entry:
-    """One expected cell × seed: its ``state``, the runs found for it, their epochs and hours.
+    """One expected cell × seed: its ``state``, the runs found for it, epochs and seconds.
 
     States: finished, diverged, missing, duplicate, short, or what W&B says of an unfinished run.
     """
@@ -30,6 +32,11 @@ class Ledger:
 
     entries: list[Entry]
     problems: list[str]
+
+    @property
+    def epochs(self) -> int:
+        """The epochs of the longest run."""
+        return max(entry.epochs for entry in self.entries)
 
     def runs(self, cell: tuple) -> list[str]:
         """Return the ids of a cell's runs, by seed."""
@@ -76,7 +83,24 @@ def check(sweep: Sweep, study: Study, runs: pd.DataFrame, history: pd.DataFrame)
             if not any(_same(run[name], value) for value in values)
         ]
         problems.append(f"run {run['run_id']} belongs to no cell of the sweep: {'; '.join(wrong)}")
-    return Ledger(entries, problems)
+    return Ledger(entries, problems or _unlike(runs))
+
+
+def _unlike(runs: pd.DataFrame) -> list[str]:
+    """Say where runs that should be pairs are none: other data, or another split or order."""
+    problems = []
+    if "data_sha256" in runs and runs["data_sha256"].nunique() > 1:
+        counts = runs["data_sha256"].value_counts()
+        told = ", ".join(f"{count} with {value[:8]}…" for value, count in counts.items())
+        problems.append(f"the runs saw different data (data_sha256: {told})")
+    for name in ("split_sha256", "order_sha256"):
+        if name in runs:
+            hashes = runs.groupby(SEED)[name].nunique()
+            problems += [
+                f"seed {seed}: {count} different values of {name}; its runs are no pairs"
+                for seed, count in hashes[hashes > 1].items()
+            ]
+    return problems
 
 
 def _entry(
@@ -91,7 +115,8 @@ def _entry(
     ids = found["run_id"].tolist()
     if len(ids) != 1:
         state = "duplicate" if ids else "missing"
-        problem = f"{len(ids)} runs: {', '.join(ids)}" if ids else "missing"
+        told = [f"{run} ({state})" for run, state in zip(ids, found["state"], strict=True)]
+        problem = f"{len(ids)} runs: {', '.join(told)}" if ids else "missing"
         return Entry(cell, seed, state, ids, 0, 0.0), problem
     run = found.iloc[0]
     count, last = (int(n) for n in epochs.loc[ids[0]]) if ids[0] in epochs.index else (0, 0)
@@ -106,9 +131,10 @@ def _entry(
     elif count != last or (last != planned and state != "diverged"):
         state = "short"
         problem = f"run {ids[0]} has {count} of {planned} epochs"
-    elif not isinstance(score, float | int) or pd.isna(score):
+    elif not isinstance(score, numbers.Real) or not math.isfinite(score):
         state = "failed"
-        problem = f"run {ids[0]} has no number as {study.score_column()}: {score!r}"
+        shown = repr(score) if isinstance(score, str) else score
+        problem = f"run {ids[0]} has no number as {study.score_column()}: {shown}"
     total = float(seconds.get(ids[0], 0.0))
     return Entry(cell, seed, state, ids, last, total), problem
 

@@ -169,7 +169,7 @@ def draw(sweep: Sweep, family: int, alpha: float) -> tuple[Figure, str]:
     for i, effect in enumerate((1.0, 1.5, 2.0)):
         rng = np.random.default_rng(0)
         curve = [power_at(n, effect, family, alpha, rng) for n in SEEDS]
-        style = {"color": plotting.COLOURS[i], "marker": plotting.MARKERS[i]}
+        style = {"color": plotting.colour(i), "marker": plotting.marker(i)}
         right.plot(SEEDS, curve, label=f"{effect:g}", **style)
     right.axhline(0.8, color="black", linewidth=0.8, linestyle="--")
     right.set_ylim(0, 1.02)
@@ -202,7 +202,7 @@ def main() -> None:
         if arguments.pilot:
             pilot = read_pilot(arguments.pilot, study, list(sweep.factors))
         text, family = describe(sweep, study, effect, pilot)
-    except (GridError, TableError, ValueError) as error:
+    except (GridError, TableError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
     print(text)
     if arguments.out:

@@ -4,6 +4,7 @@ Colours are Okabe & Ito's (2008), told apart by colour-blind eyes; markers and l
 them for print.
 """
 
+import io
 import textwrap
 from pathlib import Path
 
@@ -19,15 +20,11 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from analysis.grid import Study, Sweep
 from analysis.ledger import Ledger
+from analysis.tables import replace_file
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
-STATE_COLOURS = {
-    "finished": "#BFE3D5",
-    "diverged": "#F5C9A8",
-    "missing": "#FFFFFF",
-}
-PROBLEM_COLOUR = "#E8A0A0"
+STATE_COLOURS = {"finished": "#BFE3D5", "diverged": "#F5C9A8"}
 RULES = {"last": "last epoch", "best_on_validation": "epoch best on validation"}
 STYLE = {
     "font.size": 9,
@@ -40,11 +37,22 @@ STYLE = {
 }
 
 
+def colour(i: int) -> str:
+    """Return the colour of the i-th variant; they repeat after eight."""
+    return COLOURS[i % len(COLOURS)]
+
+
+def marker(i: int) -> str:
+    """Return the marker of the i-th variant; they repeat after eight."""
+    return MARKERS[i % len(MARKERS)]
+
+
 def save(figure: Figure, folder: Path, name: str) -> None:
     """Write ``name``.png and ``name``.pdf, without dates, so that equal input gives equal files."""
-    folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / f"{name}.png", metadata={"Software": None})
-    figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
+    for kind, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
+        content = io.BytesIO()
+        figure.savefig(content, format=kind, metadata=metadata)
+        replace_file(folder / f"{name}.{kind}", content.getvalue())
     plt.close(figure)
 
 
@@ -70,7 +78,7 @@ def subplots(
 
 def display_factor(study: Study) -> int:
     """Return 100 where the metric is shown in percent (errors), else 1."""
-    return 100 if study.metric.endswith("error") else 1
+    return 100 if study.percent else 1
 
 
 def metric_name(study: Study) -> str:
@@ -83,7 +91,7 @@ def metric_name(study: Study) -> str:
 
 def unit(study: Study) -> str:
     """Return what follows the metric's name on an axis."""
-    return " (%)" if display_factor(study) == 100 else ""
+    return " (%)" if study.percent else ""
 
 
 def metric_axis(axes: list[Axes], values: np.ndarray, label: str) -> None:

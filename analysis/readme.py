@@ -10,7 +10,7 @@ import argparse
 import json
 from pathlib import Path
 
-from analysis.grid import load_study, load_sweep
+from analysis.grid import GridError, load_study, load_sweep
 from analysis.plotting import RULES, cell_label
 from analysis.statement import format_p
 from analysis.tables import replace_file
@@ -20,8 +20,7 @@ def block(folder: Path, results: dict) -> str:
     """Return the Markdown of one study: sentences, figure with caption, table of variants."""
     sweep = load_sweep(folder.parent.parent.parent / "sweeps" / f"{results['study']}.yaml")
     study = load_study(sweep)
-    error = study.metric.endswith("error")
-    factor, unit, digits = (100, " (%)", 2) if error else (1, "", 4)
+    factor, unit, digits = (100, " (%)", 2) if study.percent else (1, "", 4)
     labels = {sweep.label(cell): cell_label(sweep, study, cell) for cell in sweep.cells}
     figure = folder.as_posix() + "/figures/fig3_final_scores.png"
     caption = results["captions"]["fig3_final_scores"]
@@ -37,7 +36,7 @@ def block(folder: Path, results: dict) -> str:
         lines += [
             f"| {labels[v['name']]} | {n} | {results['epochs']} | {median} | {low} – {high} |"
         ]
-    scale = "percentage points" if error else study.metric
+    scale = "percentage points" if study.percent else study.metric
     lines += ["", f"| contrast (difference in {scale}) | n | difference | interval | p | Holm p |"]
     lines += ["|---|---|---|---|---|---|"]
     for c in results["contrasts"]:
@@ -58,11 +57,11 @@ def insert(text: str, name: str, content: str) -> str:
     """Return ``text`` with ``content`` between the markers of study ``name``.
 
     Raises:
-        ValueError: when the markers are missing.
+        GridError: when the markers are missing.
     """
     begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
     if begin not in text or end not in text:
-        raise ValueError(f"no lines {begin.strip()} and {end} to write between")
+        raise GridError(f"no lines {begin.strip()} and {end} to write between")
     before, rest = text.split(begin, 1)
     return before + begin + "\n" + content + "\n\n" + end + rest.split(end, 1)[1]
 
@@ -73,10 +72,13 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="analysis/results/<study>")
     parser.add_argument("readme", type=Path, help="README.md with the study's markers")
     arguments = parser.parse_args()
-    results = json.loads((arguments.folder / "results.json").read_text())
-    content = block(arguments.folder, results)
-    text = insert(arguments.readme.read_text(), results["study"], content)
-    replace_file(arguments.readme, text.encode())
+    try:
+        results = json.loads((arguments.folder / "results.json").read_text())
+        content = block(arguments.folder, results)
+        text = insert(arguments.readme.read_text(), results["study"], content)
+        replace_file(arguments.readme, text.encode())
+    except (OSError, GridError) as error:
+        raise SystemExit(f"error: {error}") from error
 
 
 if __name__ == "__main__":

@@ -27,6 +27,16 @@ from analysis.tables import TableError, read_tables, replace_file
 TEMPLATES = Path(__file__).parent / "templates"
 
 
+REMEDY = """
+What to do:
+- missing, unfinished or shorter: run the sweep again, then fetch again (a run that the local agent
+  counts as finished is repeated when you delete its folder runs/<study>/<run id>)
+- more than one, or none of this sweep's: take the wrong run out of the source (its folder
+  wandb/offline-run-*-<run id>, or the run on the server), then fetch again; after a change of the
+  sweep let the agent write to another --out
+- different data or no pairs: run those again with the same data and code"""
+
+
 class IncompleteError(RuntimeError):
     """The study lacks runs or has faulty ones; its text is the list."""
 
@@ -38,34 +48,10 @@ def analyse(
     values = scores(sweep, ledger, runs, study.score_column())
     tested = contrasts.test(contrasts.build(sweep, study, values), study.alpha)
     other_rule, other = _other_rule(sweep, study, ledger, runs)
-    epochs = max(entry.epochs for entry in ledger.entries)
-    rows = []
-    for i, t in enumerate(tested):
-        agree = other is None or _conclusion(t, study) == _conclusion(other[i], study)
-        state = statement.decide(t, len(tested), study, agree)
-        rows.append(
-            {
-                "name": t.contrast.name,
-                "n": t.test.n,
-                "n_zero": t.test.n_zero,
-                "statistic": t.test.statistic,
-                "p": t.test.p,
-                "p_holm": t.p_holm,
-                "difference": t.interval.estimate,
-                "ci_low": t.interval.low,
-                "ci_high": t.interval.high,
-                "confidence": t.interval.confidence,
-                "rank_biserial": t.test.rank_biserial,
-                "positive": t.test.positive,
-                "negative": t.test.negative,
-                "state": state,
-                "sentence": statement.sentence(state, t, len(tested), study, epochs),
-                "per_seed": [float(d) for d in t.contrast.differences],
-                "score_rules_agree": None if other is None else agree,
-                "p_holm_other_rule": None if other is None else other[i].p_holm,
-                "runs": [run for entry in ledger.entries for run in entry.runs],
-            }
-        )
+    rows = [
+        _row(t, None if other is None else other[i], len(tested), study, ledger)
+        for i, t in enumerate(tested)
+    ]
     variants = [
         {
             "name": sweep.label(cell),
@@ -80,6 +66,7 @@ def analyse(
     results = {
         "study": sweep.name,
         "question": study.question,
+        "declared": study.declared,
         "metric": study.metric,
         "direction": study.direction,
         "score_rule": study.score_rule,
@@ -88,7 +75,7 @@ def analyse(
         "smallest_effect": study.smallest_effect,
         "n_seeds": len(sweep.seeds),
         "seeds": sweep.seeds,
-        "epochs": epochs,
+        "epochs": ledger.epochs,
         "factors": sweep.factors,
         "fixed": sweep.fixed,
         "smallest_p": stats.smallest_p(len(sweep.seeds)),
@@ -99,6 +86,40 @@ def analyse(
         "provenance": _provenance(runs),
     }
     return results, tested
+
+
+def _row(
+    tested: contrasts.Tested,
+    other: contrasts.Tested | None,
+    family: int,
+    study: Study,
+    ledger: Ledger,
+) -> dict[str, Any]:
+    """Return what results.json says of a contrast; ``other``: the same under the other rule."""
+    test, interval = tested.test, tested.interval
+    agree = other is None or _conclusion(tested, study) == _conclusion(other, study)
+    state = statement.decide(tested, family, study, agree)
+    return {
+        "name": tested.contrast.name,
+        "n": test.n,
+        "n_zero": test.n_zero,
+        "statistic": test.statistic,
+        "p": test.p,
+        "p_holm": tested.p_holm,
+        "difference": interval.estimate,
+        "ci_low": interval.low,
+        "ci_high": interval.high,
+        "confidence": interval.confidence,
+        "rank_biserial": test.rank_biserial,
+        "positive": test.positive,
+        "negative": test.negative,
+        "state": state,
+        "sentence": statement.sentence(state, tested, family, study, ledger.epochs, agree),
+        "per_seed": [float(d) for d in tested.contrast.differences],
+        "score_rules_agree": None if other is None else agree,
+        "p_holm_other_rule": None if other is None else other.p_holm,
+        "runs": [run for entry in ledger.entries for run in entry.runs],
+    }
 
 
 def draw(
@@ -133,22 +154,21 @@ def write(folder: Path, results: dict[str, Any], drawn: dict, study: Study, swee
     replace_file(folder / "results.json", text.encode())
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=jinja2.select_autoescape(["html"]),
+        autoescape=jinja2.select_autoescape(["html.j2"]),
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    percent = study.metric.endswith("error")
     environment.filters |= {
         "p": statement.format_p,
-        "score": lambda v: f"{100 * v:.2f}" if percent else f"{v:.4f}",
-        "signed": lambda v: f"{100 * v:+.2f}" if percent else f"{v:+.4f}",
+        "score": lambda v: f"{100 * v:.2f}" if study.percent else f"{v:.4f}",
+        "signed": lambda v: f"{100 * v:+.2f}" if study.percent else f"{v:+.4f}",
     }
     variables = {
         "r": results,
         "pictures": pictures,
-        "unit": "%" if percent else "",
-        "difference_unit": "percentage points" if percent else "",
+        "unit": "%" if study.percent else "",
+        "difference_unit": "percentage points" if study.percent else "",
         "rules": plotting.RULES,
         "labels": {
             sweep.label(cell): ", ".join(
@@ -202,12 +222,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise IncompleteError(
                 f"{sweep.name} is not complete; no test was made and no file written:\n  "
                 + "\n  ".join(ledger.problems)
-                + "\nRun the sweep again for what is missing, then fetch again."
+                + REMEDY
             )
         results, tested = analyse(sweep, study, ledger, runs)
         drawn = draw(sweep, study, ledger, runs, history, tested)
         write(arguments.folder, results, drawn, study, sweep)
-    except (GridError, TableError, IncompleteError, ValueError) as error:
+    except (GridError, TableError, IncompleteError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
     for row in results["contrasts"]:
         print(f"[{row['state']}] {row['sentence']}")

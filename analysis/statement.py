@@ -25,14 +25,18 @@ def decide(tested: Tested, family: int, study: Study, rules_agree: bool) -> str:
         if delta and -delta < interval.low and interval.high < delta:
             return "support_small"
         return "preliminary_support"
+    if not rules_agree:
+        return "suggestive"
     if delta and -delta < narrow.low and narrow.high < delta:
         return "practically_equivalent"
-    if tested.test.p < alpha or not rules_agree:
+    if tested.test.p < alpha:
         return "suggestive"
     return "inconclusive"
 
 
-def sentence(state: str, tested: Tested, family: int, study: Study, epochs: int) -> str:
+def sentence(
+    state: str, tested: Tested, family: int, study: Study, epochs: int, rules_agree: bool
+) -> str:
     """Return the sentence for a contrast in ``state``, with its numbers and its scope."""
     test, interval, delta = tested.test, tested.interval, study.smallest_effect
     what = subject(tested.contrast, study)
@@ -55,9 +59,8 @@ def sentence(state: str, tested: Tested, family: int, study: Study, epochs: int)
             f"description only. {numbers}."
         )
     if state == "inconclusive":
-        more = ""
-        if delta:
-            half = (interval.high - interval.low) / 2
+        more, half = "", (interval.high - interval.low) / 2
+        if delta and half > delta:
             extra = max(1, math.ceil(test.n * (half / delta) ** 2) - test.n)
             more = (
                 f" An answer to ±{amount(delta, study)} would take about {extra} more seeds, in a "
@@ -68,11 +71,12 @@ def sentence(state: str, tested: Tested, family: int, study: Study, epochs: int)
             f"{_range(interval, study)}{_unit(study)}.{more} {numbers}."
         )
     if state == "suggestive":
-        why = (
-            "that does not survive the correction for several comparisons"
-            if test.p < study.alpha <= tested.p_holm
-            else "that depends on the score rule (last epoch or best on validation)"
-        )
+        if not rules_agree:
+            why = "that depends on the score rule (last epoch or best on validation)"
+        elif test.p < study.alpha <= tested.p_holm:
+            why = "that does not survive the correction for several comparisons"
+        else:
+            why = "whose interval still touches zero (ties among so few seeds)"
         return f"{what}: suggestive only; a direction {why}. {numbers}, {scope}."
     if state == "practically_equivalent":
         narrow = tested.interval_90
@@ -148,11 +152,11 @@ def _signed(value: float, study: Study) -> str:
 
 
 def _digits(value: float, study: Study) -> str:
-    return f"{100 * value:.2f}" if study.metric.endswith("error") else f"{value:.4f}"
+    return f"{100 * value:.2f}" if study.percent else f"{value:.4f}"
 
 
 def _unit(study: Study) -> str:
-    return " percentage points" if study.metric.endswith("error") else ""
+    return " percentage points" if study.percent else ""
 
 
 def format_p(p: float) -> str:

@@ -174,7 +174,13 @@ def _invert(
 ) -> tuple[float, float]:
     """Return the hull of the shifts with p above ``level``; between candidates p is constant."""
     gaps = (candidates[:-1] + candidates[1:]) / 2
-    kept = [k for k, shift in enumerate(gaps) if p_at(shift) > level * (1 + 1e-9)]
-    if not kept:  # the candidates alone remain: all differences are (nearly) equal
+    first = _first_kept(gaps, level, p_at)
+    if first is None:  # the candidates alone remain: all differences are (nearly) equal
         return float(candidates[0]), float(candidates[-1])
-    return float(candidates[kept[0]]), float(candidates[kept[-1] + 1])
+    last = len(gaps) - 1 - _first_kept(gaps[::-1], level, p_at)
+    return float(candidates[first]), float(candidates[last + 1])
+
+
+def _first_kept(shifts: np.ndarray, level: float, p_at: Callable[[float], float]) -> int | None:
+    kept = (k for k, shift in enumerate(shifts) if p_at(shift) > level * (1 + 1e-9))
+    return next(kept, None)

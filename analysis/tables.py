@@ -60,14 +60,19 @@ def write_tables(
         history = history[["run_id", "epoch", *metrics]].sort_values(["run_id", "epoch"])
     else:
         history = pd.DataFrame(columns=["run_id", "epoch"])
-    for name, table in (("runs.csv", runs), ("history.csv", history)):
+    # History first: a run counts as read once runs.csv has it.
+    for name, table in (("history.csv", history), ("runs.csv", runs)):
         replace_file(folder / name, _whole_numbers(table).to_csv(index=False).encode())
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write ``content`` beside ``path`` and move it into place."""
+    """Write ``content`` beside ``path`` and move it into place.
+
+    Raises:
+        OSError: when the folder cannot be written or the disk is full; ``path`` is then untouched.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(content)
         os.replace(temporary, path)

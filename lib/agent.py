@@ -31,6 +31,7 @@ from tqdm import tqdm
 from lib.errors import UserError
 from lib.tracking import FINISHED
 
+MACROS = {"${env}", "${interpreter}", "${program}", "python"}
 STOP_SECONDS = 30  # a stopped run may take so long to close its files
 LOG_LINES = 12  # of a failed run's log are shown
 
@@ -58,9 +59,21 @@ def read_sweep(path: Path) -> dict[str, Any]:
         )
     if not Path(sweep.get("program", "")).is_file():
         raise SweepError(f"{path}: program {sweep.get('program')!r} not found in {Path.cwd()}")
+    if extra := set(map(str, sweep.get("command", []))) - MACROS:
+        raise SweepError(
+            f"{path}: command holds {', '.join(sorted(extra))}; the local agent runs the program "
+            "plainly. Write such settings as parameters with `value:`."
+        )
+    if ignored := [key for key in ("early_terminate", "run_cap") if key in sweep]:
+        raise SweepError(f"{path}: the local agent runs the whole grid, without {ignored[0]}")
     for name, parameter in sweep["parameters"].items():
         if not isinstance(parameter, dict) or not {"value", "values"} & set(parameter):
             raise SweepError(f"{path}: {name} needs `value:` or a list `values:` in a grid")
+        values = parameter.get("values", [parameter.get("value")])
+        if not isinstance(values, list) or not values:
+            raise SweepError(f"{path}: {name} needs a list with a value in it, not {values!r}")
+        if not all(isinstance(value, str | int | float) for value in values):
+            raise SweepError(f"{path}: {name} may hold text, numbers, true, false; not {values!r}")
     return sweep
 
 
@@ -88,7 +101,7 @@ def environment(
     sweep_file = folder / "sweep_parameters.yaml"
     sweep_file.write_text(yaml.safe_dump({"wandb_version": 1, **parameters}))
     varied = {n: cell[n] for n, p in sweep["parameters"].items() if len(p.get("values", [])) > 1}
-    seed = varied.pop("seed", None)
+    varied.pop("seed", None)
     group = ", ".join(f"{name}={value}" for name, value in varied.items())
     threads = max(1, cores() // workers)
     values = {
@@ -100,7 +113,7 @@ def environment(
         "WANDB_DIR": str(out.resolve()),
         "WANDB_JOB_TYPE": study,
         "WANDB_RUN_GROUP": group,
-        "WANDB_NAME": f"{group or study}, seed={seed}",
+        "WANDB_NAME": f"{group or study}, seed={cell.get('seed')}",
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
         "PYTHONUNBUFFERED": "1",
@@ -129,7 +142,7 @@ def run_all(sweep: dict[str, Any], study: str, out: Path, workers: int) -> list[
     SIGTERM the runs in progress are stopped, which keeps their checkpoints, and waited for.
     """
     grid = cells(sweep)
-    todo = [cell for cell in grid if not (out / run_id(sweep, cell) / FINISHED).exists()]
+    todo = [cell for cell in grid if not is_finished(out, run_id(sweep, cell))]
     running: dict[int, tuple[subprocess.Popen, str]] = {}
     failed = []
     with tqdm(
@@ -153,11 +166,19 @@ def run_all(sweep: dict[str, Any], study: str, out: Path, workers: int) -> list[
                         failed.append(identifier)
                         bar.write(_failure(out / identifier / "log.txt", process.returncode))
                 time.sleep(0.1)
-        except KeyboardInterrupt:
+        except BaseException:
             bar.write("stopping: the runs in progress keep their checkpoints")
             _stop([process for process, _ in running.values()])
             raise
     return failed
+
+
+def is_finished(out: Path, identifier: str) -> bool:
+    """Say whether a run ended well and its W&B file is there; without the file it is run again."""
+    marker = out / identifier / FINISHED
+    if marker.exists() and not any(out.glob(f"wandb/offline-run-*-{identifier}/*.wandb")):
+        marker.unlink()  # it continues from its last checkpoint: moments
+    return marker.exists()
 
 
 def _launch(program: str, values: dict[str, str], out: Path) -> subprocess.Popen:
@@ -175,7 +196,7 @@ def _launch(program: str, values: dict[str, str], out: Path) -> subprocess.Popen
 
 def _stop(processes: list[subprocess.Popen]) -> None:
     for process in processes:
-        process.send_signal(signal.SIGINT)
+        process.terminate()  # not SIGINT, which a shell's background jobs are deaf to
     deadline = time.monotonic() + STOP_SECONDS
     for process in processes:
         try:
@@ -225,7 +246,9 @@ def main() -> None:
     arguments = parser.parse_args()
     study = arguments.sweep.stem
     out = arguments.out or Path("runs") / study
-    workers = arguments.workers or len(gpus()) or min(cores(), 4)
+    workers = arguments.workers
+    if workers is None:
+        workers = len(gpus()) or min(cores(), 4)
     if workers < 1:
         parser.error(f"--workers {workers}: at least 1")
     signal.signal(signal.SIGTERM, _interrupt)
@@ -233,7 +256,7 @@ def main() -> None:
         sweep = read_sweep(arguments.sweep)
         with study_lock(out):
             failed = run_all(sweep, study, out, workers)
-    except SweepError as error:
+    except (SweepError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
     except KeyboardInterrupt:
         raise SystemExit(f"stopped; the same command continues {out}") from None

@@ -58,14 +58,14 @@ def from_flags(cls: type[T], argv: Sequence[str] | None = None) -> T:
         raise SystemExit(f"error: {error}") from error
 
 
-def overridden(flags: Any, final: Any) -> list[str]:
-    """Say which flags that were set away from their default a sweep replaced, one line each."""
-    lines = []
-    for field in dataclasses.fields(flags):
-        ours, theirs = getattr(flags, field.name), getattr(final, field.name)
-        if ours not in (field.default, theirs):
-            lines.append(f"{field.name}: the sweep's {theirs!r} replaces the flag's {ours!r}")
-    return lines
+def overridden(flags: Any, final: Any, argv: Sequence[str]) -> list[str]:
+    """Say which flags that ``argv`` gives a sweep replaced, one line each."""
+    given = {word.split("=")[0].lstrip("-").replace("-", "_") for word in argv}
+    return [
+        f"{name}: the sweep's {getattr(final, name)!r} replaces the flag's {getattr(flags, name)!r}"
+        for name in (field.name for field in dataclasses.fields(flags))
+        if name in given and getattr(flags, name) != getattr(final, name)
+    ]
 
 
 def _allowed(error: ValidationError, value: Any) -> str:

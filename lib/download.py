@@ -78,6 +78,8 @@ def fetch(folder: Path, url: str, archive: Archive) -> None:
         path.unlink()
     try:
         download_url(url + archive.name, folder, archive.name, archive.md5)
+        if path.stat().st_size != archive.size:
+            raise RuntimeError("wrong size")
     except (OSError, RuntimeError, urllib.error.URLError) as error:
         found = f"; {path.stat().st_size:,} bytes arrived" if path.exists() else ""
         raise DataError(

@@ -22,9 +22,9 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
         UserError: naming ``path`` when the disk is full or the folder cannot be written; an earlier
             file at ``path`` is then untouched, and the temporary one removed.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
             write(file)
             file.flush()
@@ -36,7 +36,8 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
             "free some space or choose another folder, then start again."
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the folder itself may be missing
+            temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -61,14 +62,19 @@ def locked(path: Path, busy: str) -> Iterator[None]:
     """Hold the lock file ``path``; where another process holds it, print ``busy`` and wait.
 
     The operating system releases the lock when its process ends, however it ends.
+
+    Raises:
+        UserError: when the folder cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(blocking=False)
     except filelock.Timeout:
         print(busy, flush=True)
         lock.acquire()
+    except OSError as error:
+        raise UserError(f"cannot write in {path.parent}: {error}; choose another folder") from error
     try:
         yield
     finally:

@@ -116,13 +116,20 @@ def _load_part(root: Path, name: str) -> dict:
         )
     source = _fingerprint(folder, root)
     cache = root / "cache" / f"{name}-{SIZE}px.pt"
-    with locked(cache.with_suffix(".lock"), f"waiting: another process has {cache}"):
-        part = read_torch(cache) if cache.exists() else None
-        if part is None or part["source"] != source:
+    if part := _read_cache(cache, source):
+        return part
+    with locked(cache.with_suffix(".lock"), f"waiting: another process builds {cache}"):
+        part = _read_cache(cache, source)
+        if part is None:
             table = _training_table(folder) if name == "train" else _test_table(folder, root)
             part = _decode(table, folder / "Images", name) | {"source": source}
             write_atomically(cache, lambda file: torch.save(part, file))
     return part
+
+
+def _read_cache(cache: Path, source: str) -> dict | None:
+    part = read_torch(cache) if cache.exists() else None
+    return part if part and part["source"] == source else None
 
 
 def _fingerprint(folder: Path, root: Path) -> str:

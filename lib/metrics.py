@@ -1,4 +1,4 @@
-"""What is measured about a network and its predictions."""
+"""What is measured about a network."""
 
 import torch
 from torch import nn
@@ -22,8 +22,3 @@ def count_macs(model: nn.Module, shape: tuple[int, ...]) -> int:
         model(example)
     model.train(was_training)
     return counter.get_total_flops() // 2
-
-
-def error_rate(predicted: torch.Tensor, labels: torch.Tensor) -> float:
-    """Return the fraction in [0, 1] of ``predicted`` classes (N,) that differ from ``labels``."""
-    return (predicted != labels).sum().item() / len(labels)

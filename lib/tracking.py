@@ -6,6 +6,7 @@ import os
 import secrets
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
@@ -69,34 +70,37 @@ def start(flags: T) -> Iterator[tuple[T, Run]]:
     """
     _stop_on_sigterm()
     root = Path(os.environ.get("WANDB_DIR") or "runs")
+    if root.resolve() == Path.cwd():  # as W&B's agent sets it when nobody did
+        root = Path("runs")
     run_id = os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
     folder = root / run_id
-    with locked(folder / "lock", f"waiting: another process works on run {run_id}"):
-        if (folder / FINISHED).exists():
-            print(f"run {run_id} is finished, see {folder}; not repeated")
-            raise SystemExit(0)
-        wandb_run = _init(run_id, root, dataclasses.asdict(flags))
-        try:
-            cfg = config.parse(type(flags), dict(wandb_run.config))
-            for line in config.overridden(flags, cfg):
-                print(line, flush=True)
-            wandb_run.define_metric("epoch")
-            wandb_run.define_metric("*", step_metric="epoch")
-            run = Run(run_id, folder, wandb_run, int(wandb_run.summary.get("epoch", 0)))
-            yield cfg, run
-        except KeyboardInterrupt:
-            wandb_run.finish(exit_code=INTERRUPTED)
-            message = f"stopped; WANDB_RUN_ID={run_id} and the same command continue it"
-            raise SystemExit(message) from None
-        except UserError as error:
-            wandb_run.finish(exit_code=1)
-            raise SystemExit(f"error: {error}") from error
-        except BaseException:
-            wandb_run.finish(exit_code=1)
-            raise
-        summary = {key: wandb_run.summary[key] for key in wandb_run.summary.keys()}  # noqa: SIM118
-        wandb_run.finish()
-        write_json(folder / FINISHED, {k: v for k, v in summary.items() if not k.startswith("_")})
+    try:
+        with locked(folder / "lock", f"waiting: another process works on run {run_id}"):
+            if (folder / FINISHED).exists():
+                print(f"run {run_id} is finished, see {folder}; not repeated")
+                raise SystemExit(0)
+            wandb_run = _init(run_id, root, dataclasses.asdict(flags))
+            try:
+                cfg = config.parse(type(flags), dict(wandb_run.config))
+                for line in config.overridden(flags, cfg, sys.argv[1:]):
+                    print(line, flush=True)
+                wandb_run.define_metric("epoch")
+                wandb_run.define_metric("*", step_metric="epoch")
+                run = Run(run_id, folder, wandb_run, int(wandb_run.summary.get("epoch", 0)))
+                yield cfg, run
+            except KeyboardInterrupt:
+                wandb_run.finish(exit_code=INTERRUPTED)
+                message = f"stopped; WANDB_RUN_ID={run_id} and the same command continue it"
+                raise SystemExit(message) from None
+            except BaseException:
+                wandb_run.finish(exit_code=1)
+                raise
+            summary = wandb_run.summary  # offers keys() and [], not items()
+            public = {key: summary[key] for key in summary.keys() if key[0] != "_"}  # noqa: SIM118
+            wandb_run.finish()
+            write_json(folder / FINISHED, public)
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from error
 
 
 def provenance(device: torch.device) -> dict[str, str]:
@@ -128,7 +132,10 @@ def git_commit() -> str:
     """Return the commit of the code, with "-dirty" when tracked files differ, or "unknown"."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     here = Path(__file__).parent
-    done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
+    except OSError:  # git is not installed
+        return "unknown"
     return done.stdout.strip() or "unknown"
 
 
@@ -137,10 +144,10 @@ def _init(run_id: str, root: Path, values: dict[str, Any]) -> Any:
     try:
         given = None if "WANDB_RUN_ID" in os.environ else run_id  # W&B reads that one by itself
         return wandb.init(id=given, dir=str(root), config=values, resume="allow")
-    except wandb.errors.UsageError as error:
+    except wandb.errors.Error as error:
         raise SystemExit(
-            f"W&B: {error}\nWithout an account set WANDB_MODE=offline: everything is then kept in "
-            f"{root}/ and can be sent later with `wandb sync`."
+            f"W&B: {error}\nWithout account or network set WANDB_MODE=offline: everything is then "
+            f"kept in {root}/ and can be sent later with `wandb sync`."
         ) from error
 
 

@@ -59,6 +59,8 @@ def tables(
                     "test/error_at_best_val": error + 1e-6,
                     "diverged": False,
                     "data_sha256": "d" * 64,
+                    "split_sha256": f"split {seed}",
+                    "order_sha256": f"order {seed}",
                     "git_commit": "c" * 40,
                 }
             )

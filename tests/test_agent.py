@@ -1,6 +1,7 @@
 """The local agent: a whole grid, again after SIGKILL and Ctrl-C, failures told, one at a time."""
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -16,6 +17,7 @@ from lib import agent
 from lib.errors import UserError
 from tests.conftest import ROOT, call, command
 
+GRID = "method: grid\nprogram: train_gtsrb.py\nparameters: "
 CLOCK = ["seconds", "images_per_second"]
 
 
@@ -102,6 +104,11 @@ def test_killed_and_started_again_it_ends_as_if_undisturbed(
     assert (runs["state"] == "finished").all()
     assert len(history) == 8
 
+    lost = next(whole.glob("wandb/offline-run-*"))
+    shutil.rmtree(lost)  # as `wandb sync --clean` does; its marker alone does not count
+    assert "4 of 4 runs finished" in run_agent(sweep, whole, offline).stdout
+    assert list(whole.glob(f"wandb/offline-run-*-{lost.name.rsplit('-', 1)[1]}"))
+
     before = len(list(broken.glob("wandb/offline-run-*")))
     assert "4 of 4 runs finished" in run_agent(sweep, broken, offline).stdout
     assert len(list(broken.glob("wandb/offline-run-*"))) == before, "nothing is run again"
@@ -167,6 +174,15 @@ def test_what_a_run_is_given(sweep: Path, tmp_path: Path, monkeypatch: pytest.Mo
         ("method: grid\nprogram: nope.py\nparameters: {}", "'nope.py' not found"),
         ("method: grid\nprogram: train_gtsrb.py", "no `parameters`"),
         ("method: grid\nprogram: train_gtsrb.py\nparameters: {a: {min: 0, max: 1}}", "a needs"),
+        (GRID + "{a: {values: []}}", "a needs a list with a value in it, not []"),
+        (GRID + "{a: {values: adam}}", "a needs a list with a value in it, not 'adam'"),
+        (GRID + "{a: {values: null}}", "a needs a list with a value in it, not None"),
+        (GRID + "{a: {value: 2026-01-01}}", "a may hold text, numbers, true, false"),
+        (
+            GRID + "{a: {value: 1}}\ncommand: [python, '${program}', --epochs, 3]",
+            "holds --epochs, 3",
+        ),
+        (GRID + "{a: {value: 1}}\nearly_terminate: {type: hyperband}", "without early_terminate"),
         ("method: [", "cannot read the sweep"),
     ],
 )

@@ -65,5 +65,6 @@ def test_help_has_every_field_with_its_comment() -> None:
 
 
 def test_what_a_sweep_overrides_is_said() -> None:
-    flags, final = Config(epochs=3, seed=1), Config(epochs=5, seed=1)
-    assert config.overridden(flags, final) == ["epochs: the sweep's 5 replaces the flag's 3"]
+    flags, final = Config(epochs=400, seed=1), Config(epochs=5, seed=1, optimizer="sgd")
+    said = config.overridden(flags, final, ["--epochs", "400", "--seed=1", "--batch-norm", "False"])
+    assert said == ["epochs: the sweep's 5 replaces the flag's 400"]

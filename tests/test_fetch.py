@@ -103,7 +103,9 @@ def test_a_servers_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     runs = [server_run("a"), server_run("b", state="running"), server_run("old")]
     api = SimpleNamespace(sweep=lambda _path: SimpleNamespace(runs=runs))
     monkeypatch.setattr(wandb, "Api", lambda: api)
-    fetched = list(fetch.fetch_server("e/p/s", {"old": "e/p/old"}))
+    kept, reading = fetch.fetch_server("e/p/s", {"old": "e/p/old", "gone": "e/p/gone"})
+    fetched = list(reading)
+    assert kept == {"old"}
     assert [run.row["run_id"] for run in fetched] == ["a", "b"]
     assert fetched[0].row == {
         "run_id": "a",
@@ -118,12 +120,53 @@ def test_a_servers_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (fetched[1].row["state"], fetched[1].row["exit_code"]) == ("running", None)
 
 
+def test_what_a_server_gave_before_it_broke_off_is_kept(
+    monkeypatch: pytest.MonkeyPatch, sweep: Path, tmp_path: Path
+) -> None:
+    def broken() -> None:
+        raise wandb.errors.CommError("gone")
+
+    runs = [server_run("a"), server_run("b", scan_history=broken)]
+    api = SimpleNamespace(sweep=lambda _path: SimpleNamespace(runs=runs))
+    monkeypatch.setattr(wandb, "Api", lambda: api)
+    words = ["fetch", "e/p/s", "--sweep", str(sweep), "--out", str(tmp_path / "t")]
+    monkeypatch.setattr("sys.argv", words)
+    with pytest.raises(SystemExit, match="reading e/p/b broke off: gone"):
+        fetch.main()
+    assert tables.read_tables(tmp_path / "t")[0]["run_id"].tolist() == ["a"]
+    runs[1] = server_run("b")
+    fetch.main()
+    assert tables.read_tables(tmp_path / "t")[0]["run_id"].tolist() == ["a", "b"]
+
+
+def test_torn_tables_and_runs_that_are_gone(
+    monkeypatch: pytest.MonkeyPatch, sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    out = tmp_path / "t"
+    runs = [server_run("a"), server_run("b")]
+    api = SimpleNamespace(sweep=lambda _path: SimpleNamespace(runs=runs))
+    monkeypatch.setattr(wandb, "Api", lambda: api)
+    monkeypatch.setattr("sys.argv", ["f", "e/p/s", "--sweep", str(sweep), "--out", str(out)])
+    fetch.main()
+    (out / "history.csv").unlink()
+    fetch.main()
+    assert "reading everything anew" in capsys.readouterr().out
+    history = tables.read_tables(out)[1]
+    history[history["run_id"] == "a"].to_csv(out / "history.csv", index=False)
+    fetch.main()  # b counts as finished, but its history is missing: it is read again
+    assert set(tables.read_tables(out)[1]["run_id"]) == {"a", "b"}
+    runs.pop()
+    fetch.main()
+    assert tables.read_tables(out)[0]["run_id"].tolist() == ["a"], "b is gone from the source"
+
+
 def test_no_server_and_no_runs_are_told(tmp_path: Path, sweep: Path, offline: dict) -> None:
     env = {k: v for k, v in offline.items() if k != "WANDB_MODE"}
     env |= {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": "x" * 40}
     for source, words in (
         (tmp_path, "has no offline runs"),
         ("e/p", "is neither a folder nor entity/project/sweep_id"),
+        ("e/p/s", "cannot read the sweep e/p/s"),
     ):
         arguments = ("-m", "analysis.fetch", source, "--sweep", sweep, "--out", tmp_path / "t")
         done = call(*arguments, env=env)

@@ -121,12 +121,16 @@ def change(column: str, value: object) -> Callable:
     ("damage", "words"),
     [
         (drop, "batch_norm=True, optimizer=sgd, seed=3: missing"),
-        (repeat, "seed=3: 2 runs: bnsgd03, twin"),
+        (repeat, "seed=3: 2 runs: bnsgd03 (finished), twin (finished)"),
         (cut, "seed=3: run bnsgd03 has 2 of 3 epochs"),
         (gap, "seed=3: run bnsgd03 has 2 of 3 epochs"),
         (change("state", "crashed"), "run bnsgd03 is crashed, after epoch 3 of 3"),
         (change("exit_code", 1), "run bnsgd03 is failed"),
         (change("test/error", None), "run bnsgd03 has no number as test/error"),
+        (change("test/error", float("inf")), "run bnsgd03 has no number as test/error: inf"),
+        (change("data_sha256", "e" * 64), "27 with dddddddd…, 1 with eeeeeeee…"),
+        (change("split_sha256", "e"), "seed 3: 2 different values of split_sha256"),
+        (change("order_sha256", "e"), "seed 3: 2 different values of order_sha256"),
         (change("test/error", "low"), "run bnsgd03 has no number as test/error: 'low'"),
         (
             change("epochs", 4),
@@ -186,6 +190,76 @@ def test_a_diverged_run_counts(sweep_path: Path, tmp_path: Path) -> None:
     assert results["contrasts"][1]["positive"] == 1
 
 
+def test_a_study_that_diverged_altogether(sweep_path: Path, tmp_path: Path) -> None:
+    runs, history = made_up.tables(sweep_path)
+    runs[["test/error", "test/error_at_best_val", "diverged"]] = [1.0, 1.0, True]
+    made_up.write_study(tmp_path / "s", sweep_path, runs, history[history["epoch"] == 1])
+    code, out, err = report(tmp_path / "s", sweep_path)
+    assert code == 0, err
+    assert out.count("all 7 differences are zero") == 3
+
+
+def test_undeclared_contrasts_are_exploratory_and_text_is_escaped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grid, "STUDIES", tmp_path / "studies")
+    sweep_path = made_up.write_sweep(tmp_path / "made_up.yaml")
+    made_up.write_study(tmp_path / "s", sweep_path, *made_up.tables(sweep_path))
+    report_module.main([str(tmp_path / "s"), "--sweep", str(sweep_path)])
+    assert "Exploratory: no file" in (tmp_path / "s" / "report.md").read_text()
+    (tmp_path / "studies").mkdir()
+    (tmp_path / "studies" / "made_up.yaml").write_text(
+        "question: is a <b> & c?\nmetric: test/error\ndirection: lower\n"
+    )
+    report_module.main([str(tmp_path / "s"), "--sweep", str(sweep_path)])
+    html = (tmp_path / "s" / "report.html").read_text()
+    assert "is a &lt;b&gt; &amp; c?" in html
+    assert "Confirmatory: these 3 contrasts were declared" in html
+
+
+def test_nothing_to_compare_is_told(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(
+        "method: grid\nmetric: {name: val/error, goal: minimize}\nparameters:\n"
+        "  seed: {values: [0, 1]}\n  epochs: {value: 3}\n"
+    )
+    runs, history = made_up.tables(made_up.write_sweep(tmp_path / "two.yaml", seeds=2))
+    keep = runs["run_id"].str.startswith("bnsgd")
+    runs, history = runs[keep], history[history["run_id"].isin(runs[keep]["run_id"])]
+    made_up.write_study(tmp_path / "s", tmp_path / "s.yaml", runs, history)
+    assert "nothing to compare" in refusal(tmp_path / "s", tmp_path / "s.yaml")
+
+
+def test_many_levels_and_an_error_of_zero_are_drawn(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(
+        "method: grid\nmetric: {name: val/error, goal: minimize}\nparameters:\n"
+        "  lr: {values: [1, 2, 3, 4, 5, 6, 7, 8, 9]}\n  seed: {values: [0, 1]}\n"
+    )
+    rows = [(f"r{lr}{seed}", lr, seed, lr * seed / 100) for lr in range(1, 10) for seed in (0, 1)]
+    runs = pd.DataFrame(rows, columns=["run_id", "lr", "seed", "test/error"])
+    runs = runs.assign(state="finished", exit_code=0, source="s", diverged=False)
+    history = pd.DataFrame({"run_id": runs["run_id"], "epoch": 1, "val/error": 0.5, "seconds": 1})
+    made_up.write_study(tmp_path / "s", tmp_path / "s.yaml", runs, history)
+    code, _, err = report(tmp_path / "s", tmp_path / "s.yaml")
+    assert code == 0, err
+
+
+def test_the_readme_shows_what_the_committed_study_says(tmp_path: Path) -> None:
+    for path in (ROOT / "analysis" / "results").glob("*/results.json"):
+        text = (ROOT / "README.md").read_text()
+        name, folder = path.parent.name, path.parent.relative_to(ROOT)
+        copy = tmp_path / "README.md"
+        copy.write_text(f"above\n<!-- {name} -->\nold\n<!-- /{name} -->\nbelow\n")
+        done = call("-m", "analysis.readme", folder, copy)
+        assert done.returncode == 0, done.stderr
+        block = copy.read_text().removeprefix("above\n").removesuffix("below\n")
+        assert "old" not in block.splitlines()
+        assert block in text, "run `make report`: the README's numbers are not the study's"
+    done = call("-m", "analysis.readme", tmp_path, tmp_path / "README.md")
+    assert done.returncode == 1
+    assert "error: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_contrasts_are_their_definition(sweep_path: Path, seed: int) -> None:
     sweep = grid.load_sweep(sweep_path)
@@ -212,6 +286,7 @@ RUNGS = {
     "practically_equivalent": (np.linspace(-0.004, 0.0041, 8), True),
     "meaningful": (np.linspace(0.02, 0.03, 8), True),
     "suggestive, rules disagree": (np.linspace(0.02, 0.03, 8), False),
+    "suggestive, equivalent by one rule": (np.linspace(-0.004, 0.0041, 8), False),
 }
 
 
@@ -232,7 +307,7 @@ def test_every_rung_is_reached_in_careful_words(rung: str, direction: str) -> No
         result = put_to_test(sign * differences)
         state = statement.decide(result, 3, study, agree)
         assert state == rung.split(",")[0]
-        text = statement.sentence(state, result, 3, study, epochs=4)
+        text = statement.sentence(state, result, 3, study, 4, agree)
         assert not FORBIDDEN.search(text), text
         assert f"n = {len(differences)}" in text
         better = (sign > 0) == (direction == "higher")
@@ -240,6 +315,18 @@ def test_every_rung_is_reached_in_careful_words(rung: str, direction: str) -> No
             assert ("(better)" if better else "(worse)") in text
             assert text.startswith("Preliminary evidence")
             assert "these learning rates" in text
+
+
+def test_an_interval_that_touches_zero_is_said_so() -> None:
+    study = grid.Study(metric="test/error", direction="lower")
+    d = np.array([-0.02, -0.01, 0.02, 0.03, 0.04, 0.05, 0.05, 0.06])
+    test, interval = stats.signed_rank(d), stats.paired_interval(d)
+    assert (test.p < 0.05, interval.low) == (True, 0)
+    contrast = contrasts.Contrast("optimizer", [("optimizer", "adam", "sgd")], d)
+    result = contrasts.Tested(contrast, test, test.p, interval, interval)
+    state = statement.decide(result, 1, study, True)
+    assert state == "suggestive"
+    assert "touches zero" in statement.sentence(state, result, 1, study, 4, True)
 
 
 def test_without_a_smallest_effect_nothing_is_called_meaningful_or_equivalent() -> None:
@@ -255,7 +342,7 @@ def test_identical_variants_are_seen() -> None:
     study = grid.Study(metric="test/error", direction="lower")
     result = put_to_test(np.zeros(10))
     state = statement.decide(result, 1, study, True)
-    assert "probably ran the same code" in statement.sentence(state, result, 1, study, 4)
+    assert "probably ran the same code" in statement.sentence(state, result, 1, study, 4, True)
 
 
 @pytest.mark.parametrize(
@@ -289,7 +376,12 @@ def test_without_a_declaration_the_sweeps_metric_counts(sweep_path: Path) -> Non
     [
         ("method: random\nparameters: {}", "only from `method: grid`"),
         ("method: grid\nparameters: {a: {value: 1}}", "no `seed`"),
-        ("method: grid\nparameters: {seed: {values: [1, 1]}}", "one of them twice"),
+        ("method: grid\nparameters: {seed: {values: [1, 1]}}", "seed lists a value twice"),
+        ("method: grid\nparameters: {seed: {values: []}}", "a list with a value in it, not []"),
+        ("method: grid\nparameters: {a: {values: adam}}", "a list with a value in it, not 'adam'"),
+        ("method: grid\nparameters: {a: {values: 5}}", "a list with a value in it, not 5"),
+        ("method: grid\nparameters: {a: {values: [null]}}", "may hold text, numbers, true, false"),
+        ("method: grid\nparameters: {a: {value: 2026-01-01}}", "may hold text, numbers"),
         ("method: grid\nparameters: {seed: {min: 1}}", "needs `value:`"),
         ("- 1", "not a mapping"),
     ],

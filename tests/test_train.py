@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import time
@@ -74,7 +75,7 @@ def without_clock(row: dict) -> dict:
 
 
 def fetched(env: dict[str, str], run_id: str) -> fetch.Fetched:
-    runs = list(fetch.fetch_folder(Path(env["WANDB_DIR"]), {}))
+    _, runs = fetch.fetch_folder(Path(env["WANDB_DIR"]), {})
     return next(run for run in runs if run.row["run_id"] == run_id)
 
 
@@ -186,6 +187,34 @@ def test_without_an_account_it_says_what_to_do(offline: dict[str, str]) -> None:
     done = call("train_gtsrb.py", "--data", "no/such/folder", env=env)
     assert done.returncode == 1
     assert "set WANDB_MODE=offline" in done.stderr
+
+
+def test_without_network_it_says_what_to_do(offline: dict[str, str]) -> None:
+    env = offline | {"WANDB_MODE": "online", "WANDB_BASE_URL": "http://127.0.0.1:9"}
+    env |= {"WANDB_API_KEY": "x" * 40, "WANDB_INIT_TIMEOUT": "5"}
+    done = call("train_gtsrb.py", "--data", "no/such/folder", env=env)
+    assert done.returncode == 1
+    assert "set WANDB_MODE=offline" in done.stderr
+
+
+def test_without_git_the_commit_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?", tracking.git_commit())
+    monkeypatch.setenv("PATH", "")
+    assert tracking.git_commit() == "unknown"
+
+
+def test_under_wandbs_agent_files_still_go_to_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("WANDB_MODE", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))  # as the agent does where nobody set it
+    with tracking.start(Config()) as (_, run):
+        run.summarize({"test/error": 0.5})
+    assert run.folder == Path("runs") / run.id
+    assert (tmp_path / run.folder / tracking.FINISHED).exists()
 
 
 def test_divergence_is_an_outcome(signs: Path, tmp_path: Path) -> None:

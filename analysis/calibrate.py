@@ -1,0 +1,115 @@
+"""Show how often the analysis errs: false alarms where nothing differs, coverage of its intervals.
+
+    python -m analysis.calibrate sweeps/gtsrb_short.yaml --studies 2000
+    python -m analysis.calibrate sweeps/gtsrb_short.yaml --real analysis/results/gtsrb_short
+
+Made-up studies go through the same contrasts, tests and ladder as real ones. With --real the
+scores of a real study are dealt anew among the cells of each seed: what it finds is a false alarm.
+"""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import binomtest
+from tqdm import tqdm
+
+from analysis import contrasts, statement
+from analysis.grid import GridError, Study, Sweep, load_study, load_sweep
+from analysis.ledger import check, scores
+from analysis.tables import TableError, read_tables
+
+CLAIMS = ("preliminary_support", "support_small", "meaningful")
+NOISE = {  # of a run, in standard deviations, beside a seed effect of the same size
+    "normal": lambda rng, size: rng.normal(0, 1, size),
+    "skewed": lambda rng, size: rng.exponential(1, size),
+}
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Counts over studies: any claim at all, and intervals that hold the true difference."""
+
+    studies: int
+    false_alarms: int
+    intervals: int
+    covering: int
+
+
+def simulate(
+    sweep: Sweep, study: Study, n: int, studies: int, noise: str, rng: np.random.Generator
+) -> Tally:
+    """Analyse made-up studies of ``n`` seeds in which no level differs."""
+    values = (
+        NOISE[noise](rng, (len(sweep.cells), n)) + rng.normal(0, 1, n) for _ in range(studies)
+    )
+    return _tally(sweep, study, values, studies)
+
+
+def reshuffle(
+    sweep: Sweep, study: Study, table: np.ndarray, studies: int, rng: np.random.Generator
+) -> Tally:
+    """Analyse a real study's scores (cells, seeds), dealt anew among the cells of each seed."""
+    values = (rng.permuted(table, axis=0) for _ in range(studies))
+    return _tally(sweep, study, values, studies)
+
+
+def _tally(sweep: Sweep, study: Study, values: object, studies: int) -> Tally:
+    alarms = intervals = covering = 0
+    for table in tqdm(values, total=studies, unit="study", disable=None):
+        built = contrasts.build(sweep, study, dict(zip(sweep.cells, table, strict=True)))
+        tested = contrasts.test(built, study.alpha)
+        states = [statement.decide(t, len(tested), study, rules_agree=True) for t in tested]
+        alarms += any(state in CLAIMS for state in states)
+        intervals += len(tested)
+        covering += sum(t.interval.low <= 0 <= t.interval.high for t in tested)
+    return Tally(studies, alarms, intervals, covering)
+
+
+def describe(name: str, tally: Tally, study: Study) -> str:
+    """Return the two rates with their exact 95 % intervals (Clopper & Pearson 1934)."""
+    alarms = binomtest(tally.false_alarms, tally.studies).proportion_ci()
+    covering = binomtest(tally.covering, tally.intervals).proportion_ci()
+    return (
+        f"{name}: false alarms in {tally.false_alarms} of {tally.studies} studies = "
+        f"{tally.false_alarms / tally.studies:.4f} ({alarms.low:.4f} to {alarms.high:.4f}; at most "
+        f"{study.alpha} is right), interval coverage {tally.covering / tally.intervals:.4f} "
+        f"({covering.low:.4f} to {covering.high:.4f}; at least {1 - study.alpha:.2f} is right)"
+    )
+
+
+def main() -> None:
+    """Show how often the analysis errs on studies in which nothing differs."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("sweep", type=Path, help="the sweep's YAML: its cells and family are used")
+    parser.add_argument("--studies", type=int, default=2000, help="made-up studies per line")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[7, 10], help="seeds per variant")
+    parser.add_argument("--real", type=Path, help="analysis/results/<study> to deal anew")
+    arguments = parser.parse_args()
+    if arguments.studies < 1 or min(arguments.seeds) < 1:
+        parser.error("--studies and --seeds must be 1 or more")
+    rng = np.random.default_rng(0)
+    try:
+        sweep = load_sweep(arguments.sweep)
+        study = load_study(sweep).model_copy(update={"smallest_effect": None})
+        if arguments.real:
+            runs, history = read_tables(arguments.real)
+            ledger = check(sweep, study, runs, history)
+            if ledger.problems:
+                raise GridError(f"{arguments.real} is incomplete: {ledger.problems[0]}")
+            by_cell = scores(sweep, ledger, runs, study.score_column())
+            table = np.array([by_cell[cell] for cell in sweep.cells])
+            tally = reshuffle(sweep, study, table, arguments.studies, rng)
+            print(describe(f"{arguments.real}, dealt anew", tally, study))
+            return
+        for n in arguments.seeds:
+            for noise in NOISE:
+                tally = simulate(sweep, study, n, arguments.studies, noise, rng)
+                print(describe(f"{n} seeds, {noise} noise", tally, study))
+    except (GridError, TableError, OSError) as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+if __name__ == "__main__":
+    main()

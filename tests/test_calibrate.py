@@ -1,0 +1,42 @@
+"""Calibration: rates that are counted, on studies of which the truth is known."""
+
+from pathlib import Path
+
+import numpy as np
+
+from analysis import calibrate, grid
+from tests import made_up
+from tests.conftest import call
+
+
+def test_null_studies_rarely_claim(tmp_path: Path) -> None:
+    sweep = grid.load_sweep(made_up.write_sweep(tmp_path / "s.yaml"))
+    study = grid.load_study(sweep)
+    tally = calibrate.simulate(sweep, study, 7, 300, "normal", np.random.default_rng(2))
+    assert (tally.studies, tally.intervals) == (300, 900)
+    assert tally.false_alarms / 300 < 0.05 + 3 * (0.05 * 0.95 / 300) ** 0.5
+    assert tally.covering / 900 > 0.95 - 4 * (0.05 * 0.95 / 900) ** 0.5
+
+
+def test_a_real_effect_is_claimed_until_it_is_dealt_anew(tmp_path: Path) -> None:
+    sweep = grid.load_sweep(made_up.write_sweep(tmp_path / "s.yaml"))
+    study = grid.load_study(sweep)
+    table = np.random.default_rng(0).normal(0, 0.1, (4, 7)) + np.array([[0], [0], [5], [5]])
+    kept = calibrate._tally(sweep, study, iter([table]), 1)
+    assert kept.false_alarms == 1
+    dealt = calibrate.reshuffle(sweep, study, table, 200, np.random.default_rng(0))
+    assert dealt.false_alarms < 30
+
+
+def test_the_command(tmp_path: Path) -> None:
+    sweep_path = made_up.write_sweep(tmp_path / "s.yaml")
+    made_up.write_study(tmp_path / "study", sweep_path, *made_up.tables(sweep_path))
+    words = ("-m", "analysis.calibrate", sweep_path, "--studies", "20")
+    lines = call(*words, "--seeds", "7").stdout.splitlines()
+    assert [line.split(":")[0] for line in lines] == [
+        "7 seeds, normal noise",
+        "7 seeds, skewed noise",
+    ]
+    assert "of 20 studies" in call(*words, "--real", tmp_path / "study").stdout
+    (tmp_path / "study" / "history.csv").unlink()
+    assert "error: " in call(*words, "--real", tmp_path / "study").stderr
