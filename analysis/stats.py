@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import rankdata
-from statsmodels.stats.multitest import multipletests
 
 DECIMALS = (
     6  # scores are rounded: error on 12,630 images has steps of 7.9e-5, round-off breaks ties
@@ -131,8 +130,16 @@ def smallest_p(n: int, m: int | None = None) -> float:
 
 
 def holm(p: ArrayLike) -> list[float]:
-    """Return Holm's (1979) step-down adjusted p-values, in the order given."""
-    return [float(q) for q in multipletests(np.asarray(p, dtype=float), method="holm")[1]]
+    """Return Holm's (1979) step-down adjusted p-values, in the order given.
+
+    The same as statsmodels' multipletests, which collects garbage at each call: 0.1 s of waiting.
+    """
+    values = np.asarray(p, dtype=float)
+    order = np.argsort(values, kind="stable")
+    steps = values[order] * np.arange(len(values), 0, -1)
+    adjusted = np.empty_like(values)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(steps))
+    return adjusted.tolist()
 
 
 def _checked(values: ArrayLike, name: str) -> np.ndarray:

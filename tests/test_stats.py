@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import PermutationMethod, mannwhitneyu, rankdata, wilcoxon
+from statsmodels.stats.multitest import multipletests
 
 from analysis import stats
 
@@ -192,6 +193,12 @@ def test_holm_is_his_step_down(p: list[float]) -> None:
         running = max(running, min(1.0, (len(p) - rank) * p[k]))
         expected[k] = running
     assert stats.holm(p) == pytest.approx(expected.tolist())
+
+
+def test_holm_is_statsmodels() -> None:
+    for n in range(1, 8):
+        p = np.random.default_rng(n).choice([0.001, 0.01, 0.02, 0.04, 0.3, 1.0], n)
+        assert stats.holm(p) == pytest.approx(multipletests(p, method="holm")[1].tolist())
 
 
 @pytest.mark.parametrize("values", [[], [0.1, float("nan")], [float("inf")], [[0.1, 0.2]]])
