@@ -107,6 +107,8 @@ def simple_effects(sweep: Sweep, scores: dict[tuple, list[float]], alpha: float)
             rows.append(
                 {
                     "name": f"{name} at {', '.join(where)}" if where else name,
+                    "levels": [name, *levels],
+                    "at": [(n, v) for n, v in zip(sweep.factors, cell, strict=True) if n != name],
                     "n": [result.n_x, result.n_y],
                     "statistic": result.statistic,
                     "p": result.p,

@@ -62,7 +62,7 @@ def learning_curves(
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         if level is not None:
             axis.set_title(study.level_label(first, level))
-        axis.legend(frameon=False)
+    plotting.legend_above(figure, axes[0])
     name = {"val": "Validation", "train": "Training"}[part]
     plotting.metric_axis(
         axes, history[column].to_numpy() * factor, f"{name} {quantity}{plotting.unit(study)}"
@@ -133,6 +133,11 @@ def forest(study: Study, tested: list[Tested], ledger: Ledger, sweep: Sweep) -> 
     axis.set_yticks(range(n), [plotting.wrap(subject(t.contrast, study)) for t in tested])
     axis.set_ylim(n - 0.5, -0.5)
     unit = " (percentage points)" if factor == 100 else ""
+    bounds = factor * np.abs([(t.interval.low, t.interval.high) for t in tested])
+    threshold = factor * delta if delta else bounds[bounds > 0].min(initial=np.inf)
+    wide = bool(bounds.max() > 20 * threshold)
+    if wide:  # single runs far off: a linear axis would hide all the rest
+        plotting.symmetric_log(axis, threshold)
     axis.set_xlabel(f"Difference in {plotting.metric_name(study).lower()}{unit}")
     confidence = 100 * tested[0].interval.confidence
     return figure, (
@@ -140,6 +145,7 @@ def forest(study: Study, tested: list[Tested], ledger: Ledger, sweep: Sweep) -> 
         f"seeds (not corrected for several comparisons), level 2 minus level 1; p: exact "
         f"signed-rank test, Holm p: corrected over {n}; r: matched-pairs rank-biserial "
         f"correlation. Negative: level 2 has the lower value; {study.direction} is better. "
+        f"{f'The axis is logarithmic beyond ±{threshold:g}. ' if wide else ''}"
         f"{plotting.run_set(sweep, ledger)}"
     )
 
@@ -192,8 +198,7 @@ def interactions(
         axis.set_xticks([0, 1], [textwrap.fill(tick, 18) for tick in ticks])
         axis.set_xlim(-0.25, 1.25)
         axis.set_ylabel(label)
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False)
+    plotting.legend_above(figure, axes[0, 0])
     return figure, (
         f"Interaction: median over n = {len(sweep.seeds)} seeds (bold), each seed (thin); left in "
         f"the metric's unit, right as {log_name}. Lines that are parallel on one scale need not be "

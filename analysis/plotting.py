@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter, SymmetricalLogLocator
 
 from analysis.grid import Study, Sweep
 from analysis.ledger import Ledger
@@ -107,6 +107,20 @@ def metric_axis(axes: list[Axes], values: np.ndarray, label: str) -> None:
                 if values.max() / values.min() < 300
                 else NullFormatter()
             )
+
+
+def symmetric_log(axis: Axes, threshold: float) -> None:
+    """Make the x axis linear within ±``threshold`` and logarithmic beyond, with plain numbers."""
+    axis.set_xscale("symlog", linthresh=threshold, linscale=0.6)
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}".replace("-", "−")))
+    axis.xaxis.set_major_locator(SymmetricalLogLocator(linthresh=threshold, base=10))
+
+
+def legend_above(figure: Figure, axis: Axes) -> None:
+    """Put the legend of ``axis``, which the other axes share, above the whole figure."""
+    handles, labels = axis.get_legend_handles_labels()
+    columns = min(3, len(labels))
+    figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False)
 
 
 def band(table: pd.DataFrame) -> tuple[pd.Series, pd.Series]:

@@ -42,7 +42,7 @@ def block(folder: Path, results: dict) -> str:
     for c in results["contrasts"]:
         d, low, high = (f"{factor * c[k]:+.{digits}f}" for k in ("difference", "ci_low", "ci_high"))
         p, p_holm = format_p(c["p"]), format_p(c["p_holm"])
-        lines += [f"| {c['name']} | {c['n']} | {d} | {low} to {high} | {p} | {p_holm} |"]
+        lines += [f"| {c['label']} | {c['n']} | {d} | {low} to {high} | {p} | {p_holm} |"]
     where = folder.as_posix()
     rule = RULES[results["score_rule"]]
     lines += [

@@ -101,6 +101,7 @@ def _row(
     state = statement.decide(tested, family, study, agree)
     return {
         "name": tested.contrast.name,
+        "label": statement.subject(tested.contrast, study),
         "n": test.n,
         "n_zero": test.n_zero,
         "statistic": test.statistic,
@@ -170,6 +171,7 @@ def write(folder: Path, results: dict[str, Any], drawn: dict, study: Study, swee
         "unit": "%" if study.percent else "",
         "difference_unit": "percentage points" if study.percent else "",
         "rules": plotting.RULES,
+        "words": study.level_label,
         "labels": {
             sweep.label(cell): ", ".join(
                 study.level_label(n, v) for n, v in zip(sweep.factors, cell, strict=True)

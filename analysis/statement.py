@@ -6,6 +6,8 @@ from analysis import stats
 from analysis.contrasts import Contrast, Tested
 from analysis.grid import Study
 
+MANY = 100  # more seeds than these are not counted: the interval then hangs on single runs
+
 
 def decide(tested: Tested, family: int, study: Study, rules_agree: bool) -> str:
     """Return the rung of the ladder on which a tested contrast stands.
@@ -62,9 +64,10 @@ def sentence(
         more, half = "", (interval.high - interval.low) / 2
         if delta and half > delta:
             extra = max(1, math.ceil(test.n * (half / delta) ** 2) - test.n)
+            about = f"about {extra}" if extra <= MANY else f"more than {MANY}"
             more = (
-                f" An answer to ±{amount(delta, study)} would take about {extra} more seeds, in a "
-                "study planned with that number."
+                f" An answer to ±{amount(delta, study)} would take {about} more seeds, in a study "
+                "planned with that number."
             )
         return (
             f"{what}: inconclusive; the {seeds} are compatible with anything from "
