@@ -9,7 +9,7 @@ READY := .venv/.ready
 .DELETE_ON_ERROR:
 
 help:  ## show this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
 
 $(READY): requirements.txt
 	$(PYTHON) -m venv .venv

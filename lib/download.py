@@ -63,8 +63,9 @@ def download(root: Path, url: str = URL, archives: tuple[Archive, ...] = ARCHIVE
         DataError: without network, on a wrong checksum, on a full disk; names address and folder.
     """
     for archive in archives:
-        if (root / archive.target).exists():
-            print(f"{root / archive.target} is there already")
+        places = [root / archive.target, root / "Final_Test" / archive.target]
+        if found := next((place for place in places if place.exists()), None):
+            print(f"{found} is there already")
             continue
         fetch(root / "archives", url, archive)
         unpack(root, archive)

@@ -99,6 +99,8 @@ def start(flags: T) -> Iterator[tuple[T, Run]]:
             public = {key: summary[key] for key in summary.keys() if key[0] != "_"}  # noqa: SIM118
             wandb_run.finish()
             write_json(folder / FINISHED, public)
+            tests = [f"{key} {value:.4f}" for key, value in public.items() if key[:5] == "test/"]
+            print(f"run {run_id} finished: {', '.join(tests)}; all of it in {folder}", flush=True)
     except UserError as error:
         raise SystemExit(f"error: {error}") from error
 
