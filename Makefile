@@ -16,7 +16,7 @@ $(READY): requirements.txt
 	$(PY) -m pip install --quiet --requirement requirements.txt
 	touch $@
 
-demo: $(READY)  ## train, fetch and report a small study on drawn signs, offline; about five minutes
+demo: $(READY)  ## train, fetch and report a small study on drawn signs, offline; about four minutes
 	test -d data/synthetic-signs || $(PY) -m lib.synthetic data/synthetic-signs
 	$(PY) -m lib.agent sweeps/demo_gtsrb.yaml
 	$(PY) -m analysis.fetch runs/demo_gtsrb --sweep sweeps/demo_gtsrb.yaml --out runs/demo_gtsrb/analysis

@@ -208,7 +208,13 @@ def main() -> None:
             raise broken_off
     except (GridError, FetchError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
-    print(f"{len(fetched)} runs read, {len(runs)} in {arguments.out / 'runs.csv'}")
+    finished = int((runs["state"] == "finished").sum())
+    gone = len(set(known) - kept - {f.row["run_id"] for f in fetched})
+    print(
+        f"{len(fetched)} runs read, {len(runs)} in {arguments.out / 'runs.csv'}: {finished} "
+        f"finished, of {len(sweep.cells) * len(sweep.seeds)} expected"
+        + (f"; {gone} no longer in the source, taken out" if gone else "")
+    )
 
 
 def _earlier(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:

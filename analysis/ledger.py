@@ -47,15 +47,17 @@ def check(sweep: Sweep, study: Study, runs: pd.DataFrame, history: pd.DataFrame)
     """Compare what the sweep expects with what the tables hold.
 
     Raises:
-        TableError: when a column that the sweep or the study names is missing.
+        TableError: when a column that the sweep names is missing.
     """
     names = [*sweep.factors, SEED, *sweep.fixed]
-    wanted = [*names, study.metric, study.score_column(), "diverged"]
-    if missing := [name for name in wanted if name not in runs]:
+    if missing := [name for name in names if name not in runs]:
         raise TableError(
             f"runs.csv lacks the column(s) {', '.join(missing)}: were these runs made by another "
-            "sweep, or did none of them finish?"
+            "sweep?"
         )
+    # While no run has finished there is no such column: every run is then one without a score.
+    ends = {study.metric, study.score_column(), "diverged"} - set(runs)
+    runs = runs.assign(**dict.fromkeys(ends))
     problems = []
     fits = pd.Series(True, index=runs.index)
     for name, value in sweep.fixed.items():

@@ -191,9 +191,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("sweep", type=Path, help="the sweep's YAML")
     parser.add_argument("--pilot", type=Path, help="analysis/results/<study> of an earlier study")
-    parser.add_argument("--effect", type=float, help="effect to find, in the metric's own unit")
+    parser.add_argument(
+        "--effect",
+        type=float,
+        help="effect to find, a fraction between 0 and 1 (default: the study's)",
+    )
     parser.add_argument("--out", type=Path, help="folder for figure 6 (default: no figure)")
     arguments = parser.parse_args()
+    if arguments.effect is not None and not 0 < arguments.effect < 1:
+        parser.error(f"--effect {arguments.effect}: a fraction, such as 0.005 for half a point")
     try:
         sweep = load_sweep(arguments.sweep)
         study = load_study(sweep)

@@ -36,6 +36,8 @@ What to do:
   sweep let the agent write to another --out
 - different data or no pairs: run those again with the same data and code"""
 
+STALE = "\nThe report that stands in this folder is of an earlier fetch and stays as it is."
+
 
 class IncompleteError(RuntimeError):
     """The study lacks runs or has faulty ones; its text is the list."""
@@ -225,6 +227,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 f"{sweep.name} is not complete; no test was made and no file written:\n  "
                 + "\n  ".join(ledger.problems)
                 + REMEDY
+                + (STALE if (arguments.folder / "report.md").exists() else "")
             )
         results, tested = analyse(sweep, study, ledger, runs)
         drawn = draw(sweep, study, ledger, runs, history, tested)

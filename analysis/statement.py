@@ -80,7 +80,7 @@ def sentence(
             why = "that does not survive the correction for several comparisons"
         else:
             why = "whose interval still touches zero (ties among so few seeds)"
-        return f"{what}: suggestive only; a direction {why}. {numbers}, {scope}."
+        return f"{what}: suggestive only, {scope}; a direction {why}. {numbers}."
     if state == "practically_equivalent":
         narrow = tested.interval_90
         return (
