@@ -80,15 +80,12 @@ def final_scores(sweep: Sweep, study: Study, ledger: Ledger, scores: Scores) -> 
     """Figure 3: each run's score, a dot a run, lines joining the runs of a seed."""
     figure, (axis,) = plotting.subplots(1, 1.1 + 1.35 * len(sweep.cells))
     table = np.array([scores[cell] for cell in sweep.cells]) * plotting.display_factor(study)
-    axis.plot(table, color="0.75", linewidth=0.7, zorder=1)
+    offsets = np.linspace(-0.12, 0.12, table.shape[1])  # by seed, so that equal scores stay apart
+    places = np.arange(len(table))[:, None] + offsets
+    axis.plot(places, table, color="0.75", linewidth=0.7, zorder=1)
     for i, values in enumerate(table):
-        axis.scatter(
-            np.full(len(values), i),
-            values,
-            color=plotting.colour(i),
-            marker=plotting.marker(i),
-            zorder=2,
-        )
+        style = {"color": plotting.colour(i), "marker": plotting.marker(i)}
+        axis.scatter(places[i], values, s=24, zorder=2, **style)
         middle = np.median(values)
         axis.plot([i - 0.22, i + 0.22], [middle, middle], color="black", linewidth=2, zorder=3)
         axis.annotate(
@@ -101,8 +98,8 @@ def final_scores(sweep: Sweep, study: Study, ledger: Ledger, scores: Scores) -> 
     name = plotting.metric_name(study)
     plotting.metric_axis([axis], table, f"{name}{plotting.unit(study)}")
     return figure, (
-        f"{name} per variant ({plotting.RULES[study.score_rule]}). One dot per run "
-        f"(n = {len(sweep.seeds)} per variant), grey lines join runs with the same seed, black "
+        f"{name} per variant ({plotting.RULES[study.score_rule]}). One dot per run, "
+        f"seeds from left to right (n = {len(sweep.seeds)} per variant), grey lines join runs with the same seed, black "
         f"bars and numbers: medians; "
         f"{study.direction} is better. {plotting.run_set(sweep, ledger)}"
     )
