@@ -99,8 +99,8 @@ def final_scores(sweep: Sweep, study: Study, ledger: Ledger, scores: Scores) -> 
     plotting.metric_axis([axis], table, f"{name}{plotting.unit(study)}")
     return figure, (
         f"{name} per variant ({plotting.RULES[study.score_rule]}). One dot per run, "
-        f"seeds from left to right (n = {len(sweep.seeds)} per variant), grey lines join runs with the same seed, black "
-        f"bars and numbers: medians; "
+        f"seeds from left to right (n = {len(sweep.seeds)} per variant), grey lines join runs with "
+        f"the same seed, black bars and numbers: medians; "
         f"{study.direction} is better. {plotting.run_set(sweep, ledger)}"
     )
 
