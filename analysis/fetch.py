@@ -159,11 +159,9 @@ def _fetched(
         )
     head = {"run_id": run_id, "state": state, "exit_code": exit_code, "source": source}
     values = {key: _number(value) for key, value in (config | summary).items()}
-    by_epoch = {}
+    by_epoch = {}  # the last row of an epoch wins: a resumed run repeats some
     for row in rows:
-        if (
-            row.get("epoch") is not None
-        ):  # the last row of an epoch wins: a resumed run repeats some
+        if row.get("epoch") is not None:
             by_epoch[int(row["epoch"])] = {
                 key: _number(value) for key, value in row.items() if not key.startswith("_")
             }

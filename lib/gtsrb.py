@@ -134,8 +134,7 @@ def _read_cache(cache: Path, source: str) -> dict | None:
 
 def _fingerprint(folder: Path, root: Path) -> str:
     """Hash path, size and time of every source file: cheap, and changes when any file does."""
-    digest = hashlib.sha256(f"{CACHE_FORMAT} {SIZE}".encode())
-    lines, folders = [], [os.fspath(folder)]
+    lines, folders = [f"{CACHE_FORMAT} {SIZE}"], [os.fspath(folder)]
     for path in root.glob("*.csv"):
         lines.append(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}")
     while folders:  # scandir rather than pathlib: there are 52,000 files
@@ -146,8 +145,7 @@ def _fingerprint(folder: Path, root: Path) -> str:
                 status = entry.stat()
                 name = entry.path[len(os.fspath(root)) :]
                 lines.append(f"{name} {status.st_size} {status.st_mtime_ns}")
-    digest.update("\n".join(sorted(lines)).encode())
-    return digest.hexdigest()
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
 def _training_table(folder: Path) -> pd.DataFrame:
