@@ -180,9 +180,8 @@ def test(model: nn.Module, part: gtsrb.Images, progress: dict, run: tracking.Run
         _, error, predicted, probability = evaluate(model, part, everything)
         model.load_state_dict(progress["best"]["model"])
         _, best_error, *_ = evaluate(model, part, everything)
-    run.save_scores(
-        names=part.names, labels=part.labels, predicted=predicted, probability=probability
-    )
+    scores = {"labels": part.labels, "predicted": predicted, "probability": probability}
+    run.save_arrays("test_scores.npz", names=part.names, **scores)
     summary = {"test/error": error, "test/error_at_best_val": best_error}
     summary |= {"best_epoch": progress["best"]["epoch"], "diverged": progress["diverged"]}
     run.summarize(summary)

@@ -1,11 +1,12 @@
 """Write files so that a reader sees the old one or the new one, never half of either."""
 
 import contextlib
+import hashlib
 import json
 import os
 import pickle
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -55,6 +56,36 @@ def read_torch(path: Path) -> Any | None:
     except (RuntimeError, OSError, pickle.UnpicklingError) as error:
         print(f"{path} is unreadable: {error}", flush=True)
         return None
+
+
+def fingerprint(salt: str, root: Path, files: Iterable[Path | os.DirEntry]) -> str:
+    """Hash name below ``root``, size and time of every file: cheap, and changes when any does."""
+    lines = [salt]
+    for file in files:
+        status = file.stat()
+        name = os.fspath(file)[len(os.fspath(root)) :]
+        lines.append(f"{name} {status.st_size} {status.st_mtime_ns}")
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+
+
+def cached(path: Path, source: str, build: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return what ``build`` made of ``source`` (a fingerprint), from ``path`` where that is there.
+
+    Of several processes one builds and the others wait for it.
+    """
+    if value := _read_cache(path, source):
+        return value
+    with locked(path.with_suffix(".lock"), f"waiting: another process builds {path}"):
+        value = _read_cache(path, source)
+        if value is None:
+            value = build() | {"source": source}
+            write_atomically(path, lambda file: torch.save(value, file))
+    return value
+
+
+def _read_cache(path: Path, source: str) -> dict[str, Any] | None:
+    value = read_torch(path) if path.exists() else None
+    return value if value and value["source"] == source else None
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ Source: Stallkamp et al. 2012, https://benchmark.ini.rub.de
 import argparse
 import hashlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from lib.errors import UserError
-from lib.files import locked, read_torch, write_atomically
+from lib.files import cached, fingerprint
 from lib.seeding import sha256
 
 CLASSES = 43
@@ -114,38 +115,22 @@ def _load_part(root: Path, name: str) -> dict:
             f"{folder} not found. Expected the official GTSRB layout below {root}: "
             "`make data` downloads it, `python -m lib.synthetic FOLDER` draws a stand-in."
         )
-    source = _fingerprint(folder, root)
-    cache = root / "cache" / f"{name}-{SIZE}px.pt"
-    if part := _read_cache(cache, source):
-        return part
-    with locked(cache.with_suffix(".lock"), f"waiting: another process builds {cache}"):
-        part = _read_cache(cache, source)
-        if part is None:
-            table = _training_table(folder) if name == "train" else _test_table(folder, root)
-            part = _decode(table, folder / "Images", name) | {"source": source}
-            write_atomically(cache, lambda file: torch.save(part, file))
-    return part
+
+    def build() -> dict:
+        table = _training_table(folder) if name == "train" else _test_table(folder, root)
+        return _decode(table, folder / "Images", name)
+
+    source = fingerprint(f"{CACHE_FORMAT} {SIZE}", root, [*root.glob("*.csv"), *_files(folder)])
+    return cached(root / "cache" / f"{name}-{SIZE}px.pt", source, build)
 
 
-def _read_cache(cache: Path, source: str) -> dict | None:
-    part = read_torch(cache) if cache.exists() else None
-    return part if part and part["source"] == source else None
-
-
-def _fingerprint(folder: Path, root: Path) -> str:
-    """Hash path, size and time of every source file: cheap, and changes when any file does."""
-    lines, folders = [f"{CACHE_FORMAT} {SIZE}"], [os.fspath(folder)]
-    for path in root.glob("*.csv"):
-        lines.append(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}")
-    while folders:  # scandir rather than pathlib: there are 52,000 files
-        for entry in os.scandir(folders.pop()):
-            if entry.is_dir():
-                folders.append(entry.path)
-            elif entry.name.endswith((".ppm", ".csv")):
-                status = entry.stat()
-                name = entry.path[len(os.fspath(root)) :]
-                lines.append(f"{name} {status.st_size} {status.st_mtime_ns}")
-    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+def _files(folder: Path) -> Iterator[os.DirEntry]:
+    """Give every image and table below ``folder``; scandir, since there are 52,000."""
+    for entry in os.scandir(folder):
+        if entry.is_dir():
+            yield from _files(Path(entry))
+        elif entry.name.endswith((".ppm", ".csv")):
+            yield entry
 
 
 def _training_table(folder: Path) -> pd.DataFrame:

@@ -1,7 +1,8 @@
-"""What is measured about a network."""
+"""What is measured: the size of a network, and how far a segmentation is from the truth."""
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -22,3 +23,36 @@ def count_macs(model: nn.Module, shape: tuple[int, ...]) -> int:
         model(example)
     model.train(was_training)
     return counter.get_total_flops() // 2
+
+
+def overlap(predicted: torch.Tensor, truth: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return Jaccard and Dice, each (N,) float64, of bool masks (N, ...), image by image.
+
+    J = |A ∩ B| / |A ∪ B| and D = 2 |A ∩ B| / (|A| + |B|), so J = D / (2 - D). Both are 1 when both
+    masks are empty (they agree everywhere) and 0 when exactly one is; full masks need no rule.
+    """
+    predicted, truth = predicted.flatten(1), truth.flatten(1)
+    common = (predicted & truth).sum(1).double()
+    total = (predicted.sum(1) + truth.sum(1)).double()
+    both_empty = total == 0
+    jaccard = torch.where(both_empty, 1.0, common / (total - common))
+    return jaccard, torch.where(both_empty, 1.0, 2 * common / total)
+
+
+def soft_dice_loss(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """Return the mean over images of 1 - soft Dice, a scalar, for logits and masks (N, ...).
+
+    Soft Dice puts probabilities in the place of the predicted set (Milletari et al. 2016, without
+    their squares); 1 pixel is added above and below, so that an empty mask has a gradient.
+    """
+    probabilities, truth = logits.sigmoid().flatten(1), truth.to(logits.dtype).flatten(1)
+    common = (probabilities * truth).sum(1)
+    return (1 - (2 * common + 1) / (probabilities.sum(1) + truth.sum(1) + 1)).mean()
+
+
+def segmentation_loss(
+    logits: torch.Tensor, truth: torch.Tensor, dice_weight: float
+) -> torch.Tensor:
+    """Return binary cross-entropy plus ``dice_weight`` times the soft Dice loss, a mean."""
+    loss = F.binary_cross_entropy_with_logits(logits, truth.to(logits.dtype))
+    return loss + dice_weight * soft_dice_loss(logits, truth) if dice_weight > 0 else loss

@@ -43,11 +43,11 @@ class Run:
                 self.wandb_run.log(row)
                 self.last_logged = int(row["epoch"])
 
-    def save_scores(self, **arrays: list[str] | torch.Tensor) -> None:
-        """Write per-image test outputs to ``test_scores.npz`` and hand it to W&B."""
-        path = self.folder / "test_scores.npz"
+    def save_arrays(self, file: str, **arrays: list[str] | torch.Tensor) -> None:
+        """Write named arrays, such as per-image test outputs, to a .npz and hand it to W&B."""
+        path = self.folder / file
         arrays = {k: v.cpu() if isinstance(v, torch.Tensor) else v for k, v in arrays.items()}
-        write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
+        write_atomically(path, lambda stream: np.savez_compressed(stream, **arrays))
         self.wandb_run.save(str(path), base_path=str(self.folder), policy="now")
 
     def summarize(self, summary: Mapping[str, Any]) -> None:
