@@ -16,11 +16,14 @@ $(READY): requirements.txt
 	$(PY) -m pip install --quiet --requirement requirements.txt
 	touch $@
 
-demo: $(READY)  ## train, fetch and report a small study on drawn signs, offline; about four minutes
+demo: $(READY)  ## train, fetch and report two small studies on drawn signs and chests, offline
 	test -d data/synthetic-signs || $(PY) -m lib.synthetic data/synthetic-signs
-	$(PY) -m lib.agent sweeps/demo_gtsrb.yaml
-	$(PY) -m analysis.fetch runs/demo_gtsrb --sweep sweeps/demo_gtsrb.yaml --out runs/demo_gtsrb/analysis
-	$(PY) -m analysis.report runs/demo_gtsrb/analysis --sweep sweeps/demo_gtsrb.yaml
+	test -d data/synthetic-chests || $(PY) -m lib.synthetic_chests data/synthetic-chests
+	for study in demo_gtsrb demo_unet; do \
+	  $(PY) -m lib.agent sweeps/$$study.yaml && \
+	  $(PY) -m analysis.fetch runs/$$study --sweep sweeps/$$study.yaml --out runs/$$study/analysis && \
+	  $(PY) -m analysis.report runs/$$study/analysis --sweep sweeps/$$study.yaml || exit 1; \
+	done
 
 test: $(READY)  ## run the tests but for the slow ones
 	$(PY) -m pytest -m "not slow"
@@ -28,8 +31,9 @@ test: $(READY)  ## run the tests but for the slow ones
 test-slow: $(READY)  ## run the slow tests
 	$(PY) -m pytest -m slow
 
-data: $(READY)  ## download, verify and unpack the official traffic-sign archives into data/GTSRB
-	$(PY) -m lib.download data/GTSRB
+data: $(READY)  ## download, verify and unpack the traffic signs and miniJSRT into data/
+	$(PY) -m lib.download gtsrb data/GTSRB
+	$(PY) -m lib.download minijsrt data/miniJSRT
 
 lint: $(READY)  ## check style and formatting
 	$(PY) -m ruff check .

@@ -1,12 +1,13 @@
-r"""Collect a study's runs into two tables: runs.csv (a row a run) and history.csv (a row an epoch).
+r"""Collect a study's runs into tables: runs.csv, history.csv and test_images.csv.
 
     python -m analysis.fetch runs/gtsrb_short --sweep sweeps/gtsrb_short.yaml \
         --out analysis/results/gtsrb_short
     python -m analysis.fetch entity/project/sweep_id --sweep sweeps/gtsrb.yaml \
         --out analysis/results/gtsrb
 
+They have a row a run, a row an epoch, and a row a test image with a column a run.
 SOURCE is a folder of offline runs or a sweep on a W&B server. Runs that an earlier call found
-finished are not read again.
+finished are not read again. What runs saved (.npz) is copied to files/ beside the tables.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
+from analysis import images
 from analysis.grid import GridError, load_sweep
 from analysis.tables import TableError, read_tables, write_tables
 
@@ -42,11 +44,14 @@ class Fetched:
     history: list[dict[str, Any]]
 
 
-def fetch_folder(folder: Path, known: dict[str, str]) -> tuple[set[str], Iterator[Fetched]]:
+def fetch_folder(
+    folder: Path, known: dict[str, str], files: Path
+) -> tuple[set[str], Iterator[Fetched]]:
     """Return the ids that need no reading, and an iterator over the others, read several at a time.
 
     Of each run below ``folder`` the last attempt that finished counts; where none did, the newest.
-    ``known`` (run id -> source) need no reading while their newest file is still that source.
+    ``known`` (run id -> source) need no reading while their newest file is still that source. What
+    a run saved is copied to ``files``/<run id>.
     """
     attempts: dict[str, list[Path]] = {}
     for path in sorted(folder.glob("wandb/offline-run-*/run-*.wandb")):
@@ -61,13 +66,23 @@ def fetch_folder(folder: Path, known: dict[str, str]) -> tuple[set[str], Iterato
     def read() -> Iterator[Fetched]:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             reads = pool.map(_read_attempts, new, new.values())
-            yield from tqdm(reads, total=len(new), desc="reading runs", unit="run", disable=None)
+            for run in tqdm(reads, total=len(new), desc="reading runs", unit="run", disable=None):
+                run_id = run.row["run_id"]
+                for name in (images.SCORES, images.OVERLAYS):
+                    if (folder / run_id / name).exists():
+                        (files / run_id).mkdir(parents=True, exist_ok=True)
+                        shutil.copyfile(folder / run_id / name, files / run_id / name)
+                yield run
 
     return kept, read()
 
 
-def fetch_server(sweep_path: str, known: dict[str, str]) -> tuple[set[str], Iterator[Fetched]]:
+def fetch_server(
+    sweep_path: str, known: dict[str, str], files: Path
+) -> tuple[set[str], Iterator[Fetched]]:
     """Return the ids that need no reading, and an iterator over the sweep's other runs.
+
+    What a run saved is downloaded to ``files``/<run id>.
 
     Raises:
         FetchError: when the server or the sweep cannot be reached, also while iterating.
@@ -89,6 +104,8 @@ def fetch_server(sweep_path: str, known: dict[str, str]) -> tuple[set[str], Iter
             try:
                 config, summary = _public(run.config), _public(dict(run.summary))
                 rows = [dict(row) for row in run.scan_history()]
+                for file in run.files([images.SCORES, images.OVERLAYS]):
+                    file.download(root=str(files / run.id), replace=True).close()
             except (wandb.errors.Error, OSError) as error:
                 raise FetchError(
                     f"reading {'/'.join(run.path)} broke off: {error}. What was read is kept; the "
@@ -175,7 +192,7 @@ def _number(value: Any) -> Any:
 
 
 def main() -> None:
-    """Collect a study's runs into runs.csv and history.csv."""
+    """Collect a study's runs into runs.csv, history.csv and test_images.csv."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("source", help="folder of offline runs, or entity/project/sweep_id")
     parser.add_argument("--sweep", type=Path, required=True, help="the sweep's YAML")
@@ -185,11 +202,11 @@ def main() -> None:
         sweep = load_sweep(arguments.sweep)
         runs, history = _earlier(arguments.out)
         known = dict(zip(runs["run_id"], runs["source"], strict=True))
-        folder = Path(arguments.source)
+        folder, files = Path(arguments.source), arguments.out / images.FILES
         if folder.is_dir():
-            kept, reading = fetch_folder(folder, known)
+            kept, reading = fetch_folder(folder, known, files)
         else:
-            kept, reading = fetch_server(_sweep_path(arguments.source), known)
+            kept, reading = fetch_server(_sweep_path(arguments.source), known, files)
         fetched, broken_off = [], None
         try:
             fetched.extend(reading)
@@ -202,14 +219,16 @@ def main() -> None:
         new_history = pd.DataFrame([row for f in fetched for row in f.history])
         history = pd.concat([history[history["run_id"].isin(kept)], new_history], ignore_index=True)
         write_tables(arguments.out, runs, history, list(sweep.factors) + list(sweep.fixed))
+        finished = runs["run_id"][runs["state"] == "finished"].tolist()
+        if (lacking := images.write(arguments.out, finished)) and len(lacking) < len(finished):
+            print(f"without per-image test outputs: {', '.join(lacking)}")
         if broken_off:
             raise broken_off
-    except (GridError, FetchError, OSError) as error:
+    except (GridError, FetchError, TableError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
-    finished = int((runs["state"] == "finished").sum())
     gone = len(set(known) - kept - {f.row["run_id"] for f in fetched})
     print(
-        f"{len(fetched)} runs read, {len(runs)} in {arguments.out / 'runs.csv'}: {finished} "
+        f"{len(fetched)} runs read, {len(runs)} in {arguments.out / 'runs.csv'}: {len(finished)} "
         f"finished, of {len(sweep.cells) * len(sweep.seeds)} expected"
         + (f"; {gone} no longer in the source, taken out" if gone else "")
     )

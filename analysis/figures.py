@@ -63,14 +63,12 @@ def learning_curves(
         if level is not None:
             axis.set_title(study.level_label(first, level))
     plotting.legend_above(figure, axes[0])
-    name = {"val": "Validation", "train": "Training"}[part]
-    plotting.metric_axis(
-        axes, history[column].to_numpy() * factor, f"{name} {quantity}{plotting.unit(study)}"
-    )
+    name = plotting.part_name(part, study)
+    plotting.metric_axis(axes, history[column].to_numpy() * factor, f"{name}{plotting.unit(study)}")
     n = len(sweep.seeds)
     band = "minimum to maximum" if n <= 5 else "quartiles"
     return figure, (
-        f"{name} {quantity} against epoch. Thin lines: one per seed (n = {n} per variant); bold: "
+        f"{name} against epoch. Thin lines: one per seed (n = {n} per variant); bold: "
         f"median over seeds; band: {band} over seeds; a diverged run counts with the worst value "
         f"after it stopped. {plotting.run_set(sweep, ledger)}"
     )
@@ -89,7 +87,11 @@ def final_scores(sweep: Sweep, study: Study, ledger: Ledger, scores: Scores) -> 
         middle = np.median(values)
         axis.plot([i - 0.22, i + 0.22], [middle, middle], color="black", linewidth=2, zorder=3)
         axis.annotate(
-            f"{middle:.3g}", (i + 0.25, middle), va="center", fontsize=8, annotation_clip=False
+            f"{middle:.3g}" if study.percent else f"{middle:.4f}",
+            (i + 0.25, middle),
+            va="center",
+            fontsize=8,
+            annotation_clip=False,
         )
     axis.set_xticks(
         range(len(table)), [plotting.tick_lines(sweep, study, cell, 18) for cell in sweep.cells]
@@ -135,7 +137,7 @@ def forest(study: Study, tested: list[Tested], ledger: Ledger, sweep: Sweep) -> 
     wide = bool(bounds.max() > 20 * threshold)
     if wide:  # single runs far off: a linear axis would hide all the rest
         plotting.symmetric_log(axis, threshold)
-    axis.set_xlabel(f"Difference in {plotting.metric_name(study).lower()}{unit}")
+    axis.set_xlabel(f"Difference in {plotting.lower_first(plotting.metric_name(study))}{unit}")
     confidence = 100 * tested[0].interval.confidence
     return figure, (
         f"Primary contrasts: Hodges–Lehmann difference and exact {confidence:.3g} % interval over "
@@ -164,7 +166,7 @@ def interactions(
     error = quantity == "error"
     floor = table[table > 0].min() / 2 if (table > 0).any() else 1.0  # stands in for an error of 0
     transformed = np.log10(100 * np.maximum(table, floor)) if error else plotting.logit(table)
-    log_name = "log10 of error in %" if error else f"logit of {quantity}"
+    log_name = "log10 of error in %" if error else f"logit of {study.quantity}"
     panels = [
         (pair, *view)
         for pair in pairs

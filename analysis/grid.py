@@ -51,6 +51,8 @@ class Study(BaseModel):
     smallest_effect: Annotated[float, Field(gt=0)] | None = None  # in the metric's own unit
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05  # family-wise, two-sided
     family: list[str] | None = None  # names of the primary contrasts; None: all of them
+    data_source: str = ""  # citation of the images that a figure shows
+    folds: str | None = None  # the sweep that tests every radiograph, for the published table
     labels: dict[str, str] = {}  # words for "factor" and "factor=level" in sentences and figures
     declared: bool = False  # set by load_study: whether a file declared this before the runs
 
@@ -58,6 +60,12 @@ class Study(BaseModel):
     def percent(self) -> bool:
         """Whether people are shown the metric in percent: errors are, Jaccard and Dice are not."""
         return self.metric.endswith("error")
+
+    @property
+    def quantity(self) -> str:
+        """The metric's quantity in words: error, Jaccard index, Dice coefficient."""
+        name = self.metric.split("/")[-1]
+        return {"jaccard": "Jaccard index", "dice": "Dice coefficient"}.get(name, name)
 
     def score_column(self, rule: str | None = None) -> str:
         """Return the summary key that holds the score by ``rule`` (default: the declared one)."""

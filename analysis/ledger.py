@@ -10,6 +10,8 @@ import pandas as pd
 from analysis.grid import SEED, Study, Sweep
 from analysis.tables import TableError
 
+SPLITTING = ("fold", "val_fraction")  # factors that change the split, and mean to
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -85,22 +87,25 @@ def check(sweep: Sweep, study: Study, runs: pd.DataFrame, history: pd.DataFrame)
             if not any(_same(run[name], value) for value in values)
         ]
         problems.append(f"run {run['run_id']} belongs to no cell of the sweep: {'; '.join(wrong)}")
-    return Ledger(entries, problems or _unlike(runs))
+    return Ledger(entries, problems or _unlike(sweep, runs))
 
 
-def _unlike(runs: pd.DataFrame) -> list[str]:
+def _unlike(sweep: Sweep, runs: pd.DataFrame) -> list[str]:
     """Say where runs that should be pairs are none: other data, or another split or order."""
     problems = []
     if "data_sha256" in runs and runs["data_sha256"].nunique() > 1:
         counts = runs["data_sha256"].value_counts()
         told = ", ".join(f"{count} with {value[:8]}…" for value, count in counts.items())
         problems.append(f"the runs saw different data (data_sha256: {told})")
+    alike = runs[SEED].astype(str)
+    for name in set(SPLITTING) & set(sweep.factors):
+        alike = alike + f", {name} = " + runs[name].astype(str)
     for name in ("split_sha256", "order_sha256"):
         if name in runs:
-            hashes = runs.groupby(SEED)[name].nunique()
+            hashes = runs.groupby(alike)[name].nunique()
             problems += [
-                f"seed {seed}: {count} different values of {name}; its runs are no pairs"
-                for seed, count in hashes[hashes > 1].items()
+                f"seed {which}: {count} different values of {name}; its runs are no pairs"
+                for which, count in hashes[hashes > 1].items()
             ]
     return problems
 

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter, SymmetricalLogLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, SymmetricalLogLocator
 
 from analysis.grid import Study, Sweep
 from analysis.ledger import Ledger
@@ -25,6 +25,7 @@ from analysis.tables import replace_file
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
 STATE_COLOURS = {"finished": "#BFE3D5", "diverged": "#F5C9A8"}
+LOGIT_TICKS = [0.01, 0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999]
 RULES = {"last": "last epoch", "best_on_validation": "epoch best on validation"}
 STYLE = {
     "font.size": 9,
@@ -82,11 +83,14 @@ def display_factor(study: Study) -> int:
 
 
 def metric_name(study: Study) -> str:
-    """Return the metric in words: Test error, Validation dice."""
-    part, _, quantity = study.metric.rpartition("/")
-    return (
-        f"{ {'test': 'Test', 'val': 'Validation', 'train': 'Training'}.get(part, part) } {quantity}"
-    )
+    """Return the metric in words: Test error, Test Jaccard index."""
+    return part_name(study.metric.rpartition("/")[0], study)
+
+
+def part_name(part: str, study: Study) -> str:
+    """Return the study's quantity on another part of the data: Validation error."""
+    words = {"test": "Test", "val": "Validation", "train": "Training"}
+    return f"{words.get(part, part)} {study.quantity}"
 
 
 def unit(study: Study) -> str:
@@ -95,10 +99,20 @@ def unit(study: Study) -> str:
 
 
 def metric_axis(axes: list[Axes], values: np.ndarray, label: str) -> None:
-    """Label the shared y axis; logarithmic where positive values span more than a decade."""
+    """Label the shared y axis; logarithmic where positive values span more than a decade.
+
+    Fractions whose distance to 1 spans more than a decade get a logit axis.
+    """
     values = values[np.isfinite(values)]
     axes[0].set_ylabel(label)
-    if len(values) and values.min() > 0 and values.max() / values.min() > 10:
+    if len(values) and 0.9 < values.max() < 1 and 1 - values.min() > 10 * (1 - values.max()):
+        for axis in axes:
+            axis.set_yscale("logit", nonpositive="clip")
+            axis.yaxis.set_major_locator(FixedLocator(LOGIT_TICKS))
+            axis.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+            axis.yaxis.set_minor_formatter(NullFormatter())
+            axis.set_ylim(max(values.min(), 0.01), 1 - 0.8 * (1 - values.max()))
+    elif len(values) and values.min() > 0 and values.max() / values.min() > 10:
         for axis in axes:
             axis.set_yscale("log")
             axis.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
@@ -119,7 +133,7 @@ def symmetric_log(axis: Axes, threshold: float) -> None:
 def legend_above(figure: Figure, axis: Axes) -> None:
     """Put the legend of ``axis``, which the other axes share, above the whole figure."""
     handles, labels = axis.get_legend_handles_labels()
-    columns = min(3, len(labels))
+    columns = max(1, min(3, len(labels), int(figure.get_figwidth() / 2.6)))
     figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False)
 
 
@@ -161,3 +175,8 @@ def run_set(sweep: Sweep, ledger: Ledger) -> str:
 def wrap(text: str) -> str:
     """Break a contrast's name where its parts meet."""
     return text.replace(" instead of ", "\ninstead of ").replace(" and ", "\nand ")
+
+
+def lower_first(text: str) -> str:
+    """Begin with a small letter."""
+    return text[:1].lower() + text[1:]

@@ -43,6 +43,8 @@ def block(folder: Path, results: dict) -> str:
         d, low, high = (f"{factor * c[k]:+.{digits}f}" for k in ("difference", "ci_low", "ci_high"))
         p, p_holm = format_p(c["p"]), format_p(c["p_holm"])
         lines += [f"| {c['label']} | {c['n']} | {d} | {low} to {high} | {p} | {p_holm} |"]
+    if (folds := results["folds"]) and "missing" not in folds:
+        lines += ["", _beside_published(folds)]
     where = folder.as_posix()
     rule = RULES[results["score_rule"]]
     lines += [
@@ -51,6 +53,16 @@ def block(folder: Path, results: dict) -> str:
         f"[{where}]({where}/report.md).",
     ]
     return "\n".join(lines)
+
+
+def _beside_published(folds: dict) -> str:
+    """Return the table of the two folds beside the published results."""
+    rows = [(f"U-Net, mean of {len(folds['seeds'])} seeds", folds["mean"], folds["sd"])]
+    rows += [(f"{m['name']} (2006)", m["mean"], m["sd"]) for m in folds["published"]]
+    head = (
+        f"| lung fields, Jaccard, {folds['n_images']} images, two folds | mean ± SD |\n|---|---|\n"
+    )
+    return head + "\n".join(f"| {name} | {mean:.3f} ± {sd:.3f} |" for name, mean, sd in rows)
 
 
 def insert(text: str, name: str, content: str) -> str:

@@ -19,7 +19,16 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis import contrasts, figures, plotting, statement, stats
+from analysis import (
+    contrasts,
+    figures,
+    folds,
+    images,
+    plotting,
+    segmentation,
+    statement,
+    stats,
+)
 from analysis.grid import GridError, Study, Sweep, load_study, load_sweep
 from analysis.ledger import Ledger, check, scores
 from analysis.tables import TableError, read_tables, replace_file
@@ -62,6 +71,7 @@ def analyse(
             "max": float(max(values[cell])),
             "scores": values[cell],
             "runs": ledger.runs(cell),
+            "parameters": _parameters(runs, ledger.runs(cell)),
         }
         for cell in sweep.cells
     ]
@@ -132,8 +142,12 @@ def draw(
     runs: pd.DataFrame,
     history: pd.DataFrame,
     tested: list[contrasts.Tested],
-) -> dict[str, tuple[Figure, str]]:
-    """Return the report's figures with their captions, by file name."""
+    folder: Path,
+) -> dict[str, tuple[Figure | None, str]]:
+    """Return the report's figures with their captions, by file name.
+
+    A figure is None where it takes files that are not here (radiographs are not for git).
+    """
     values = scores(sweep, ledger, runs, study.score_column())
     drawn = {
         "fig1_learning_curves": figures.learning_curves(sweep, study, ledger, history),
@@ -142,14 +156,29 @@ def draw(
         "fig5_interaction": figures.interactions(sweep, study, ledger, values),
         "fig7_integrity": figures.integrity(sweep, study, ledger),
     }
+    table = images.read(folder)
+    if table is not None and study.metric.endswith(("jaccard", "dice")):
+        drawn["fig9_dice_ecdf"] = segmentation.dice_ecdf(sweep, study, ledger, table)
+        files = folder / images.FILES
+        drawn["fig9_overlays"] = segmentation.overlays(sweep, study, ledger, table, files)
+        place = folder.parent / str(study.folds)
+        if study.folds and (of_folds := images.read(place)) is not None:
+            files = place / images.FILES
+            drawn["fig9_worst_images"] = segmentation.worst_images(
+                study, of_folds, folds.WORST, files
+            )
     return {name: pair for name, pair in drawn.items() if pair is not None}
 
 
 def write(folder: Path, results: dict[str, Any], drawn: dict, study: Study, sweep: Sweep) -> None:
     """Write figures, results.json, report.md and report.html; equal input gives equal files."""
-    pictures = []
+    pictures, earlier = [], _earlier_captions(folder)
     for name, (figure, caption) in drawn.items():
-        plotting.save(figure, folder / "figures", name)
+        if figure is not None:
+            plotting.save(figure, folder / "figures", name)
+        elif earlier.get(name) != caption or not (folder / "figures" / f"{name}.png").exists():
+            print(f"{name} left out: what the runs saved is not in files/; fetch again from them")
+            continue
         data = base64.b64encode((folder / "figures" / f"{name}.png").read_bytes()).decode()
         pictures.append({"name": name, "caption": caption, "data": data})
     results = results | {"captions": {p["name"]: p["caption"] for p in pictures}}
@@ -184,6 +213,22 @@ def write(folder: Path, results: dict[str, Any], drawn: dict, study: Study, swee
     for name in ("report.md", "report.html"):
         page = environment.get_template(f"{name}.j2").render(variables)
         replace_file(folder / name, page.encode())
+
+
+def _parameters(runs: pd.DataFrame, run_ids: list[str]) -> list[int]:
+    """Return the numbers of trainable values of a variant's networks: one, if all is well."""
+    if "parameters" not in runs:
+        return []
+    own = runs["parameters"][runs["run_id"].isin(run_ids)].dropna()
+    return sorted(int(count) for count in own.unique())
+
+
+def _earlier_captions(folder: Path) -> dict[str, str]:
+    """Return the captions of the report that stands here: they name the runs behind a figure."""
+    try:
+        return json.loads((folder / "results.json").read_text())["captions"]
+    except (OSError, ValueError, KeyError):
+        return {}
 
 
 def _other_rule(
@@ -230,7 +275,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 + (STALE if (arguments.folder / "report.md").exists() else "")
             )
         results, tested = analyse(sweep, study, ledger, runs)
-        drawn = draw(sweep, study, ledger, runs, history, tested)
+        results["folds"] = folds.load(study, arguments.sweep, arguments.folder)
+        drawn = draw(sweep, study, ledger, runs, history, tested, arguments.folder)
         write(arguments.folder, results, drawn, study, sweep)
     except (GridError, TableError, IncompleteError, OSError) as error:
         raise SystemExit(f"error: {error}") from error

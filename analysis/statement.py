@@ -118,7 +118,8 @@ def amount(value: float, study: Study) -> str:
 
 def _claim(tested: Tested, study: Study) -> str:
     (a, a1, a2), *rest = tested.contrast.parts
-    quantity = study.metric.replace("/", " ")
+    part = study.metric.rpartition("/")[0]
+    quantity = f"{part} {study.quantity}".strip()
     up = tested.interval.estimate > 0
     if not rest:
         better = "better" if up == (study.direction == "higher") else "worse"

@@ -1,23 +1,33 @@
-"""Download, verify and unpack the three official archives of the traffic-sign benchmark.
+"""Download, verify and unpack the public data sets, as far as they need no registration.
 
-    python -m lib.download data/GTSRB
+    python -m lib.download gtsrb data/GTSRB            # traffic signs, three archives, 365 MB
+    python -m lib.download minijsrt data/miniJSRT      # chest radiographs with lung fields
 
-About 365 MB from the benchmark's public archive. What is there and verified is not fetched again;
-an archive that was broken off is fetched anew; a part appears unpacked or not at all.
+The JSRT originals and the SCR masks of the lung study want a registration; see lib/jsrt.py. What
+is there and verified is not fetched again; an archive that was broken off is fetched anew; a part
+appears unpacked or not at all.
 """
 
 import argparse
+import hashlib
 import shutil
 import urllib.error
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from torchvision.datasets.utils import check_integrity, download_url
+from torchvision.datasets.utils import download_url
 
-from lib.gtsrb import DataError
+from lib.errors import UserError
 
-URL = "https://sid.erda.dk/public/archives/daaeac0d7ce1152aea9b61d9f1e19370/"
+URLS = {
+    "gtsrb": "https://sid.erda.dk/public/archives/daaeac0d7ce1152aea9b61d9f1e19370/",
+    "minijsrt": "http://imgcom.jsrt.or.jp/imgcom/wp-content/uploads/2019/07/",
+}
+
+
+class DownloadError(UserError):
+    """An archive that could not be had; says which, why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -25,30 +35,26 @@ class Archive:
     """An official archive: ``member`` in it becomes ``target`` below the data folder."""
 
     name: str
-    size: int  # bytes
-    md5: str
+    digest: str  # MD5 or SHA-256, whichever its publisher or finder gives, in hexadecimal
     member: str
     target: str
 
 
-ARCHIVES = (
+GTSRB = (
     Archive(
         "GTSRB_Final_Training_Images.zip",
-        276_294_756,
         "f33fd80ac59bff73c82d25ab499e03a3",
         "GTSRB/Final_Training",
         "Final_Training",
     ),
     Archive(
         "GTSRB_Final_Test_Images.zip",
-        88_978_620,
         "c7e4e6327067d32654124b0fe9e82185",
         "GTSRB/Final_Test",
         "Final_Test",
     ),
     Archive(
         "GTSRB_Final_Test_GT.zip",
-        99_620,
         "fe31e9c9270bbcd7b84b7f21a9d9d9e5",
         "GT-final_test.csv",
         "GT-final_test.csv",
@@ -56,11 +62,22 @@ ARCHIVES = (
 )
 
 
-def download(root: Path, url: str = URL, archives: tuple[Archive, ...] = ARCHIVES) -> None:
+MINIJSRT = (
+    Archive(
+        "segmentation02.zip",
+        "f1432af4fcbd69342cf1bf2ca3d0d43b9535cdc6b160b86191b5b67de2fdbf3c",
+        "segmentation",
+        "segmentation",
+    ),
+)
+ARCHIVES = {"gtsrb": GTSRB, "minijsrt": MINIJSRT}
+
+
+def download(root: Path, url: str, archives: tuple[Archive, ...]) -> None:
     """Bring the official layout into ``root``; do what is still missing.
 
     Raises:
-        DataError: without network, on a wrong checksum, on a full disk; names address and folder.
+        DownloadError: no network, wrong checksum, full disk; names address and folder.
     """
     for archive in archives:
         places = [root / archive.target, root / "Final_Test" / archive.target]
@@ -72,21 +89,27 @@ def download(root: Path, url: str = URL, archives: tuple[Archive, ...] = ARCHIVE
 
 
 def fetch(folder: Path, url: str, archive: Archive) -> None:
-    """Download one archive into ``folder`` unless it is there and verified; check size and MD5."""
+    """Download one archive into ``folder`` unless it is there and verified."""
     path = folder / archive.name
-    if path.exists() and not check_integrity(path, archive.md5):
+    if path.exists() and not _verified(path, archive):
         print(f"{path} is incomplete or damaged; fetching it anew")
         path.unlink()
     try:
-        download_url(url + archive.name, folder, archive.name, archive.md5)
-        if path.stat().st_size != archive.size:
-            raise RuntimeError("wrong size")
+        download_url(url + archive.name, folder, archive.name)
+        if not _verified(path, archive):
+            raise RuntimeError(f"its checksum is not {archive.digest}")
     except (OSError, RuntimeError, urllib.error.URLError) as error:
         found = f"; {path.stat().st_size:,} bytes arrived" if path.exists() else ""
-        raise DataError(
-            f"could not download {url + archive.name} ({archive.size:,} bytes) to {folder}: {error}"
-            f"{found}. Try again, or download it in a browser, put it there and try again."
+        raise DownloadError(
+            f"could not download {url + archive.name} to {folder}: {error}{found}. Try again, or "
+            "download it in a browser, put it there and try again."
         ) from error
+
+
+def _verified(path: Path, archive: Archive) -> bool:
+    algorithm = {32: "md5", 64: "sha256"}[len(archive.digest)]
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest() == archive.digest
 
 
 def unpack(root: Path, archive: Archive) -> None:
@@ -98,7 +121,7 @@ def unpack(root: Path, archive: Archive) -> None:
             file.extractall(part)
         (part / archive.member).rename(root / archive.target)
     except (OSError, zipfile.BadZipFile) as error:
-        raise DataError(
+        raise DownloadError(
             f"could not unpack {archive.name} into {root}: {error}. Is there room on the disk?"
         ) from error
     finally:
@@ -106,12 +129,14 @@ def unpack(root: Path, archive: Archive) -> None:
 
 
 def main() -> None:
-    """Download, verify and unpack the official traffic-sign archives."""
+    """Download, verify and unpack a public data set."""
     parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("name", choices=ARCHIVES, help="which data set")
     parser.add_argument("root", type=Path, help="data folder, e.g. data/GTSRB")
+    arguments = parser.parse_args()
     try:
-        download(parser.parse_args().root)
-    except DataError as error:
+        download(arguments.root, URLS[arguments.name], ARCHIVES[arguments.name])
+    except DownloadError as error:
         raise SystemExit(f"error: {error}") from error
 
 

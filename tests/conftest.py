@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from lib import synthetic
+from lib import synthetic, synthetic_chests
 
 ROOT = Path(__file__).parent.parent
 REAL_SIGNS = ROOT / "data" / "GTSRB"
+REAL_CHESTS = ROOT / "data" / "JSRT"
 
 torch.set_num_threads(1)  # as in the subprocesses: equal numbers, and no fight over two cores
 
@@ -22,6 +23,22 @@ def signs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data") / "signs"
     synthetic.draw_dataset(root, tracks=3, frames=2, test_images=86, seed=0)
     return root
+
+
+@pytest.fixture(scope="session")
+def chests(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Draw 20 chests with lung masks in the layout of JSRT and SCR."""
+    root = tmp_path_factory.mktemp("data") / "chests"
+    synthetic_chests.draw_dataset(root, images=20, seed=0)
+    return root
+
+
+@pytest.fixture
+def real_chests() -> Path:
+    """Give the real radiographs' folder; skip where it is absent."""
+    if not (REAL_CHESTS / "masks").is_dir():
+        pytest.skip(f"the real radiographs are not in {REAL_CHESTS}")
+    return REAL_CHESTS
 
 
 @pytest.fixture
@@ -54,8 +71,16 @@ def command(*words: str | Path) -> list[str]:
     return [sys.executable, *map(str, words)]
 
 
-def call(*words: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess:
+def call(
+    *words: str | Path, env: dict[str, str] | None = None, timeout: float = 300
+) -> subprocess.CompletedProcess:
     """Run a script or module from the project's folder to its end; output is text."""
     return subprocess.run(
-        command(*words), cwd=ROOT, env=env, capture_output=True, text=True, timeout=300, check=False
+        command(*words),
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
     )

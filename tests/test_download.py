@@ -1,5 +1,6 @@
 """Downloads from a server on this machine: whole, broken off, damaged, absent."""
 
+import dataclasses
 import functools
 import hashlib
 import http.server
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from lib import download, gtsrb
+from lib import download, gtsrb, jsrt
+from tests.test_jsrt import write_mini
 
 
 @pytest.fixture
@@ -35,7 +37,7 @@ def archives(server: tuple[str, Path], signs: Path) -> tuple[download.Archive, .
     """Pack the drawn signs as the official archives are packed."""
     _, folder = server
     made = []
-    for official in download.ARCHIVES:
+    for official in download.GTSRB:
         path = folder / official.name
         with zipfile.ZipFile(path, "w") as file:
             if official.member.endswith(".csv"):
@@ -46,11 +48,7 @@ def archives(server: tuple[str, Path], signs: Path) -> tuple[download.Archive, .
                     if source.name != "GT-final_test.csv":
                         file.write(source, f"{official.member}/{source.relative_to(part)}")
         md5 = hashlib.md5(path.read_bytes()).hexdigest()
-        made.append(
-            download.Archive(
-                official.name, path.stat().st_size, md5, official.member, official.target
-            )
-        )
+        made.append(download.Archive(official.name, md5, official.member, official.target))
     return tuple(made)
 
 
@@ -86,13 +84,31 @@ def test_a_damaged_archive_is_refused(
 ) -> None:
     path = server[1] / archives[2].name
     path.write_bytes(path.read_bytes()[:-1] + b"x")
-    with pytest.raises(gtsrb.DataError, match=r"GTSRB_Final_Test_GT.zip .* bytes arrived"):
+    with pytest.raises(download.DownloadError, match=r"GTSRB_Final_Test_GT.zip .* bytes arrived"):
         download.download(tmp_path / "GTSRB", server[0], archives[2:])
     assert not (tmp_path / "GTSRB" / "GT-final_test.csv").exists()
 
 
 def test_no_server_names_address_and_folder(tmp_path: Path) -> None:
-    with pytest.raises(gtsrb.DataError) as error:
-        download.download(tmp_path, "http://127.0.0.1:9/")
+    with pytest.raises(download.DownloadError) as error:
+        download.download(tmp_path, "http://127.0.0.1:9/", download.GTSRB)
     assert "http://127.0.0.1:9/GTSRB_Final_Training_Images.zip" in str(error.value)
     assert str(tmp_path / "archives") in str(error.value)
+
+
+def test_minijsrt_unpacks_to_what_its_loader_reads(
+    server: tuple[str, Path], tmp_path: Path
+) -> None:
+    drawn = write_mini(tmp_path / "drawn")
+    path = server[1] / "segmentation02.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        for source in sorted(drawn.rglob("*.*")):
+            file.write(source, source.relative_to(drawn))
+    (official,) = download.MINIJSRT
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    archive = dataclasses.replace(official, digest=sha256)
+    download.download(tmp_path / "miniJSRT", server[0], (archive,))
+    assert jsrt.load(tmp_path / "miniJSRT", 32).sha256 == jsrt.load(drawn, 32).sha256
+    other = dataclasses.replace(official, digest="0" * 64)
+    with pytest.raises(download.DownloadError, match="its checksum is not 0000"):
+        download.download(tmp_path / "other", server[0], (other,))

@@ -4,7 +4,7 @@ import os
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -95,17 +95,26 @@ def server_run(name: str, **changes: Any) -> SimpleNamespace:
         "config": {"seed": 1, "_wandb": {}},
         "summary": {"test/error": 0.5, "_runtime": 3},
         "scan_history": lambda: iter(rows),
+        "files": lambda _names: [],
     }
     return SimpleNamespace(**values | changes)
 
 
-def test_a_servers_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    runs = [server_run("a"), server_run("b", state="running"), server_run("old")]
+def test_a_servers_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def download(root: str, replace: bool) -> IO:
+        assert replace
+        Path(root).mkdir()
+        (Path(root) / "test_scores.npz").write_text("scores")
+        return open(Path(root) / "test_scores.npz")
+
+    saved = {"files": lambda names: [SimpleNamespace(download=download)] if names else []}
+    runs = [server_run("a", **saved), server_run("b", state="running"), server_run("old")]
     api = SimpleNamespace(sweep=lambda _path: SimpleNamespace(runs=runs))
     monkeypatch.setattr(wandb, "Api", lambda: api)
-    kept, reading = fetch.fetch_server("e/p/s", {"old": "e/p/old", "gone": "e/p/gone"})
+    kept, reading = fetch.fetch_server("e/p/s", {"old": "e/p/old", "gone": "e/p/gone"}, tmp_path)
     fetched = list(reading)
     assert kept == {"old"}
+    assert (tmp_path / "a" / "test_scores.npz").read_text() == "scores"
     assert [run.row["run_id"] for run in fetched] == ["a", "b"]
     assert fetched[0].row == {
         "run_id": "a",

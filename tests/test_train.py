@@ -1,4 +1,4 @@
-"""The sign script end to end: the logging contract, kill and resume, divergence, bad input."""
+"""The scripts end to end: the logging contract, kill and resume, divergence, bad input."""
 
 import dataclasses
 import json
@@ -6,10 +6,7 @@ import math
 import os
 import re
 import signal
-import subprocess
-import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,51 +14,41 @@ import torch
 import yaml
 
 import train_gtsrb
-from analysis import fetch
+import train_unet
 from lib import gtsrb, tracking
-from tests.conftest import ROOT, call, command
+from tests.conftest import call
+from tests.runs import CLOCK, Recorder, fetched, start, wait_for, without_clock
 from train_gtsrb import Config
 
-HISTORY = {
-    "epoch",
-    "train/loss",
-    "train/error",
-    "val/loss",
-    "val/error",
-    "lr",
-    "seconds",
-    "images_per_second",
+COMMON = ["best_epoch", "parameters", "macs", "diverged", "data_sha256", "split_sha256"]
+COMMON += ["order_sha256", "git_commit", "device", "torch_version"]
+SIGNS = {
+    "script": "train_gtsrb.py",
+    "config": Config,
+    "flags": ["--batch-size", "16", "--val-fraction", "0.34", "--batch-norm", "True"],
+    "history": ["train/loss", "train/error", "val/loss", "val/error"],
+    "summary": ["test/error", "test/error_at_best_val"],
+    "arrays": ["names", "labels", "predicted", "probability"],
 }
-SUMMARY = {
-    "test/error",
-    "test/error_at_best_val",
-    "best_epoch",
-    "parameters",
-    "macs",
-    "diverged",
-    "data_sha256",
-    "split_sha256",
-    "order_sha256",
-    "git_commit",
-    "device",
-    "torch_version",
+LUNGS = {
+    "script": "train_unet.py",
+    "config": train_unet.Config,
+    "flags": [
+        "--image-size",
+        "32",
+        "--depth",
+        "3",
+        "--width",
+        "4",
+        "--batch-size",
+        "2",
+        "--save-overlays",
+        "True",
+    ],
+    "history": ["train/loss", "val/loss", "val/jaccard", "val/dice"],
+    "summary": ["test/jaccard", "test/jaccard_at_best_val", "test/dice", "test/dice_at_best_val"],
+    "arrays": ["names", "jaccard", "dice"],
 }
-CLOCK = {"seconds", "images_per_second"}
-FLAGS = ["--epochs", "4", "--batch-size", "16", "--val-fraction", "0.34", "--checkpoint-every", "2"]
-
-
-class Recorder:
-    """Stand where W&B's run stands: keep what is logged."""
-
-    def __init__(self) -> None:
-        self.rows: list[dict] = []
-        self.summary: dict[str, Any] = {}
-
-    def log(self, row: dict) -> None:
-        self.rows.append(dict(row))
-
-    def save(self, *_: object, **__: object) -> None:
-        pass
 
 
 def train(cfg: Config, folder: Path) -> Recorder:
@@ -70,80 +57,58 @@ def train(cfg: Config, folder: Path) -> Recorder:
     return recorder
 
 
-def without_clock(row: dict) -> dict:
-    return {key: value for key, value in row.items() if key not in CLOCK}
-
-
-def fetched(env: dict[str, str], run_id: str) -> fetch.Fetched:
-    _, runs = fetch.fetch_folder(Path(env["WANDB_DIR"]), {})
-    return next(run for run in runs if run.row["run_id"] == run_id)
-
-
-def wait_for(log: Path, text: str, process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + 120
-    while text not in log.read_text():
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, f"{text!r} did not come: {log.read_text()}"
-        time.sleep(0.02)
-
-
-def start(env: dict[str, str], run_id: str, log: Path, *flags: str) -> subprocess.Popen:
-    with open(log, "w") as file:
-        return subprocess.Popen(
-            command("train_gtsrb.py", *flags),
-            cwd=ROOT,
-            env=env | {"WANDB_RUN_ID": run_id},
-            stdout=file,
-            stderr=subprocess.STDOUT,
-        )
-
-
+@pytest.mark.parametrize("kind", [SIGNS, LUNGS], ids=["signs", "lungs"])
 def test_stopped_and_killed_it_continues_bit_for_bit(
-    signs: Path, offline: dict[str, str], tmp_path: Path
+    kind: dict, signs: Path, chests: Path, offline: dict[str, str], tmp_path: Path
 ) -> None:
-    flags = [*FLAGS, "--data", str(signs), "--batch-norm", "True"]
-    undisturbed = call("train_gtsrb.py", *flags, env=offline | {"WANDB_RUN_ID": "whole"})
+    script, data = kind["script"], signs if kind is SIGNS else chests
+    flags = ["--data", str(data), "--epochs", "4", "--checkpoint-every", "2", *kind["flags"]]
+    undisturbed = call(script, *flags, env=offline | {"WANDB_RUN_ID": "whole"})
     assert undisturbed.returncode == 0, undisturbed.stderr
 
     log = tmp_path / "log.txt"
-    process = start(offline, "broken", log, *flags)
+    process = start(script, offline, "broken", log, *flags)
     wait_for(log, "epoch 1/4", process)
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 1
     assert "WANDB_RUN_ID=broken and the same command continue it" in log.read_text()
     assert fetched(offline, "broken").row["state"] == "killed"
-    process = start(offline, "broken", log, *flags)
+    process = start(script, offline, "broken", log, *flags)
     wait_for(log, "epoch 3/4", process)
     process.kill()
     process.wait(60)
     assert fetched(offline, "broken").row["state"] == "crashed"
-    again = call("train_gtsrb.py", *flags, env=offline | {"WANDB_RUN_ID": "broken"})
+    again = call(script, *flags, env=offline | {"WANDB_RUN_ID": "broken"})
     assert "continuing from" in again.stdout
 
     whole, broken = fetched(offline, "whole"), fetched(offline, "broken")
-    assert set(whole.history[0]) == HISTORY | {"run_id"}
+    history = {*kind["history"], "epoch", "lr", *CLOCK}
+    assert set(whole.history[0]) == history | {"run_id"}
     assert [row["epoch"] for row in broken.history] == [1, 2, 3, 4]
     for ours, theirs in zip(broken.history, whole.history, strict=True):
-        assert without_clock(ours) | {"run_id": ""} == without_clock(theirs) | {"run_id": ""}
-    fields = {field.name for field in dataclasses.fields(Config)}
-    assert set(whole.row) == {"run_id", "state", "exit_code", "source"} | fields | SUMMARY | HISTORY
-    for key in (fields | SUMMARY | HISTORY) - CLOCK:
+        assert without_clock(ours) == without_clock(theirs)
+    fields = {field.name for field in dataclasses.fields(kind["config"])}
+    logged = fields | history | {*COMMON, *kind["summary"]}
+    assert set(whole.row) == {"run_id", "state", "exit_code", "source"} | logged
+    for key in logged - CLOCK:
         assert whole.row[key] == broken.row[key], key
     assert (whole.row["state"], broken.row["state"]) == ("finished", "finished")
 
-    scores = [
-        np.load(Path(offline["WANDB_DIR"]) / name / "test_scores.npz")
-        for name in ("whole", "broken")
-    ]
-    for name in ("names", "labels", "predicted", "probability"):
+    folder = Path(offline["WANDB_DIR"])
+    assert (folder.with_name("files") / "whole" / "test_scores.npz").exists(), "fetched along"
+    scores = [np.load(folder / name / "test_scores.npz") for name in ("whole", "broken")]
+    for name in kind["arrays"]:
         np.testing.assert_array_equal(scores[0][name], scores[1][name])
-    error = np.mean(scores[0]["predicted"] != scores[0]["labels"])
-    assert whole.row["test/error"] == pytest.approx(error, abs=1e-12)
+    if kind is SIGNS:
+        score = np.mean(scores[0]["predicted"] != scores[0]["labels"])
+    else:
+        score = scores[0]["jaccard"].mean()
+    assert whole.row[kind["summary"][0]] == pytest.approx(score, abs=1e-12)
 
-    third = call("train_gtsrb.py", *flags, env=offline | {"WANDB_RUN_ID": "broken"})
+    third = call(script, *flags, env=offline | {"WANDB_RUN_ID": "broken"})
     assert third.returncode == 0
     assert "is finished" in third.stdout
-    assert len(list(Path(offline["WANDB_DIR"]).glob("wandb/offline-run-*-broken"))) == 3
+    assert len(list(folder.glob("wandb/offline-run-*-broken"))) == 3
 
 
 def test_a_sweeps_values_win_and_are_said(
@@ -274,6 +239,6 @@ def test_on_a_gpu_it_trains_too(signs: Path, tmp_path: Path) -> None:
 def test_real_signs_are_learnt(real_signs: Path, offline: dict[str, str]) -> None:
     flags = ["--epochs", "1", "--optimizer", "sgd", "--sgd-lr", "0.03", "--batch-norm", "True"]
     env = offline | {"WANDB_RUN_ID": "real", "OMP_NUM_THREADS": str(os.cpu_count())}
-    done = call("train_gtsrb.py", "--data", real_signs, *flags, env=env)
+    done = call("train_gtsrb.py", "--data", real_signs, *flags, env=env, timeout=1800)
     assert done.returncode == 0, done.stderr
     assert fetched(env, "real").row["test/error"] < 0.2

@@ -1,0 +1,91 @@
+"""Per-image test outputs of a study's runs: test_images.csv, a row an image, a column a run.
+
+Signs: ``label`` and each run's predicted class. Lungs: each run's Jaccard index. An image that a
+run did not test has no value in its column.
+"""
+
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from analysis.tables import EXACT_FLOATS, TableError, replace_file
+
+NAME = "test_images.csv"
+FILES = "files"  # folder beside the tables with what runs saved; not for git
+SCORES, OVERLAYS = "test_scores.npz", "test_overlays.npz"
+
+
+def read(folder: Path) -> pd.DataFrame | None:
+    """Return the table, indexed by image name, or None where no run saved its outputs.
+
+    Raises:
+        TableError: when the file is damaged.
+    """
+    path = folder / NAME
+    if not path.exists():
+        return None
+    text = path.read_text()
+    try:
+        table = pd.read_csv(io.StringIO(text), index_col="image", **EXACT_FLOATS)
+    except ValueError as error:
+        raise TableError(f"{path} is no table of images: {error}; fetch again") from error
+    if not text.endswith("\n") or table.index.duplicated().any():
+        raise TableError(f"{path} is cut off or names an image twice; fetch the study again")
+    return table
+
+
+def write(folder: Path, run_ids: list[str]) -> list[str]:
+    """Write the table from the files of ``run_ids`` and an earlier table; return who lacks both.
+
+    Raises:
+        TableError: when a file is damaged or two runs disagree on an image's class.
+    """
+    earlier = read(folder)
+    columns, labels, lacking = {}, [], []
+    for run_id in run_ids:
+        path = folder / FILES / run_id / SCORES
+        if path.exists():
+            arrays = load(path)
+            values = arrays["jaccard" if "jaccard" in arrays else "predicted"]
+            columns[run_id] = pd.Series(values, arrays["names"])
+            if "labels" in arrays:
+                labels.append(pd.Series(arrays["labels"], arrays["names"]))
+        elif earlier is not None and run_id in earlier:
+            columns[run_id] = earlier[run_id].dropna()
+        else:
+            lacking.append(run_id)
+    if earlier is not None and "label" in earlier:
+        labels.append(earlier["label"])
+    if not columns:
+        return lacking
+    table = pd.DataFrame(columns).sort_index()
+    if labels:
+        known = pd.concat(labels).groupby(level=0).agg(["min", "max"])
+        if (differ := known["min"] != known["max"]).any():
+            raise TableError(f"runs disagree on the class of {known.index[differ][0]}")
+        table.insert(0, "label", known["min"].reindex(table.index))
+    whole = [name for name in table if (table[name].dropna() % 1 == 0).all()]
+    table = table.astype(dict.fromkeys(whole, "Int64"))
+    replace_file(folder / NAME, table.to_csv(index_label="image").encode())
+    return lacking
+
+
+def load(path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of a run's .npz file.
+
+    Raises:
+        TableError: when it is damaged.
+    """
+    try:
+        with np.load(path) as file:
+            return dict(file)
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise TableError(f"{path} is damaged: {error}; delete it and fetch again") from error
+
+
+def dice(jaccard: pd.DataFrame) -> pd.DataFrame:
+    """Turn Jaccard into Dice: D = 2 J / (1 + J)."""
+    return 2 * jaccard / (1 + jaccard)
