@@ -89,6 +89,21 @@ def test(contrasts: list[Contrast], alpha: float) -> list[Tested]:
     ]
 
 
+def over_images(
+    sweep: Sweep, study: Study, per_image: dict[tuple, np.ndarray]
+) -> list[stats.Interval]:
+    """Return for each contrast its mean over test images with a bootstrap interval over them.
+
+    ``per_image``: each cell's score of every image (images,), averaged over its seeds. The trained
+    networks are held fixed: what would other images of the same kind have given?
+    """
+    rng = np.random.default_rng(0)
+    return [
+        stats.mean_interval(contrast.differences, 1 - study.alpha, rng)
+        for contrast in build(sweep, study, per_image)
+    ]
+
+
 def simple_effects(sweep: Sweep, scores: dict[tuple, list[float]], alpha: float) -> list[dict]:
     """Compare cells that differ in one two-level factor, by exact Mann–Whitney, Holm over all.
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from analysis.grid import Study
 from analysis.tables import EXACT_FLOATS, TableError, replace_file
 
 NAME = "test_images.csv"
@@ -84,6 +85,19 @@ def load(path: Path) -> dict[str, np.ndarray]:
             return dict(file)
     except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
         raise TableError(f"{path} is damaged: {error}; delete it and fetch again") from error
+
+
+def scores(table: pd.DataFrame, study: Study, run_ids: list[str]) -> pd.DataFrame | None:
+    """Return each image's score in the metric's unit, a column a run, at the last epoch.
+
+    None where the runs did not test the same images or some run saved nothing.
+    """
+    if not set(run_ids) <= set(table) or table[run_ids].isna().any(axis=None):
+        return None
+    own = table[run_ids]
+    if "label" in table:
+        return own.ne(table["label"], axis=0).astype(float)
+    return dice(own) if study.metric.endswith("dice") else own
 
 
 def dice(jaccard: pd.DataFrame) -> pd.DataFrame:

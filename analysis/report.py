@@ -8,13 +8,10 @@ what is wrong, writes nothing and exits with 1. Else it writes results.json, rep
 """
 
 import argparse
-import base64
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -24,17 +21,14 @@ from analysis import (
     figures,
     folds,
     images,
-    plotting,
+    pages,
     segmentation,
     statement,
     stats,
 )
 from analysis.grid import GridError, Study, Sweep, load_study, load_sweep
 from analysis.ledger import Ledger, check, scores
-from analysis.tables import TableError, read_tables, replace_file
-
-TEMPLATES = Path(__file__).parent / "templates"
-
+from analysis.tables import TableError, read_tables
 
 REMEDY = """
 What to do:
@@ -53,9 +47,16 @@ class IncompleteError(RuntimeError):
 
 
 def analyse(
-    sweep: Sweep, study: Study, ledger: Ledger, runs: pd.DataFrame
+    sweep: Sweep,
+    study: Study,
+    ledger: Ledger,
+    runs: pd.DataFrame,
+    table: pd.DataFrame | None,
 ) -> tuple[dict[str, Any], list[contrasts.Tested]]:
-    """Return everything that results.json holds, and the tested primary contrasts."""
+    """Return everything that results.json holds, and the tested primary contrasts.
+
+    ``table``: the runs' per-image test outputs, where they are kept.
+    """
     values = scores(sweep, ledger, runs, study.score_column())
     tested = contrasts.test(contrasts.build(sweep, study, values), study.alpha)
     other_rule, other = _other_rule(sweep, study, ledger, runs)
@@ -63,6 +64,13 @@ def analyse(
         _row(t, None if other is None else other[i], len(tested), study, ledger)
         for i, t in enumerate(tested)
     ]
+    secondary = contrasts.simple_effects(sweep, values, study.alpha)
+    states = [(t, row["state"]) for t, row in zip(tested, rows, strict=True)]
+    for t, row in zip(tested, rows, strict=True):
+        row["sentence"] += statement.qualification(t, states, secondary, study)
+    test_set = _test_set(sweep, study, ledger, table)
+    for i, row in enumerate(rows):
+        row |= test_set["intervals"][i] if test_set else {"test_set_low": None}
     variants = [
         {
             "name": sweep.label(cell),
@@ -92,9 +100,10 @@ def analyse(
         "fixed": sweep.fixed,
         "smallest_p": stats.smallest_p(len(sweep.seeds)),
         "diverged": [e.runs[0] for e in ledger.entries if e.state == "diverged"],
+        "test_images": test_set["images"] if test_set else None,
         "variants": variants,
         "contrasts": rows,
-        "secondary": contrasts.simple_effects(sweep, values, study.alpha),
+        "secondary": secondary,
         "provenance": _provenance(runs),
     }
     return results, tested
@@ -135,6 +144,26 @@ def _row(
     }
 
 
+def _test_set(
+    sweep: Sweep, study: Study, ledger: Ledger, table: pd.DataFrame | None
+) -> dict[str, Any] | None:
+    """Return each contrast's interval over test images, or None where it cannot be had.
+
+    Runs save their outputs at the last epoch, so a study that scores another one has none.
+    """
+    everyone = [run for cell in sweep.cells for run in ledger.runs(cell)]
+    per_run = None if table is None else images.scores(table, study, everyone)
+    if per_run is None or study.score_rule != "last" or len(per_run) < 20:
+        return None
+    per_cell = {cell: per_run[ledger.runs(cell)].mean(axis=1).to_numpy() for cell in sweep.cells}
+    intervals = contrasts.over_images(sweep, study, per_cell)
+    rows = [
+        {"test_set_mean": i.estimate, "test_set_low": i.low, "test_set_high": i.high}
+        for i in intervals
+    ]
+    return {"images": len(per_run), "intervals": rows}
+
+
 def draw(
     sweep: Sweep,
     study: Study,
@@ -142,6 +171,7 @@ def draw(
     runs: pd.DataFrame,
     history: pd.DataFrame,
     tested: list[contrasts.Tested],
+    table: pd.DataFrame | None,
     folder: Path,
 ) -> dict[str, tuple[Figure | None, str]]:
     """Return the report's figures with their captions, by file name.
@@ -156,7 +186,6 @@ def draw(
         "fig5_interaction": figures.interactions(sweep, study, ledger, values),
         "fig7_integrity": figures.integrity(sweep, study, ledger),
     }
-    table = images.read(folder)
     if table is not None and study.metric.endswith(("jaccard", "dice")):
         drawn["fig9_dice_ecdf"] = segmentation.dice_ecdf(sweep, study, ledger, table)
         files = folder / images.FILES
@@ -170,65 +199,12 @@ def draw(
     return {name: pair for name, pair in drawn.items() if pair is not None}
 
 
-def write(folder: Path, results: dict[str, Any], drawn: dict, study: Study, sweep: Sweep) -> None:
-    """Write figures, results.json, report.md and report.html; equal input gives equal files."""
-    pictures, earlier = [], _earlier_captions(folder)
-    for name, (figure, caption) in drawn.items():
-        if figure is not None:
-            plotting.save(figure, folder / "figures", name)
-        elif earlier.get(name) != caption or not (folder / "figures" / f"{name}.png").exists():
-            print(f"{name} left out: what the runs saved is not in files/; fetch again from them")
-            continue
-        data = base64.b64encode((folder / "figures" / f"{name}.png").read_bytes()).decode()
-        pictures.append({"name": name, "caption": caption, "data": data})
-    results = results | {"captions": {p["name"]: p["caption"] for p in pictures}}
-    text = json.dumps(results, indent=1, ensure_ascii=False) + "\n"
-    replace_file(folder / "results.json", text.encode())
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=jinja2.select_autoescape(["html.j2"]),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters |= {
-        "p": statement.format_p,
-        "score": lambda v: f"{100 * v:.2f}" if study.percent else f"{v:.4f}",
-        "signed": lambda v: f"{100 * v:+.2f}" if study.percent else f"{v:+.4f}",
-    }
-    variables = {
-        "r": results,
-        "pictures": pictures,
-        "unit": "%" if study.percent else "",
-        "difference_unit": "percentage points" if study.percent else "",
-        "rules": plotting.RULES,
-        "words": study.level_label,
-        "labels": {
-            sweep.label(cell): ", ".join(
-                study.level_label(n, v) for n, v in zip(sweep.factors, cell, strict=True)
-            )
-            for cell in sweep.cells
-        },
-    }
-    for name in ("report.md", "report.html"):
-        page = environment.get_template(f"{name}.j2").render(variables)
-        replace_file(folder / name, page.encode())
-
-
 def _parameters(runs: pd.DataFrame, run_ids: list[str]) -> list[int]:
     """Return the numbers of trainable values of a variant's networks: one, if all is well."""
     if "parameters" not in runs:
         return []
     own = runs["parameters"][runs["run_id"].isin(run_ids)].dropna()
     return sorted(int(count) for count in own.unique())
-
-
-def _earlier_captions(folder: Path) -> dict[str, str]:
-    """Return the captions of the report that stands here: they name the runs behind a figure."""
-    try:
-        return json.loads((folder / "results.json").read_text())["captions"]
-    except (OSError, ValueError, KeyError):
-        return {}
 
 
 def _other_rule(
@@ -274,10 +250,11 @@ def main(argv: Sequence[str] | None = None) -> None:
                 + REMEDY
                 + (STALE if (arguments.folder / "report.md").exists() else "")
             )
-        results, tested = analyse(sweep, study, ledger, runs)
+        table = images.read(arguments.folder)
+        results, tested = analyse(sweep, study, ledger, runs, table)
         results["folds"] = folds.load(study, arguments.sweep, arguments.folder)
-        drawn = draw(sweep, study, ledger, runs, history, tested, arguments.folder)
-        write(arguments.folder, results, drawn, study, sweep)
+        drawn = draw(sweep, study, ledger, runs, history, tested, table, arguments.folder)
+        pages.write(arguments.folder, results, drawn, study, sweep)
     except (GridError, TableError, IncompleteError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
     for row in results["contrasts"]:

@@ -6,6 +6,20 @@ from analysis import stats
 from analysis.contrasts import Contrast, Tested
 from analysis.grid import Study
 
+SUPPORTED = ("preliminary_support", "support_small", "meaningful")
+
+# What each rung of the ladder means, from the least to the most said; δ: the smallest effect that
+# the study declared to matter.
+GRADES = {
+    "not_testable": "the design could not have given a Holm p below α, or nothing differed at all",
+    "inconclusive": "Holm p is not below α, and the interval is too wide to say ±δ either",
+    "suggestive": "a direction that does not survive the correction, or depends on the score rule",
+    "preliminary_support": "Holm p is below α and the interval excludes 0",
+    "support_small": "the same, and the whole interval lies inside ±δ",
+    "practically_equivalent": "the interval at 1 - 2 α lies inside ±δ",
+    "meaningful": "Holm p is below α and the whole interval lies beyond δ",
+}
+
 MANY = 100  # more seeds than these are not counted: the interval then hangs on single runs
 
 
@@ -100,6 +114,30 @@ def sentence(
     }[state]
     claim = _claim(tested, study)
     return f"Preliminary evidence that {claim}, {scope}{ending}. {numbers}."
+
+
+def qualification(
+    tested: Tested, states: list[tuple[Tested, str]], secondary: list[dict], study: Study
+) -> str:
+    """Return a warning, or nothing, that a main effect is an average over unlike simple effects.
+
+    ``states``: all primary contrasts with their rung; ``secondary``: the simple effects.
+    """
+    (name, _, _), *rest = tested.contrast.parts
+    if rest:
+        return ""
+    for other, state in states:
+        factors = [part[0] for part in other.contrast.parts]
+        if len(factors) == 2 and name in factors and state in SUPPORTED:
+            (b,) = set(factors) - {name}
+            return (
+                f" This is an average: the effect depends on {study.factor_label(b)} (see the "
+                "interaction and the simple effects)."
+            )
+    sure = [row for row in secondary if row["levels"][0] == name and row["p_holm"] < study.alpha]
+    if {row["difference"] > 0 for row in sure} == {True, False}:
+        return " This is an average: the simple effects have opposite signs."
+    return ""
 
 
 def subject(contrast: Contrast, study: Study) -> str:

@@ -33,6 +33,7 @@ parameters:
   width: {value: 8}
   epochs: {value: 2}
 """
+COUNT = 30
 NAMES = [f"JPCLN{n:03d}" for n in range(1, 155)] + [f"JPCNN{n:03d}" for n in range(1, 94)]
 
 
@@ -40,19 +41,19 @@ def write_study(folder: Path, sweep_path: Path, gain: float) -> pd.DataFrame:
     """Write a finished study in which nearest has a higher Jaccard by ``gain``, and its files."""
     sweep = grid.load_sweep(sweep_path)
     rng = np.random.default_rng(0)
-    names, difficulty = np.array(NAMES[:12]), rng.normal(0, 0.02, 12)
+    names, difficulty = np.array(NAMES[:COUNT]), rng.normal(0, 0.02, COUNT)
     disc = np.hypot(*np.meshgrid(*[np.linspace(-1, 1, 32)] * 2)) < 0.6
     runs, history = [], []
     for up, act in sweep.cells:
         for seed in sweep.seeds:
             run_id = f"{up[0]}{act[0]}{seed:02d}"
-            jaccard = 0.9 + difficulty + gain * (up == "nearest") + rng.normal(0, 0.001, 12)
+            jaccard = 0.9 + difficulty + gain * (up == "nearest") + rng.normal(0, 0.001, COUNT)
             (folder / "files" / run_id).mkdir(parents=True)
             path = folder / "files" / run_id
             dice = 2 * jaccard / (1 + jaccard)
             np.savez(path / images.SCORES, names=names, jaccard=jaccard, dice=dice)
-            pictures = rng.integers(0, 255, (12, 1, 32, 32), dtype=np.uint8)
-            masks = np.broadcast_to(disc, (12, 1, 32, 32))
+            pictures = rng.integers(0, 255, (COUNT, 1, 32, 32), dtype=np.uint8)
+            masks = np.broadcast_to(disc, (COUNT, 1, 32, 32))
             np.savez(
                 path / images.OVERLAYS, names=names, images=pictures, truth=masks, predicted=masks
             )
@@ -93,6 +94,11 @@ def test_higher_is_better_in_words_and_figures(study: tuple[Path, Path]) -> None
     assert f"{median.idxmin()}, " in caption
     assert f" and {median.idxmax()} have" in caption
     assert results["folds"] is None
+    assert results["test_images"] == COUNT
+    for row in results["contrasts"]:
+        assert row["test_set_low"] < row["test_set_mean"] < row["test_set_high"]
+    assert first["test_set_mean"] == pytest.approx(0.02, abs=1e-3)
+    assert first["test_set_low"] > 0.019, "images differ in difficulty, not in what is gained"
 
     shutil.rmtree(folder / "files")  # as in a clone: the committed figure stays, with its runs
     page = (folder / "report.md").read_text()

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis import contrasts, grid, ledger, statement, stats
+from analysis import contrasts, grid, ledger, report, statement, stats
 from tests import made_up
 
 FORBIDDEN = re.compile(r"no difference|trend toward|proves?\b|significant|no effect|confirms", re.I)
@@ -164,3 +164,42 @@ def test_more_factors_and_levels(tmp_path: Path) -> None:
     assert built == {"a: y - x": [1] * 3, "a: z - x": [3] * 3, "a: z - y": [2] * 3, "b": [10] * 3}
     assert ledger._same(True, True)
     assert not ledger._same(True, 1)
+
+
+@pytest.mark.parametrize(
+    ("effects", "words"),
+    [
+        ((-0.02, -0.01, 0.0), None),
+        ((-0.02, -0.03, 0.05), "the effect depends on optimizer"),
+        ((0.02, -0.03, -0.04), "the effect depends on optimizer"),
+    ],
+)
+def test_a_main_effect_over_an_interaction_is_called_an_average(
+    sweep_path: Path, effects: tuple[float, float, float], words: str | None
+) -> None:
+    sweep = grid.load_sweep(sweep_path)
+    study = grid.load_study(sweep)
+    runs, history = made_up.tables(sweep_path, effects)
+    book = ledger.check(sweep, study, runs, history)
+    results, _ = report.analyse(sweep, study, book, runs, None)
+    main, _, interaction = (row["sentence"] for row in results["contrasts"])
+    assert "This is an average" not in interaction
+    assert (words in main) if words else ("This is an average" not in main)
+
+
+def test_opposite_simple_effects_are_said_without_an_interaction_in_the_family() -> None:
+    study = grid.Study(metric="test/error", direction="lower")
+    tested = put_to_test(np.linspace(0.01, 0.02, 8))
+    rows = [
+        {"levels": ["optimizer", "adam", "sgd"], "p_holm": 0.01, "difference": d}
+        for d in (-0.1, 0.2)
+    ]
+    states = [(tested, "meaningful")]
+    assert "opposite signs" in statement.qualification(tested, states, rows, study)
+    assert statement.qualification(tested, states, rows[:1], study) == ""
+    rows[0]["p_holm"] = 0.5
+    assert statement.qualification(tested, states, rows, study) == ""
+
+
+def test_every_rung_has_its_meaning() -> None:
+    assert set(statement.GRADES) == {rung.split(",")[0] for rung in RUNGS}

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.stats import PermutationMethod, mannwhitneyu, rankdata, wilcoxon
 from statsmodels.stats.multitest import multipletests
@@ -142,6 +142,7 @@ def test_rs_documented_two_sample_example() -> None:
     assert (round(interval.estimate, 3), interval.low, interval.high) == (0.305, -0.15, 0.76)
 
 
+@example(([0.0, 0.0, 0.0, -3e-06], [0.0, 0.0, 0.0, 0.0, 1e-06]))  # at the limit of rounding
 @given(SAMPLES)
 def test_the_shift_interval_turns_with_its_samples(samples: tuple) -> None:
     x, y = samples
@@ -210,3 +211,30 @@ def test_what_cannot_be_tested_is_refused(values: list) -> None:
 def test_all_zero_differences() -> None:
     result = stats.signed_rank([0, 0, 1e-9])
     assert (result.p, result.n_zero, result.rank_biserial) == (1.0, 3, 0.0)
+
+
+def test_mean_interval_covers_and_agrees_with_the_normal_one() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(0.3, 2.0, 400)
+    interval = stats.mean_interval(values, 0.95, np.random.default_rng(1))
+    half = 1.96 * values.std(ddof=1) / 20
+    assert interval.estimate == values.mean()
+    assert interval.low == pytest.approx(values.mean() - half, abs=0.1 * half)
+    assert interval.high == pytest.approx(values.mean() + half, abs=0.1 * half)
+    again = stats.mean_interval(values, 0.95, np.random.default_rng(1))
+    assert again == interval
+    samples = rng.exponential(1.0, (300, 60))
+    covered = [
+        i.low <= 1.0 <= i.high
+        for i in (stats.mean_interval(v, 0.95, rng, resamples=499) for v in samples)
+    ]
+    assert 0.88 < np.mean(covered) < 0.98
+
+
+def test_mean_interval_refuses_few_and_bad_values() -> None:
+    rng = np.random.default_rng(0)
+    with pytest.raises(ValueError, match="7 values are too few"):
+        stats.mean_interval(np.ones(7), 0.95, rng)
+    with pytest.raises(ValueError, match="not finite"):
+        stats.mean_interval([np.nan] * 30, 0.95, rng)
+    assert stats.mean_interval(np.ones(30), 0.95, rng) == stats.Interval(1.0, 1.0, 1.0, 0.95)
