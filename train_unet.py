@@ -128,7 +128,8 @@ def train(cfg: Config, data: jsrt.Radiographs, run: tracking.Run) -> None:
     run.summarize(start_summary | tracking.provenance(device))
 
     stateful = [model, optimizer, scheduler, order, augmentation]
-    identity = dataclasses.asdict(cfg) | {"data": data.sha256, "checkpoint_every": None}
+    identity = dataclasses.asdict(cfg) | {"checkpoint_every": None, "save_overlays": None}
+    identity["data"] = data.sha256
     progress = {"history": [], "diverged": False, "best": {"epoch": 0, "jaccard": -math.inf}}
     progress = checkpoint.resume(run.folder, identity, stateful) or progress
     run.log_epochs(progress["history"])

@@ -129,11 +129,7 @@ def to_grey(images: torch.Tensor) -> torch.Tensor:
 
 
 def find_cases(root: Path) -> list[Case]:
-    """Return the radiographs below ``root`` with their masks, sorted by name.
-
-    Raises:
-        DataError: when the folder, an image or a mask is missing.
-    """
+    """Return the radiographs below ``root`` with their masks, sorted by name; raises DataError."""
     if not root.is_dir():
         raise DataError(
             f"{root} not found. Expected JSRT radiographs with SCR masks, or miniJSRT "
@@ -141,7 +137,12 @@ def find_cases(root: Path) -> list[Case]:
             "`python -m lib.synthetic_chests FOLDER` draws a stand-in."
         )
     mini = sorted(path for path in root.rglob("label_*") if path.is_dir())
-    cases = _mini_cases(mini) if mini else _jsrt_cases(root)
+    cases = _jsrt_cases(root)
+    if mini and cases:
+        raise DataError(
+            f"{root} holds both JSRT ({cases[0].image}) and miniJSRT ({mini[0]}): name one"
+        )
+    cases = _mini_cases(mini) if mini else cases
     if not cases:
         raise DataError(f"{root} holds no radiograph: no JPC*.IMG, JPC*.png or org_*/*.bmp in it")
     names = [case.name for case in cases]
@@ -247,7 +248,7 @@ def _read_lungs(paths: list[Path]) -> np.ndarray:
             )
         lungs.append(pixels > 0)
     if lungs[0].shape != lungs[1].shape:
-        raise DataError(f"{paths[0]} and {paths[1]} differ in size: {_sides(*lungs)}")
+        raise DataError(f"{paths[0]} and {paths[1]} differ in size")
     return lungs[0] | lungs[1]
 
 
@@ -273,12 +274,9 @@ def _open(path: Path) -> Image.Image:
 
 def _square(pixels: np.ndarray, path: Path) -> np.ndarray:
     if pixels.shape[0] != pixels.shape[1]:
-        raise DataError(f"{path} has a wrong size, {_sides(pixels)}; radiographs here are square")
+        sides = f"{pixels.shape[1]}×{pixels.shape[0]}"
+        raise DataError(f"{path} has a wrong size, {sides}; radiographs here are square")
     return pixels
-
-
-def _sides(*arrays: np.ndarray) -> str:
-    return " and ".join(f"{a.shape[1]}×{a.shape[0]}" for a in arrays)
 
 
 def main() -> None:

@@ -187,6 +187,12 @@ def test_no_folder_and_an_empty_one_are_told(tmp_path: Path) -> None:
         jsrt.load(tmp_path, 32)
 
 
+def test_two_data_sets_in_one_folder_are_refused(copy: Path) -> None:
+    write_mini(copy / "mini")
+    with pytest.raises(jsrt.DataError, match="holds both JSRT"):
+        jsrt.load(copy, 32)
+
+
 def test_the_drawing_is_the_same_again(chests: Path, tmp_path: Path) -> None:
     synthetic_chests.draw_dataset(tmp_path / "again", images=20, seed=0)
     assert jsrt.load(tmp_path / "again", 32).sha256 == jsrt.load(chests, 32).sha256
