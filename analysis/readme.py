@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 
 from analysis.grid import GridError, load_study, load_sweep
-from analysis.plotting import RULES, cell_label
+from analysis.plotting import RULES, cell_label, lower_first, metric_name
 from analysis.statement import format_p
 from analysis.tables import replace_file
 
@@ -27,7 +27,7 @@ def block(folder: Path, results: dict) -> str:
     lines = [f"- *{c['state'].replace('_', ' ')}*: {c['sentence']}" for c in results["contrasts"]]
     lines += ["", f"![{caption}]({figure})", "", f"*{caption}*", ""]
     lines += [
-        f"| variant | n | epochs | median test {study.metric.split('/')[-1]}{unit} | min – max |"
+        f"| variant | n | epochs | median {lower_first(metric_name(study))}{unit} | min – max |"
     ]
     lines += ["|---|---|---|---|---|"]
     for v in results["variants"]:
@@ -36,7 +36,7 @@ def block(folder: Path, results: dict) -> str:
         lines += [
             f"| {labels[v['name']]} | {n} | {results['epochs']} | {median} | {low} – {high} |"
         ]
-    scale = "percentage points" if study.percent else study.metric
+    scale = "percentage points" if study.percent else study.quantity
     lines += ["", f"| contrast (difference in {scale}) | n | difference | interval | p | Holm p |"]
     lines += ["|---|---|---|---|---|---|"]
     for c in results["contrasts"]:
@@ -62,7 +62,8 @@ def _beside_published(folds: dict) -> str:
     head = (
         f"| lung fields, Jaccard, {folds['n_images']} images, two folds | mean ± SD |\n|---|---|\n"
     )
-    return head + "\n".join(f"| {name} | {mean:.3f} ± {sd:.3f} |" for name, mean, sd in rows)
+    table = "\n".join(f"| {name} | {mean:.3f} ± {sd:.3f} |" for name, mean, sd in rows)
+    return f"{head}{table}\n\n(2006): van Ginneken, Stegmann, Loog, Medical Image Analysis 10."
 
 
 def insert(text: str, name: str, content: str) -> str:
