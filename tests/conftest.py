@@ -1,6 +1,7 @@
 """What tests share: small drawn data, and an environment in which nothing leaves the machine."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,8 @@ ROOT = Path(__file__).parent.parent
 REAL_SIGNS = ROOT / "data" / "GTSRB"
 REAL_CHESTS = ROOT / "data" / "JSRT"
 
+# A shell's background jobs ignore Ctrl-C, and so would the processes that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)  # as in the subprocesses: equal numbers, and no fight over two cores
 
 
