@@ -1,4 +1,4 @@
-"""Write a study's report from its two tables: no network, no torch, no W&B.
+"""Write a study's report from its tables: no network, no torch, no W&B.
 
     python -m analysis.report analysis/results/gtsrb_short --sweep sweeps/gtsrb_short.yaml
 
