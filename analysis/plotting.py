@@ -33,7 +33,8 @@ STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "figure.constrained_layout.use": True,
-    "savefig.dpi": 160,
+    "figure.dpi": 160,
+    "savefig.dpi": "figure",
     "pdf.fonttype": 42,
 }
 

@@ -14,6 +14,7 @@ from analysis.grid import Study, Sweep
 from analysis.ledger import Ledger
 
 TRUTH, PREDICTED = "#F0E442", "#56B4E9"  # yellow solid, sky blue dashed: apart without colour too
+DPI = 90  # of radiographs, which fill pages: enough for their pixels
 SHOWN_FROM = 0.8  # Dice; the figure says how many values lie below
 
 Case = tuple[str, str, float]  # image, run, Dice
@@ -98,7 +99,7 @@ def draw_cases(rows: list[list[Case]], labels: list[str], files: Path) -> Figure
     columns = max(map(len, rows))
     plt.rcParams.update(plotting.STYLE)
     size = (2.1 * columns + 1.2 * any(labels), 2.35 * len(rows) + 0.4)
-    figure, axes = plt.subplots(len(rows), columns, figsize=size, squeeze=False)
+    figure, axes = plt.subplots(len(rows), columns, figsize=size, squeeze=False, dpi=DPI)
     for axis in axes.ravel():
         axis.set_axis_off()
     for line, row, label in zip(axes, rows, labels, strict=True):
