@@ -59,7 +59,7 @@ def _tally(sweep: Sweep, study: Study, values: object, studies: int) -> Tally:
     alarms = intervals = covering = 0
     for table in tqdm(values, total=studies, unit="study", disable=None):
         built = contrasts.build(sweep, study, dict(zip(sweep.cells, table, strict=True)))
-        tested = contrasts.test(built, study.alpha)
+        tested = contrasts.test(built, study.alpha, True)
         states = [statement.decide(t, len(tested), study, rules_agree=True) for t in tested]
         alarms += any(state in CLAIMS for state in states)
         intervals += len(tested)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.stats import ttest_1samp
 
 from analysis import stats
 from analysis.grid import GridError, Study, Sweep
@@ -12,14 +13,22 @@ from analysis.grid import GridError, Study, Sweep
 
 @dataclass(frozen=True)
 class Contrast:
-    """A planned comparison: ``differences`` has one value a seed, level 2 minus level 1.
+    """A planned comparison of ``second`` with ``first``, each with one value a seed.
 
-    ``parts``: one (factor, level 1, level 2) for a main effect, two for an interaction.
+    ``parts``: one (factor, level 1, level 2) for a main effect, two for an interaction. The values
+    are those of level 1 and of level 2; for an interaction they are the effect of the second factor
+    at either level of the first.
     """
 
     name: str
     parts: list[tuple[str, Any, Any]]
-    differences: np.ndarray
+    first: np.ndarray
+    second: np.ndarray
+
+    @property
+    def differences(self) -> np.ndarray:
+        """Level 2 minus level 1, seed by seed."""
+        return self.second - self.first
 
 
 @dataclass(frozen=True)
@@ -27,10 +36,35 @@ class Tested:
     """A contrast with its exact test, Holm's p, and intervals at 1 - alpha and 1 - 2 alpha."""
 
     contrast: Contrast
-    test: stats.SignedRank
+    test: stats.SignedRank | stats.RankSum
     p_holm: float
     interval: stats.Interval
     interval_90: stats.Interval
+
+    @property
+    def paired(self) -> bool:
+        """Whether the seeds are pairs; else the test is Mann–Whitney's."""
+        return isinstance(self.test, stats.SignedRank)
+
+    @property
+    def n(self) -> int:
+        """The number of seeds."""
+        return len(self.contrast.first)
+
+    @property
+    def smallest_p(self) -> float:
+        """The least p that this test can give with so many seeds."""
+        return stats.smallest_p(self.n) if self.paired else stats.smallest_p(self.n, self.n)
+
+    @property
+    def rank_biserial(self) -> float:
+        """The rank-biserial correlation, from -1 to 1: matched pairs', or 2 A12 - 1."""
+        return self.test.rank_biserial if self.paired else 2 * self.test.a12 - 1
+
+    @property
+    def all_equal(self) -> bool:
+        """Whether both levels gave the same in every seed."""
+        return not np.round(self.contrast.differences, stats.DECIMALS).any()
 
 
 def build(sweep: Sweep, study: Study, scores: dict[tuple, list[float]]) -> list[Contrast]:
@@ -53,14 +87,14 @@ def build(sweep: Sweep, study: Study, scores: dict[tuple, list[float]]) -> list[
         mean = table.mean(axis=tuple(i for i in range(len(names)) if i != axis))  # (levels, seeds)
         for i, j in itertools.combinations(range(len(levels)), 2):
             label = name if len(levels) == 2 else f"{name}: {levels[j]} - {levels[i]}"
-            contrasts.append(Contrast(label, [(name, levels[i], levels[j])], mean[j] - mean[i]))
+            contrasts.append(Contrast(label, [(name, levels[i], levels[j])], mean[i], mean[j]))
     two_level = [i for i, name in enumerate(names) if len(sweep.factors[name]) == 2]
     for a, b in itertools.combinations(two_level, 2):
         others = tuple(i for i in range(len(names)) if i not in (a, b))
         mean = table.mean(axis=others)  # (2, 2, seeds)
         parts = [(names[k], *sweep.factors[names[k]]) for k in (a, b)]
-        differences = (mean[1, 1] - mean[1, 0]) - (mean[0, 1] - mean[0, 0])
-        contrasts.append(Contrast(f"{names[a]} × {names[b]}", parts, differences))
+        first, second = mean[0, 1] - mean[0, 0], mean[1, 1] - mean[1, 0]
+        contrasts.append(Contrast(f"{names[a]} × {names[b]}", parts, first, second))
     if not contrasts:
         raise GridError(f"{sweep.name} varies nothing but the seed: there is nothing to compare")
     if study.family is None:
@@ -73,20 +107,45 @@ def build(sweep: Sweep, study: Study, scores: dict[tuple, list[float]]) -> list[
     return [by_name[name] for name in study.family]
 
 
-def test(contrasts: list[Contrast], alpha: float) -> list[Tested]:
-    """Test each contrast by the exact signed-rank test over seeds, with Holm over all of them."""
-    tests = [stats.signed_rank(contrast.differences) for contrast in contrasts]
-    adjusted = stats.holm([result.p for result in tests])
+def test(contrasts: list[Contrast], alpha: float, paired: bool) -> list[Tested]:
+    """Test each contrast exactly, with Holm over all: signed-rank over seeds where they are pairs.
+
+    Where they are not (``paired`` False), Mann–Whitney between the levels' values.
+    """
+    tested = []
+    for contrast in contrasts:
+        x, y, d = contrast.first, contrast.second, contrast.differences
+        levels = (1 - alpha, 1 - 2 * alpha)
+        if paired:
+            result = stats.signed_rank(d)
+            wide, narrow = (stats.paired_interval(d, level) for level in levels)
+        else:
+            result = stats.rank_sum(x, y)
+            wide, narrow = (stats.shift_interval(x, y, level) for level in levels)
+        tested.append((contrast, result, wide, narrow))
+    adjusted = stats.holm([result.p for _, result, _, _ in tested])
     return [
-        Tested(
-            contrast,
-            result,
-            p_holm,
-            stats.paired_interval(contrast.differences, 1 - alpha),
-            stats.paired_interval(contrast.differences, 1 - 2 * alpha),
-        )
-        for contrast, result, p_holm in zip(contrasts, tests, adjusted, strict=True)
+        Tested(contrast, result, p_holm, wide, narrow)
+        for (contrast, result, wide, narrow), p_holm in zip(tested, adjusted, strict=True)
     ]
+
+
+def sensitivity(contrast: Contrast) -> dict[str, float | None]:
+    """Return what other paired tests say: ``p_sign_flip`` of the mean and ``p_t``; never decisive.
+
+    And ``correlation``, Pearson's between the two levels over seeds: what pairing removes. A value
+    is None where it has no meaning: for fewer than three seeds, or without any spread.
+    """
+    x, y = (np.round(v, stats.DECIMALS) for v in (contrast.first, contrast.second))
+    d = np.round(y - x, stats.DECIMALS)
+    varied = len(d) > 2 and np.ptp(d) > 0
+    return {
+        "p_sign_flip": stats.sign_flip(d) if 1 < len(d) <= 20 else None,
+        "p_t": float(ttest_1samp(d, 0).pvalue) if varied else None,
+        "correlation": float(np.corrcoef(x, y)[0, 1])
+        if len(d) > 2 and np.ptp(x) > 0 and np.ptp(y) > 0
+        else None,
+    }
 
 
 def over_images(

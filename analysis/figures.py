@@ -123,7 +123,7 @@ def forest(study: Study, tested: list[Tested], ledger: Ledger, sweep: Sweep) -> 
         )
         axis.plot([low, high], [i, i], color=plotting.COLOURS[0], linewidth=2)
         axis.plot(estimate, i, "o", color=plotting.COLOURS[0])
-        cells = (t.test.n, format_p(t.test.p), format_p(t.p_holm), f"{t.test.rank_biserial:+.2f}")
+        cells = (t.n, format_p(t.test.p), format_p(t.p_holm), f"{t.rank_biserial:+.2f}")
         for x, cell in enumerate(cells):
             side.text(x, i, str(cell).replace("-", "−"), ha="center", va="center")
     for x, heading in enumerate(("n", "p", "Holm p", "r")):
@@ -139,10 +139,12 @@ def forest(study: Study, tested: list[Tested], ledger: Ledger, sweep: Sweep) -> 
         plotting.symmetric_log(axis, threshold)
     axis.set_xlabel(f"Difference in {plotting.lower_first(plotting.metric_name(study))}{unit}")
     confidence = 100 * tested[0].interval.confidence
+    test = "signed-rank test" if tested[0].paired else "Mann–Whitney test"
+    pairs = "matched-pairs " if tested[0].paired else ""
     return figure, (
         f"Primary contrasts: Hodges–Lehmann difference and exact {confidence:.3g} % interval over "
         f"seeds (not corrected for several comparisons), level 2 minus level 1; p: exact "
-        f"signed-rank test, Holm p: corrected over {n}; r: matched-pairs rank-biserial "
+        f"{test}, Holm p: corrected over {n}; r: {pairs}rank-biserial "
         f"correlation. Negative: level 2 has the lower value; {study.direction} is better. "
         f"{f'The axis is logarithmic beyond ±{threshold:g}. ' if wide else ''}"
         f"{plotting.run_set(sweep, ledger)}"

@@ -2,7 +2,7 @@
 
 import math
 import numbers
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -11,6 +11,15 @@ from analysis.grid import SEED, Study, Sweep
 from analysis.tables import TableError
 
 SPLITTING = ("fold", "val_fraction")  # factors that change the split, and mean to
+
+# Checks that `analysis.report --allow NAME` lifts, each with what its failure means.
+CHECKS = {
+    "data": "the runs saw different data",
+    "commit": "the runs come from different commits of the code",
+    "versions": "the runs were made with different versions of torch",
+    "identical": "runs that should differ have the same losses, digit by digit",
+}
+COMPARED = {"data": "data_sha256", "commit": "git_commit", "versions": "torch_version"}
 
 
 @dataclass(frozen=True)
@@ -30,10 +39,18 @@ class Entry:
 
 @dataclass(frozen=True)
 class Ledger:
-    """All expected entries and, in words, everything that forbids a comparison."""
+    """All expected entries and, in words, everything that forbids a comparison.
+
+    ``doubts``: by the name of a check in ``CHECKS``, what it found; these may be allowed.
+    ``unpaired``: where runs of one seed had another split or order, so that they are no pairs.
+    ``repeated``: unfinished runs in whose place a finished one counts.
+    """
 
     entries: list[Entry]
     problems: list[str]
+    doubts: dict[str, str] = field(default_factory=dict)
+    unpaired: list[str] = field(default_factory=list)
+    repeated: list[str] = field(default_factory=list)
 
     @property
     def epochs(self) -> int:
@@ -60,7 +77,7 @@ def check(sweep: Sweep, study: Study, runs: pd.DataFrame, history: pd.DataFrame)
     # While no run has finished there is no such column: every run is then one without a score.
     ends = {study.metric, study.score_column(), "diverged"} - set(runs)
     runs = runs.assign(**dict.fromkeys(ends))
-    problems = []
+    problems, repeated = [], []
     fits = pd.Series(True, index=runs.index)
     for name, value in sweep.fixed.items():
         fits &= runs[name].map(lambda found, value=value: _same(found, value))
@@ -74,6 +91,15 @@ def check(sweep: Sweep, study: Study, runs: pd.DataFrame, history: pd.DataFrame)
         for seed in sweep.seeds:
             found = runs[in_cell & runs[SEED].map(lambda s, seed=seed: _same(s, seed))]
             used |= set(found["run_id"])
+            ended = found["state"].eq("finished") & found["exit_code"].isin((0, None)).where(
+                found["exit_code"].notna(), True
+            )
+            if len(found) > 1 and ended.sum() == 1:
+                repeated += [
+                    f"{sweep.label(cell)}, seed={seed}: {run} ({state}), made again"
+                    for run, state in found[~ended][["run_id", "state"]].itertuples(index=False)
+                ]
+                found = found[ended]
             entry, problem = _entry(sweep, study, cell, seed, found, epochs, seconds)
             entries.append(entry)
             if problem:
@@ -87,16 +113,39 @@ def check(sweep: Sweep, study: Study, runs: pd.DataFrame, history: pd.DataFrame)
             if not any(_same(run[name], value) for value in values)
         ]
         problems.append(f"run {run['run_id']} belongs to no cell of the sweep: {'; '.join(wrong)}")
-    return Ledger(entries, problems or _unlike(sweep, runs))
+    counting = runs[runs["run_id"].isin([run for entry in entries for run in entry.runs])]
+    doubts = {} if problems else _doubts(counting, history)
+    return Ledger(entries, problems, doubts, _unpaired(sweep, counting), repeated)
 
 
-def _unlike(sweep: Sweep, runs: pd.DataFrame) -> list[str]:
-    """Say where runs that should be pairs are none: other data, or another split or order."""
+def _doubts(runs: pd.DataFrame, history: pd.DataFrame) -> dict[str, str]:
+    """Return what the checks that can be lifted found, by name: runs unlike where they must agree.
+
+    Two runs whose losses agree in every digit of every epoch have run the same thing twice.
+    """
+    doubts = {}
+    for check_name, column in COMPARED.items():
+        if column in runs and runs[column].nunique() > 1:
+            counts = runs[column].astype(str).value_counts()
+            short = [value if len(value) <= 12 else f"{value[:8]}…" for value in counts.index]
+            told = ", ".join(f"{n} with {v}" for n, v in zip(counts, short, strict=True))
+            doubts[check_name] = f"{CHECKS[check_name]} ({column}: {told})"
+    losses = [name for name in ("train/loss", "val/loss") if name in history]
+    by_content: dict[tuple, list[str]] = {}
+    for run_id, rows in history[history["run_id"].isin(runs["run_id"])].groupby("run_id"):
+        values = rows.sort_values("epoch")[losses]
+        if values.notna().any(axis=None):
+            by_content.setdefault(tuple(values.round(12).astype(str).sum(axis=1)), []).append(
+                run_id
+            )
+    if twins := [" = ".join(ids) for ids in by_content.values() if len(ids) > 1]:
+        doubts["identical"] = f"{CHECKS['identical']} ({'; '.join(twins)})"
+    return doubts
+
+
+def _unpaired(sweep: Sweep, runs: pd.DataFrame) -> list[str]:
+    """Say where runs of one seed are no pairs: another split, or another order of the images."""
     problems = []
-    if "data_sha256" in runs and runs["data_sha256"].nunique() > 1:
-        counts = runs["data_sha256"].value_counts()
-        told = ", ".join(f"{count} with {value[:8]}…" for value, count in counts.items())
-        problems.append(f"the runs saw different data (data_sha256: {told})")
     alike = runs[SEED].astype(str)
     for name in set(SPLITTING) & set(sweep.factors):
         alike = alike + f", {name} = " + runs[name].astype(str)

@@ -27,7 +27,7 @@ from analysis import (
     stats,
 )
 from analysis.grid import GridError, Study, Sweep, load_study, load_sweep
-from analysis.ledger import Ledger, check, scores
+from analysis.ledger import CHECKS, Ledger, check, scores
 from analysis.tables import TableError, read_tables
 
 REMEDY = """
@@ -37,7 +37,8 @@ What to do:
 - more than one, or none of this sweep's: take the wrong run out of the source (its folder
   wandb/offline-run-*-<run id>, or the run on the server), then fetch again; after a change of the
   sweep let the agent write to another --out
-- different data or no pairs: run those again with the same data and code"""
+- different data or code, or one run twice: make those runs again with the same data and code, or
+  say --allow and the name of the check"""
 
 STALE = "\nThe report that stands in this folder is of an earlier fetch and stays as it is."
 
@@ -58,7 +59,8 @@ def analyse(
     ``table``: the runs' per-image test outputs, where they are kept.
     """
     values = scores(sweep, ledger, runs, study.score_column())
-    tested = contrasts.test(contrasts.build(sweep, study, values), study.alpha)
+    paired = not ledger.unpaired
+    tested = contrasts.test(contrasts.build(sweep, study, values), study.alpha, paired)
     other_rule, other = _other_rule(sweep, study, ledger, runs)
     rows = [
         _row(t, None if other is None else other[i], len(tested), study, ledger)
@@ -98,7 +100,10 @@ def analyse(
         "epochs": ledger.epochs,
         "factors": sweep.factors,
         "fixed": sweep.fixed,
-        "smallest_p": stats.smallest_p(len(sweep.seeds)),
+        "smallest_p": tested[0].smallest_p,
+        "unpaired": ledger.unpaired,
+        "allowed": ledger.doubts,
+        "repeated": ledger.repeated,
         "diverged": [e.runs[0] for e in ledger.entries if e.state == "diverged"],
         "test_images": test_set["images"] if test_set else None,
         "variants": variants,
@@ -118,13 +123,15 @@ def _row(
 ) -> dict[str, Any]:
     """Return what results.json says of a contrast; ``other``: the same under the other rule."""
     test, interval = tested.test, tested.interval
+    differences = np.round(tested.contrast.differences, stats.DECIMALS)
     agree = other is None or _conclusion(tested, study) == _conclusion(other, study)
     state = statement.decide(tested, family, study, agree)
     return {
         "name": tested.contrast.name,
         "label": statement.subject(tested.contrast, study),
-        "n": test.n,
-        "n_zero": test.n_zero,
+        "n": tested.n,
+        "paired": tested.paired,
+        "n_zero": test.n_zero if tested.paired else None,
         "statistic": test.statistic,
         "p": test.p,
         "p_holm": tested.p_holm,
@@ -132,9 +139,10 @@ def _row(
         "ci_low": interval.low,
         "ci_high": interval.high,
         "confidence": interval.confidence,
-        "rank_biserial": test.rank_biserial,
-        "positive": test.positive,
-        "negative": test.negative,
+        "rank_biserial": tested.rank_biserial,
+        "positive": int((differences > 0).sum()),
+        "negative": int((differences < 0).sum()),
+        **contrasts.sensitivity(tested.contrast),
         "state": state,
         "sentence": statement.sentence(state, tested, family, study, ledger.epochs, agree),
         "per_seed": [float(d) for d in tested.contrast.differences],
@@ -216,7 +224,8 @@ def _other_rule(
     if column not in runs or runs[column].isna().any():
         return rule, None
     values = scores(sweep, ledger, runs, column)
-    return rule, contrasts.test(contrasts.build(sweep, study, values), study.alpha)
+    built = contrasts.build(sweep, study, values)
+    return rule, contrasts.test(built, study.alpha, not ledger.unpaired)
 
 
 def _conclusion(tested: contrasts.Tested, study: Study) -> int:
@@ -237,16 +246,29 @@ def main(argv: Sequence[str] | None = None) -> None:
         "folder", type=Path, help="analysis/results/<study>, made by analysis.fetch"
     )
     parser.add_argument("--sweep", type=Path, required=True, help="the sweep's YAML")
+    parser.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        choices=list(CHECKS),
+        help="report although this check failed: "
+        + "; ".join(f"{name}: {meaning}" for name, meaning in CHECKS.items()),
+    )
     arguments = parser.parse_args(argv)
     try:
         sweep = load_sweep(arguments.sweep)
         study = load_study(sweep)
         runs, history = read_tables(arguments.folder)
         ledger = check(sweep, study, runs, history)
-        if ledger.problems:
+        refused = [
+            f"{told}; --allow {name} reports nevertheless, and says so"
+            for name, told in ledger.doubts.items()
+            if name not in arguments.allow
+        ]
+        if ledger.problems or refused:
             raise IncompleteError(
                 f"{sweep.name} is not complete; no test was made and no file written:\n  "
-                + "\n  ".join(ledger.problems)
+                + "\n  ".join(ledger.problems + refused)
                 + REMEDY
                 + (STALE if (arguments.folder / "report.md").exists() else "")
             )

@@ -27,11 +27,11 @@ def decide(tested: Tested, family: int, study: Study, rules_agree: bool) -> str:
     """Return the rung of the ladder on which a tested contrast stands.
 
     ``family``: number of contrasts that Holm's correction runs over. ``rules_agree``: whether the
-    other score rule leads to the same conclusion. Intervals are exact; see statistics in README.
+    other score rules lead to the same conclusion. Intervals are exact; see statistics in README.
     """
     alpha, delta = study.alpha, study.smallest_effect
     interval, narrow = tested.interval, tested.interval_90
-    if stats.smallest_p(tested.test.n) * family >= alpha or tested.test.n_zero == tested.test.n:
+    if tested.smallest_p * family >= alpha or tested.all_equal:
         return "not_testable"
     if tested.p_holm < alpha and (interval.low > 0 or interval.high < 0):
         if not rules_agree:
@@ -54,66 +54,88 @@ def sentence(
     state: str, tested: Tested, family: int, study: Study, epochs: int, rules_agree: bool
 ) -> str:
     """Return the sentence for a contrast in ``state``, with its numbers and its scope."""
-    test, interval, delta = tested.test, tested.interval, study.smallest_effect
-    what = subject(tested.contrast, study)
-    seeds = f"{test.n} seeds"
-    numbers = _numbers(tested, study)
     scope = (
-        f"on this data set and test set, with a budget of {epochs} epochs, {seeds} and these "
-        "learning rates"
+        f"on this data set and test set, with a budget of {epochs} epochs, {tested.n} seeds and "
+        "these learning rates"
     )
     if state == "not_testable":
-        if test.n_zero == test.n:
-            return (
-                f"{what}: all {test.n} differences are zero; both variants probably ran the same "
-                "code. Nothing can be concluded."
-            )
-        floor = stats.smallest_p(test.n)
-        return (
-            f"{what}: this design could not have given p < {format_p(study.alpha)} (n = {test.n}, "
-            f"smallest p {format_p(floor)}, {family} comparison(s) under Holm's correction): "
-            f"description only. {numbers}."
-        )
+        return _not_testable(tested, family, study)
     if state == "inconclusive":
-        more, half = "", (interval.high - interval.low) / 2
-        if delta and half > delta:
-            extra = max(1, math.ceil(test.n * (half / delta) ** 2) - test.n)
-            about = f"about {extra}" if extra <= MANY else f"more than {MANY}"
-            more = (
-                f" An answer to ±{amount(delta, study)} would take {about} more seeds, in a study "
-                "planned with that number."
-            )
-        return (
-            f"{what}: inconclusive; the {seeds} are compatible with anything from "
-            f"{_range(interval, study)}{_unit(study)}.{more} {numbers}."
-        )
+        return _inconclusive(tested, study)
     if state == "suggestive":
-        if not rules_agree:
-            why = "that depends on the score rule (last epoch or best on validation)"
-        elif test.p < study.alpha <= tested.p_holm:
-            why = "that does not survive the correction for several comparisons"
-        else:
-            why = "whose interval still touches zero (ties among so few seeds)"
-        return f"{what}: suggestive only, {scope}; a direction {why}. {numbers}."
+        return _suggestive(tested, study, scope, rules_agree)
     if state == "practically_equivalent":
-        narrow = tested.interval_90
+        return _equivalent(tested, study, scope)
+    return _supported(state, tested, study, scope)
+
+
+def _not_testable(tested: Tested, family: int, study: Study) -> str:
+    what = subject(tested.contrast, study)
+    if tested.all_equal:
         return (
-            f"{what}: practically equivalent within ±{amount(delta, study)}, the margin set "
-            f"beforehand ({100 * narrow.confidence:.3g} % interval {_range(narrow, study)}), "
-            f"{scope}. {numbers}."
+            f"{what}: all {tested.n} differences are zero; both variants probably ran the same "
+            "code. Nothing can be concluded."
         )
-    ending = {
-        "preliminary_support": "",
-        "support_small": (
-            f"; detectable, but smaller than ±{amount(delta or 0, study)}, which was said "
-            "beforehand to matter"
-        ),
-        "meaningful": (
-            f"; at least as large as the margin of {amount(delta or 0, study)} set beforehand"
-        ),
-    }[state]
-    claim = _claim(tested, study)
-    return f"Preliminary evidence that {claim}, {scope}{ending}. {numbers}."
+    return (
+        f"{what}: this design could not have given p < {format_p(study.alpha)} (n = {tested.n}, "
+        f"smallest p {format_p(tested.smallest_p)}, {family} comparison(s) under Holm's "
+        f"correction): description only. {_numbers(tested, study)}."
+    )
+
+
+def _inconclusive(tested: Tested, study: Study) -> str:
+    interval, delta, more = tested.interval, study.smallest_effect, ""
+    half = (interval.high - interval.low) / 2
+    if delta and half > delta:
+        extra = max(1, math.ceil(tested.n * (half / delta) ** 2) - tested.n)
+        about = f"about {extra}" if extra <= MANY else f"more than {MANY}"
+        more = (
+            f" An answer to ±{amount(delta, study)} would take {about} more seeds, in a study "
+            "planned with that number."
+        )
+    return (
+        f"{subject(tested.contrast, study)}: inconclusive; the {tested.n} seeds are compatible "
+        f"with anything from {_range(interval, study)}{_unit(study)}.{more} "
+        f"{_numbers(tested, study)}."
+    )
+
+
+def _suggestive(tested: Tested, study: Study, scope: str, rules_agree: bool) -> str:
+    if not rules_agree:
+        why = "that depends on the score rule (last epoch or best on validation)"
+    elif tested.test.p < study.alpha <= tested.p_holm:
+        why = "that does not survive the correction for several comparisons"
+    else:
+        why = "whose interval still touches zero (ties among so few seeds)"
+    return (
+        f"{subject(tested.contrast, study)}: suggestive only, {scope}; a direction {why}. "
+        f"{_numbers(tested, study)}."
+    )
+
+
+def _equivalent(tested: Tested, study: Study, scope: str) -> str:
+    narrow = tested.interval_90
+    return (
+        f"{subject(tested.contrast, study)}: practically equivalent within "
+        f"±{amount(study.smallest_effect, study)}, the margin set beforehand "
+        f"({100 * narrow.confidence:.3g} % interval {_range(narrow, study)}), {scope}. "
+        f"{_numbers(tested, study)}."
+    )
+
+
+def _supported(state: str, tested: Tested, study: Study, scope: str) -> str:
+    ending, delta = "", study.smallest_effect
+    if state == "support_small":
+        ending = (
+            f"; detectable, but smaller than ±{amount(delta, study)}, which was said beforehand to "
+            "matter"
+        )
+    if state == "meaningful":
+        ending = f"; at least as large as the margin of {amount(delta, study)} set beforehand"
+    return (
+        f"Preliminary evidence that {_claim(tested, study)}, {scope}{ending}. "
+        f"{_numbers(tested, study)}."
+    )
 
 
 def qualification(
@@ -175,12 +197,16 @@ def _claim(tested: Tested, study: Study) -> str:
 
 def _numbers(tested: Tested, study: Study) -> str:
     test, interval = tested.test, tested.interval
-    sign, count = ("below", test.negative) if interval.estimate <= 0 else ("above", test.positive)
+    if tested.paired:
+        below = interval.estimate <= 0
+        count = test.negative if below else test.positive
+        last = f"{'below' if below else 'above'} zero in {count} of {tested.n} seeds"
+    else:
+        last = f"Mann–Whitney, as the seeds are no pairs; A12 = {test.a12:.2f}"
     return (
         f"Difference {_signed(interval.estimate, study)}{_unit(study)} "
-        f"({100 * interval.confidence:.3g} % interval {_range(interval, study)}; n = {test.n}, "
-        f"exact p = {format_p(test.p)}, Holm p = {format_p(tested.p_holm)}, {sign} zero in {count} "
-        f"of {test.n} seeds)"
+        f"({100 * interval.confidence:.3g} % interval {_range(interval, study)}; n = {tested.n}, "
+        f"exact p = {format_p(test.p)}, Holm p = {format_p(tested.p_holm)}, {last})"
     )
 
 

@@ -129,6 +129,24 @@ def shift_interval(x: ArrayLike, y: ArrayLike, confidence: float = 0.95) -> Inte
     return Interval(float(np.median(pairs)), low, high, min(confidence, 1 - floor))
 
 
+def sign_flip(differences: ArrayLike) -> float:
+    """Return the exact two-sided p of the mean of paired differences (n,) under sign flips.
+
+    Fisher's (1935) randomization test: p is the share of the 2^n sign patterns whose mean is at
+    least as far from 0. Enumerated up to n = 20, beyond that an error: sums have no common grid.
+
+    Raises:
+        ValueError: on no value, NaN, infinity, or more than 20 values.
+    """
+    d = _checked(differences, "differences")
+    if len(d) > 20:
+        raise ValueError(f"{len(d)} values: all sign flips are listed for 20 at most")
+    sums = np.zeros(1)
+    for value in np.rint(d * 10**DECIMALS):  # whole numbers: sums compare without round-off
+        sums = np.concatenate([sums + value, sums - value])
+    return float((np.abs(sums) >= abs(sums[0])).mean())
+
+
 def smallest_p(n: int, m: int | None = None) -> float:
     """Return the least two-sided p of the signed-rank test (n) or of Mann–Whitney (n, m)."""
     if m is None:

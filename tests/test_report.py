@@ -127,8 +127,7 @@ def change(column: str, value: object) -> Callable:
         (change("test/error", None), "run bnsgd03 has no number as test/error"),
         (change("test/error", float("inf")), "run bnsgd03 has no number as test/error: inf"),
         (change("data_sha256", "e" * 64), "27 with dddddddd…, 1 with eeeeeeee…"),
-        (change("split_sha256", "e"), "seed 3: 2 different values of split_sha256"),
-        (change("order_sha256", "e"), "seed 3: 2 different values of order_sha256"),
+        (change("git_commit", "e" * 40), "27 with cccccccc…, 1 with eeeeeeee…"),
         (change("test/error", "low"), "run bnsgd03 has no number as test/error: 'low'"),
         (
             change("epochs", 4),
@@ -273,3 +272,26 @@ def test_committed_reports_follow_from_their_tables(path: Path, tmp_path: Path) 
     assert code == 0, err
     for name in ("results.json", "report.md"):
         assert (copy / name).read_text() == (path.parent / name).read_text()
+
+
+@pytest.mark.parametrize("column", ["split_sha256", "order_sha256"])
+def test_seeds_that_are_no_pairs_are_tested_by_mann_whitney(
+    sweep_path: Path, tmp_path: Path, column: str
+) -> None:
+    tables = change(column, "e")(*made_up.tables(sweep_path))
+    made_up.write_study(tmp_path / "made_up", sweep_path, *tables)
+    report_module.main([str(tmp_path / "made_up"), "--sweep", str(sweep_path)])
+    results = json.loads((tmp_path / "made_up" / "results.json").read_text())
+    row = results["contrasts"][0]
+    assert row["p"] == pytest.approx(2 / 3432)  # 14 choose 7
+    assert "the seeds are no pairs" in row["sentence"]
+    assert f"seed 3: 2 different values of {column}" in results["unpaired"][0]
+
+
+def test_an_allowed_failure_is_told_on_the_first_page(sweep_path: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "made_up"
+    tables = change("git_commit", "e" * 40)(*made_up.tables(sweep_path))
+    made_up.write_study(folder, sweep_path, *tables)
+    assert "--allow commit" in refusal(folder, sweep_path)
+    report_module.main([str(folder), "--sweep", str(sweep_path), "--allow", "commit"])
+    assert "different commits of the code" in (folder / "report.md").read_text()

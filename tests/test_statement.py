@@ -49,7 +49,9 @@ RUNGS = {
 
 
 def put_to_test(differences: np.ndarray) -> contrasts.Tested:
-    contrast = contrasts.Contrast("optimizer", [("optimizer", "adam", "sgd")], differences)
+    contrast = contrasts.Contrast(
+        "optimizer", [("optimizer", "adam", "sgd")], 0 * differences, differences
+    )
     test = stats.signed_rank(differences)
     intervals = (stats.paired_interval(differences, level) for level in (0.95, 0.9))
     return contrasts.Tested(contrast, test, min(1.0, 3 * test.p), *intervals)
@@ -80,7 +82,7 @@ def test_an_interval_that_touches_zero_is_said_so() -> None:
     d = np.array([-0.02, -0.01, 0.02, 0.03, 0.04, 0.05, 0.05, 0.06])
     test, interval = stats.signed_rank(d), stats.paired_interval(d)
     assert (test.p < 0.05, interval.low) == (True, 0)
-    contrast = contrasts.Contrast("optimizer", [("optimizer", "adam", "sgd")], d)
+    contrast = contrasts.Contrast("optimizer", [("optimizer", "adam", "sgd")], 0 * d, d)
     result = contrasts.Tested(contrast, test, test.p, interval, interval)
     state = statement.decide(result, 1, study, True)
     assert state == "suggestive"
