@@ -103,8 +103,9 @@ def build(
 
 
 def train(cfg: Config, data: jsrt.Radiographs, run: tracking.Run) -> None:
-    """Train one network, log a row per epoch; then test it, once, and log the summary.
+    """Train one network, log a row per epoch; then log the test's summary.
 
+    The test set selects nothing: the last epochs are tested, and the one best on validation.
     Continues from the newest checkpoint; on the CPU, with as many threads, bit for bit. A
     non-finite loss ends the training: the run has ``diverged``.
     """
@@ -117,24 +118,20 @@ def train(cfg: Config, data: jsrt.Radiographs, run: tracking.Run) -> None:
     model, optimizer, scheduler = build(cfg, steps * cfg.epochs, device)
     order = seeding.torch_generator(cfg.seed, "order")
     augmentation = seeding.torch_generator(cfg.seed, "augmentation", device)
-    first_order = torch.randperm(n, generator=seeding.torch_generator(cfg.seed, "order"))
-    start_summary = {
-        "parameters": metrics.count_parameters(model),
-        "macs": metrics.count_macs(model, (1, cfg.image_size, cfg.image_size)),
-        "data_sha256": data.sha256,
-        "split_sha256": seeding.sha256(*split),
-        "order_sha256": seeding.sha256(split[0][first_order]),
-    }
-    run.summarize(start_summary | tracking.provenance(device))
+    start_summary = {"data_sha256": data.sha256} | tracking.provenance(device)
+    start_summary |= metrics.size(model, (1, cfg.image_size, cfg.image_size))
+    start_summary |= seeding.pair_hashes(cfg.seed, split)
 
     stateful = [model, optimizer, scheduler, order, augmentation]
     identity = dataclasses.asdict(cfg) | {"checkpoint_every": None, "save_overlays": None}
     identity["data"] = data.sha256
-    progress = {"history": [], "diverged": False, "best": {"epoch": 0, "jaccard": -math.inf}}
+    progress = {"history": [], "diverged": False, "test_overlaps": []}
+    progress["best"] = {"epoch": 0, "jaccard": -math.inf}
     progress = checkpoint.resume(run.folder, identity, stateful) or progress
+    epoch = len(progress["history"])
+    run.summarize(start_summary | {"resumed_from_epoch": epoch})
     run.log_epochs(progress["history"])
 
-    epoch = len(progress["history"])
     with tracking.progress_bar(steps * cfg.epochs, steps * epoch) as bar:
         while epoch < cfg.epochs and not progress["diverged"]:
             epoch += 1
@@ -158,6 +155,8 @@ def train(cfg: Config, data: jsrt.Radiographs, run: tracking.Run) -> None:
             if not progress["diverged"] and better:
                 weights = {name: value.clone() for name, value in model.state_dict().items()}
                 progress["best"] = {"epoch": epoch, "jaccard": row["val/jaccard"], "model": weights}
+            if epoch > cfg.epochs - 5:  # their mean is one of the score rules
+                progress["test_overlaps"].append(evaluate(model, test_part, cfg)[1:3])
             if epoch % cfg.checkpoint_every == 0 or epoch == cfg.epochs or progress["diverged"]:
                 checkpoint.save(run.folder, epoch, identity, progress, stateful)
 
@@ -171,20 +170,21 @@ def test(
 
     A diverged run gets the worst Jaccard and Dice, 0, and empty masks.
     """
-    predicted = torch.zeros_like(part.masks)
-    jaccard = dice = best_jaccard = best_dice = torch.zeros(len(part.names), dtype=torch.float64)
+    predicted, none = torch.zeros_like(part.masks), torch.zeros(len(part.names)).double()
+    last = best = mean = (none, none)  # Jaccard and Dice, an image each
     if not progress["diverged"]:
-        _, jaccard, dice, predicted = evaluate(model, part, cfg)
+        _, *last, predicted = evaluate(model, part, cfg)
+        mean = [torch.stack(tail).mean(0) for tail in zip(*progress["test_overlaps"], strict=True)]
         model.load_state_dict(progress["best"]["model"])
-        _, best_jaccard, best_dice, _ = evaluate(model, part, cfg)
-    run.save_arrays("test_scores.npz", names=part.names, jaccard=jaccard, dice=dice)
+        _, *best, _ = evaluate(model, part, cfg)
+    run.save_arrays("test_scores.npz", names=part.names, jaccard=last[0], dice=last[1])
     if cfg.save_overlays:
         arrays = {"images": jsrt.to_grey(part.images), "truth": part.masks, "predicted": predicted}
         run.save_arrays("test_overlays.npz", names=part.names, **arrays)
-    summary = {"test/jaccard": jaccard, "test/jaccard_at_best_val": best_jaccard}
-    summary |= {"test/dice": dice, "test/dice_at_best_val": best_dice}
-    summary = {name: values.mean().item() for name, values in summary.items()}
-    summary |= {"best_epoch": progress["best"]["epoch"], "diverged": progress["diverged"]}
+    summary = {"best_epoch": progress["best"]["epoch"], "diverged": progress["diverged"]}
+    for rule, scores in {"": last, "_at_best_val": best, "_mean_last_5": mean}.items():
+        jaccard, dice = (score.mean().item() for score in scores)
+        summary |= {f"test/jaccard{rule}": jaccard, f"test/dice{rule}": dice}
     run.summarize(summary)
 
 

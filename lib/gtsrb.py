@@ -49,6 +49,11 @@ class Images:
     tracks: torch.Tensor
     names: list[str]
 
+    @property
+    def indices(self) -> torch.Tensor:
+        """The index of every image (N,), where the images are."""
+        return torch.arange(len(self.labels), device=self.labels.device)
+
     def to(self, device: torch.device) -> "Images":
         """Return the same images with their tensors on ``device``."""
         tensors = (t.to(device) for t in (self.images, self.labels, self.tracks))

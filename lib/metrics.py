@@ -25,6 +25,11 @@ def count_macs(model: nn.Module, shape: tuple[int, ...]) -> int:
     return counter.get_total_flops() // 2
 
 
+def size(model: nn.Module, shape: tuple[int, ...]) -> dict[str, int]:
+    """Return the network's ``parameters`` and its ``macs`` for one input of ``shape``."""
+    return {"parameters": count_parameters(model), "macs": count_macs(model, shape)}
+
+
 def overlap(predicted: torch.Tensor, truth: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return Jaccard and Dice, each (N,) float64, of bool masks (N, ...), image by image.
 

@@ -30,6 +30,15 @@ def torch_generator(seed: int, stream: str, device: torch.device | str = "cpu") 
     return torch.Generator(device).manual_seed(stream_seed(seed, stream))
 
 
+def pair_hashes(seed: int, split: tuple[np.ndarray, ...]) -> dict[str, str]:
+    """Hash a run's split and the order of its first epoch: runs with equal ones are a pair.
+
+    ``split``: index arrays, the training images' first.
+    """
+    order = torch.randperm(len(split[0]), generator=torch_generator(seed, "order"))
+    return {"split_sha256": sha256(*split), "order_sha256": sha256(split[0][order])}
+
+
 def sha256(*arrays: np.ndarray | torch.Tensor) -> str:
     """Hash the shapes, types and bytes of the arrays, in order."""
     digest = hashlib.sha256()

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import platform
 import secrets
 import signal
 import subprocess
@@ -106,11 +107,13 @@ def start(flags: T) -> Iterator[tuple[T, Run]]:
 
 
 def provenance(device: torch.device) -> dict[str, str]:
-    """Return what made the numbers: commit of the code, device, torch version."""
+    """Return what made the numbers: commit of the code, device, versions."""
     return {
         "git_commit": git_commit(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "torch_version": torch.__version__,
+        "numpy_version": np.__version__,
+        "python_version": platform.python_version(),
     }
 
 

@@ -21,13 +21,14 @@ from tests.runs import CLOCK, Recorder, fetched, start, wait_for, without_clock
 from train_gtsrb import Config
 
 COMMON = ["best_epoch", "parameters", "macs", "diverged", "data_sha256", "split_sha256"]
-COMMON += ["order_sha256", "git_commit", "device", "torch_version"]
+COMMON += ["order_sha256", "git_commit", "device", "torch_version", "numpy_version"]
+COMMON += ["python_version", "resumed_from_epoch"]
 SIGNS = {
     "script": "train_gtsrb.py",
     "config": Config,
     "flags": ["--batch-size", "16", "--val-fraction", "0.34", "--batch-norm", "True"],
     "history": ["train/loss", "train/error", "val/loss", "val/error"],
-    "summary": ["test/error", "test/error_at_best_val"],
+    "summary": ["test/error", "test/error_at_best_val", "test/error_mean_last_5"],
     "arrays": ["names", "labels", "predicted", "probability"],
 }
 LUNGS = {
@@ -46,7 +47,11 @@ LUNGS = {
         "True",
     ],
     "history": ["train/loss", "val/loss", "val/jaccard", "val/dice"],
-    "summary": ["test/jaccard", "test/jaccard_at_best_val", "test/dice", "test/dice_at_best_val"],
+    "summary": [
+        f"test/{score}{rule}"
+        for score in ("jaccard", "dice")
+        for rule in ("", "_at_best_val", "_mean_last_5")
+    ],
     "arrays": ["names", "jaccard", "dice"],
 }
 
@@ -90,7 +95,8 @@ def test_stopped_and_killed_it_continues_bit_for_bit(
     fields = {field.name for field in dataclasses.fields(kind["config"])}
     logged = fields | history | {*COMMON, *kind["summary"]}
     assert set(whole.row) == {"run_id", "state", "exit_code", "source"} | logged
-    for key in logged - CLOCK:
+    assert (whole.row["resumed_from_epoch"], broken.row["resumed_from_epoch"]) == (0, 2)
+    for key in logged - CLOCK - {"resumed_from_epoch"}:
         assert whole.row[key] == broken.row[key], key
     assert (whole.row["state"], broken.row["state"]) == ("finished", "finished")
 
@@ -188,7 +194,8 @@ def test_divergence_is_an_outcome(signs: Path, tmp_path: Path) -> None:
     assert len(recorder.rows) == 1
     assert math.isnan(recorder.rows[0]["train/loss"])
     assert recorder.summary["diverged"] is True
-    assert recorder.summary["test/error"] == recorder.summary["test/error_at_best_val"] == 1
+    for rule in ("", "_at_best_val", "_mean_last_5"):
+        assert recorder.summary[f"test/error{rule}"] == 1
     assert (np.load(tmp_path / "test_scores.npz")["predicted"] == -1).all()
     again = train(cfg, tmp_path)  # a finished run that is started again stays what it was
     assert again.summary["diverged"] is True
@@ -226,6 +233,28 @@ def test_the_best_epoch_is_the_first_of_lowest_validation_error(
     recorder = train(cfg, tmp_path)
     errors = [row["val/error"] for row in recorder.rows]
     assert recorder.summary["best_epoch"] == 1 + errors.index(min(errors))
+
+
+def test_the_mean_of_the_last_five_epochs(
+    signs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tested = []
+
+    def evaluate(model: object, part: gtsrb.Images, indices: torch.Tensor) -> tuple:
+        result = undisturbed(model, part, indices)
+        if part.tracks[0] == -1:  # the test part
+            tested.append(result[1])
+        return result
+
+    undisturbed = train_gtsrb.evaluate
+    monkeypatch.setattr(train_gtsrb, "evaluate", evaluate)
+    cfg = Config(data=str(signs), epochs=7, val_fraction=0.34, optimizer="sgd", batch_size=16)
+    summary = train(cfg, tmp_path).summary
+    *tail, last, best = tested
+    assert len(tail) == 5
+    assert tail[-1] == last == summary["test/error"]
+    assert best == summary["test/error_at_best_val"]
+    assert summary["test/error_mean_last_5"] == pytest.approx(np.mean(tail))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
