@@ -6,8 +6,9 @@ r"""Collect a study's runs into tables: runs.csv, history.csv and test_images.cs
         --out analysis/results/gtsrb
 
 They have a row a run, a row an epoch, and a row a test image with a column a run.
-SOURCE is a folder of offline runs or a sweep on a W&B server. Runs that an earlier call found
-finished are not read again. What runs saved (.npz) is copied to files/ beside the tables.
+A source is a folder of offline runs or a sweep on a W&B server; several (a sweep, its fill-in) are
+read as one study. Runs that an earlier call found finished are not read again. What runs saved
+(.npz) is copied to files/ beside the tables.
 """
 
 import argparse
@@ -194,7 +195,12 @@ def _number(value: Any) -> Any:
 def main() -> None:
     """Collect a study's runs into runs.csv, history.csv and test_images.csv."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("source", help="folder of offline runs, or entity/project/sweep_id")
+    parser.add_argument(
+        "sources",
+        nargs="+",
+        metavar="source",
+        help="folder of offline runs, or entity/project/sweep_id; several are one study's parts",
+    )
     parser.add_argument("--sweep", type=Path, required=True, help="the sweep's YAML")
     parser.add_argument("--out", type=Path, required=True, help="analysis/results/<study>")
     arguments = parser.parse_args()
@@ -202,16 +208,25 @@ def main() -> None:
         sweep = load_sweep(arguments.sweep)
         runs, history = _earlier(arguments.out)
         known = dict(zip(runs["run_id"], runs["source"], strict=True))
-        folder, files = Path(arguments.source), arguments.out / images.FILES
-        if folder.is_dir():
-            kept, reading = fetch_folder(folder, known, files)
-        else:
-            kept, reading = fetch_server(_sweep_path(arguments.source), known, files)
-        fetched, broken_off = [], None
-        try:
-            fetched.extend(reading)
-        except FetchError as error:
-            broken_off = error
+        files = arguments.out / images.FILES
+        kept, fetched, broken_off = set(), [], None
+        for source in arguments.sources:
+            if Path(source).is_dir():
+                same, reading = fetch_folder(Path(source), known, files)
+            else:
+                same, reading = fetch_server(_sweep_path(source), known, files)
+            read = []
+            try:
+                read.extend(reading)
+            except FetchError as error:
+                broken_off = error
+            found = same | {run.row["run_id"] for run in read}
+            if twice := found & (kept | {run.row["run_id"] for run in fetched}):
+                raise FetchError(f"{source} has run(s) of another source: {', '.join(twice)}")
+            kept |= same
+            fetched += read
+            if broken_off:
+                break
         runs = pd.concat(
             [runs[runs["run_id"].isin(kept)], pd.DataFrame([f.row for f in fetched])],
             ignore_index=True,

@@ -2,7 +2,7 @@
 
 import math
 import numbers
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
@@ -16,10 +16,14 @@ SPLITTING = ("fold", "val_fraction")  # factors that change the split, and mean 
 CHECKS = {
     "data": "the runs saw different data",
     "commit": "the runs come from different commits of the code",
-    "versions": "the runs were made with different versions of torch",
+    "versions": "the runs were made with different versions of the libraries",
     "identical": "runs that should differ have the same losses, digit by digit",
 }
-COMPARED = {"data": "data_sha256", "commit": "git_commit", "versions": "torch_version"}
+COMPARED = {
+    "data": ["data_sha256"],
+    "commit": ["git_commit"],
+    "versions": ["python_version", "numpy_version", "torch_version"],
+}
 
 
 @dataclass(frozen=True)
@@ -27,14 +31,16 @@ class Entry:
     """One expected cell × seed: its ``state``, the runs found for it, epochs and seconds.
 
     States: finished, diverged, missing, duplicate, short, or what W&B says of an unfinished run.
+    ``resumed``: the epoch after which it was last continued from a checkpoint, or 0.
     """
 
     cell: tuple
     seed: int
     state: str
     runs: list[str]
-    epochs: int
-    seconds: float
+    epochs: int = 0
+    seconds: float = 0.0
+    resumed: int = 0
 
 
 @dataclass(frozen=True)
@@ -80,28 +86,32 @@ def check(sweep: Sweep, study: Study, runs: pd.DataFrame, history: pd.DataFrame)
     problems, repeated = [], []
     fits = pd.Series(True, index=runs.index)
     for name, value in sweep.fixed.items():
-        fits &= runs[name].map(lambda found, value=value: _same(found, value))
+        fits &= runs[name].map(lambda found, value=value: _same(found, value)).astype(bool)
     epochs = history.groupby("run_id")["epoch"].agg(["count", "max"])
     seconds = history.groupby("run_id")["seconds"].sum() if "seconds" in history else pd.Series()
     entries, used = [], set()
     for cell in sweep.cells:
         in_cell = fits.copy()
         for name, level in zip(sweep.factors, cell, strict=True):
-            in_cell &= runs[name].map(lambda found, level=level: _same(found, level))
+            in_cell &= runs[name].map(lambda v, level=level: _same(v, level)).astype(bool)
         for seed in sweep.seeds:
-            found = runs[in_cell & runs[SEED].map(lambda s, seed=seed: _same(s, seed))]
+            of_seed = runs[SEED].map(lambda s, seed=seed: _same(s, seed)).astype(bool)
+            found = runs[in_cell & of_seed]
             used |= set(found["run_id"])
-            ended = found["state"].eq("finished") & found["exit_code"].isin((0, None)).where(
-                found["exit_code"].notna(), True
-            )
-            if len(found) > 1 and ended.sum() == 1:
-                repeated += [
-                    f"{sweep.label(cell)}, seed={seed}: {run} ({state}), made again"
-                    for run, state in found[~ended][["run_id", "state"]].itertuples(index=False)
-                ]
-                found = found[ended]
-            entry, problem = _entry(sweep, study, cell, seed, found, epochs, seconds)
-            entries.append(entry)
+            judged = [_judge(run, study, epochs, seconds) for _, run in found.iterrows()]
+            well = [one for one in judged if not one[1]]
+            if len(judged) > 1 and len(well) == 1:
+                told = [problem for _, problem in judged if problem]
+                repeated += [f"{sweep.label(cell)}, seed={seed}: {one}, made again" for one in told]
+                judged = well
+            if len(judged) == 1:
+                ((entry, problem),) = judged
+                entries.append(replace(entry, cell=cell, seed=seed))
+            else:
+                ids = [entry.runs[0] for entry, _ in judged]
+                entries.append(Entry(cell, seed, "duplicate" if ids else "missing", ids))
+                told = [f"{entry.runs[0]} ({entry.state})" for entry, _ in judged]
+                problem = f"{len(ids)} runs: {', '.join(told)}" if ids else "missing"
             if problem:
                 problems.append(f"{sweep.label(cell)}, seed={seed}: {problem}")
     planned = {name: [value] for name, value in sweep.fixed.items()}
@@ -124,12 +134,15 @@ def _doubts(runs: pd.DataFrame, history: pd.DataFrame) -> dict[str, str]:
     Two runs whose losses agree in every digit of every epoch have run the same thing twice.
     """
     doubts = {}
-    for check_name, column in COMPARED.items():
-        if column in runs and runs[column].nunique() > 1:
+    for name, columns in COMPARED.items():
+        told = []
+        for column in [c for c in columns if c in runs and runs[c].nunique() > 1]:
             counts = runs[column].astype(str).value_counts()
             short = [value if len(value) <= 12 else f"{value[:8]}…" for value in counts.index]
-            told = ", ".join(f"{n} with {v}" for n, v in zip(counts, short, strict=True))
-            doubts[check_name] = f"{CHECKS[check_name]} ({column}: {told})"
+            parts = [f"{n} with {v}" for n, v in zip(counts, short, strict=True)]
+            told.append(f"{column}: {', '.join(parts)}")
+        if told:
+            doubts[name] = f"{CHECKS[name]} ({'; '.join(told)})"
     losses = [name for name in ("train/loss", "val/loss") if name in history]
     by_content: dict[tuple, list[str]] = {}
     for run_id, rows in history[history["run_id"].isin(runs["run_id"])].groupby("run_id"):
@@ -159,23 +172,12 @@ def _unpaired(sweep: Sweep, runs: pd.DataFrame) -> list[str]:
     return problems
 
 
-def _entry(
-    sweep: Sweep,
-    study: Study,
-    cell: tuple,
-    seed: int,
-    found: pd.DataFrame,
-    epochs: pd.DataFrame,
-    seconds: pd.Series,
+def _judge(
+    run: pd.Series, study: Study, epochs: pd.DataFrame, seconds: pd.Series
 ) -> tuple[Entry, str]:
-    ids = found["run_id"].tolist()
-    if len(ids) != 1:
-        state = "duplicate" if ids else "missing"
-        told = [f"{run} ({state})" for run, state in zip(ids, found["state"], strict=True)]
-        problem = f"{len(ids)} runs: {', '.join(told)}" if ids else "missing"
-        return Entry(cell, seed, state, ids, 0, 0.0), problem
-    run = found.iloc[0]
-    count, last = (int(n) for n in epochs.loc[ids[0]]) if ids[0] in epochs.index else (0, 0)
+    """Return a run's entry, cell and seed left open, and what is wrong with it, if anything."""
+    name = run["run_id"]
+    count, last = (int(n) for n in epochs.loc[name]) if name in epochs.index else (0, 0)
     planned = int(run["epochs"]) if "epochs" in run else int(epochs["max"].max())
     score, problem = run[study.score_column()], ""
     state = "diverged" if _same(run["diverged"], True) else "finished"
@@ -183,16 +185,17 @@ def _entry(
         run["exit_code"] not in (0, None) and pd.notna(run["exit_code"])
     ):
         state = run["state"] if run["state"] != "finished" else "failed"
-        problem = f"run {ids[0]} is {state}, after epoch {last} of {planned}"
+        problem = f"run {name} is {state}, after epoch {last} of {planned}"
     elif count != last or (last != planned and state != "diverged"):
         state = "short"
-        problem = f"run {ids[0]} has {count} of {planned} epochs"
+        problem = f"run {name} has {count} of {planned} epochs"
     elif not isinstance(score, numbers.Real) or not math.isfinite(score):
         state = "failed"
         shown = repr(score) if isinstance(score, str) else score
-        problem = f"run {ids[0]} has no number as {study.score_column()}: {shown}"
-    total = float(seconds.get(ids[0], 0.0))
-    return Entry(cell, seed, state, ids, last, total), problem
+        problem = f"run {name} has no number as {study.score_column()}: {shown}"
+    resumed = run.get("resumed_from_epoch")
+    resumed = int(resumed) if isinstance(resumed, numbers.Real) and resumed > 0 else 0
+    return Entry((), -1, state, [name], last, float(seconds.get(name, 0.0)), resumed), problem
 
 
 def scores(

@@ -3,8 +3,8 @@
     python -m analysis.report analysis/results/gtsrb_short --sweep sweeps/gtsrb_short.yaml
 
 Completeness comes first: with a run missing, repeated, unfinished or shorter than planned it lists
-what is wrong, writes nothing and exits with 1. Else it writes results.json, report.md, report.html
-(self-contained) and figures/ beside the tables.
+what is wrong, writes fill_in.yaml, a sweep of the runs to make, and exits with 1. Else it writes
+results.json, report.md, report.html (self-contained) and figures/ beside the tables.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from analysis import (
     contrasts,
     figures,
+    fill_in,
     folds,
     images,
     pages,
@@ -32,8 +33,9 @@ from analysis.tables import TableError, read_tables
 
 REMEDY = """
 What to do:
-- missing, unfinished or shorter: run the sweep again, then fetch again (a run that the local agent
-  counts as finished is repeated when you delete its folder runs/<study>/<run id>)
+- missing, unfinished or shorter: with the local agent run the sweep again, then fetch again (a run
+  that it counts as finished is repeated when you delete its folder runs/<study>/<run id>); on a W&B
+  server `wandb sweep` the fill_in.yaml, run an agent on it, and fetch both sweeps together
 - more than one, or none of this sweep's: take the wrong run out of the source (its folder
   wandb/offline-run-*-<run id>, or the run on the server), then fetch again; after a change of the
   sweep let the agent write to another --out
@@ -265,10 +267,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             for name, told in ledger.doubts.items()
             if name not in arguments.allow
         ]
+        to_run = fill_in.write(arguments.folder, arguments.sweep, sweep, ledger)
         if ledger.problems or refused:
             raise IncompleteError(
-                f"{sweep.name} is not complete; no test was made and no file written:\n  "
+                f"{sweep.name} is not complete; no test was made and no report written:\n  "
                 + "\n  ".join(ledger.problems + refused)
+                + (f"\nA sweep of what lacks a run: {', '.join(map(str, to_run))}" * bool(to_run))
                 + REMEDY
                 + (STALE if (arguments.folder / "report.md").exists() else "")
             )

@@ -182,3 +182,18 @@ def test_no_server_and_no_runs_are_told(tmp_path: Path, sweep: Path, offline: di
         assert done.returncode == 1
         assert words in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_two_sources_are_one_study(offline: dict[str, str], sweep: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    make_run(offline | {"WANDB_DIR": str(first)}, "one", "finish")
+    make_run(offline | {"WANDB_DIR": str(second)}, "two", "finish")
+    arguments = ("-m", "analysis.fetch", "--sweep", sweep, "--out", tmp_path / "tables")
+    assert "2 runs read, 2 in" in call(*arguments, first, second).stdout
+    again = call(*arguments, second, first)
+    assert "0 runs read, 2 in" in again.stdout
+    assert again.returncode == 0
+    make_run(offline | {"WANDB_DIR": str(second)}, "one", "finish")
+    twice = call(*arguments, first, second)
+    assert twice.returncode == 1
+    assert "has run(s) of another source: one" in twice.stderr
