@@ -88,10 +88,12 @@ def fetch_server(
     Raises:
         FetchError: when the server or the sweep cannot be reached, also while iterating.
     """
+    # Four retries, half a minute: with W&B's default of many the process hangs at its exit.
+    os.environ.setdefault("WANDB_X_GRAPHQL_RETRY_MAX", "4")
     import wandb  # takes a second; reading a folder does not need it
 
     try:
-        runs = list(wandb.Api().sweep(sweep_path).runs)
+        runs = list(wandb.Api(timeout=120).sweep(sweep_path).runs)
     except (wandb.errors.Error, ValueError) as error:
         raise FetchError(
             f"cannot read the sweep {sweep_path}: {error}. Expected entity/project/sweep_id as "

@@ -172,6 +172,7 @@ def test_torn_tables_and_runs_that_are_gone(
 def test_no_server_and_no_runs_are_told(tmp_path: Path, sweep: Path, offline: dict) -> None:
     env = {k: v for k, v in offline.items() if k != "WANDB_MODE"}
     env |= {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": "x" * 40}
+    env |= {"WANDB_X_GRAPHQL_RETRY_MAX": "1"}
     for source, words in (
         (tmp_path, "has no offline runs"),
         ("e/p", "is neither a folder nor entity/project/sweep_id"),
