@@ -110,7 +110,7 @@ def test_a_servers_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     saved = {"files": lambda names: [SimpleNamespace(download=download)] if names else []}
     runs = [server_run("a", **saved), server_run("b", state="running"), server_run("old")]
     api = SimpleNamespace(sweep=lambda _path: SimpleNamespace(runs=runs))
-    monkeypatch.setattr(wandb, "Api", lambda: api)
+    monkeypatch.setattr(wandb, "Api", lambda **_: api)
     kept, reading = fetch.fetch_server("e/p/s", {"old": "e/p/old", "gone": "e/p/gone"}, tmp_path)
     fetched = list(reading)
     assert kept == {"old"}
@@ -137,7 +137,7 @@ def test_what_a_server_gave_before_it_broke_off_is_kept(
 
     runs = [server_run("a"), server_run("b", scan_history=broken)]
     api = SimpleNamespace(sweep=lambda _path: SimpleNamespace(runs=runs))
-    monkeypatch.setattr(wandb, "Api", lambda: api)
+    monkeypatch.setattr(wandb, "Api", lambda **_: api)
     words = ["fetch", "e/p/s", "--sweep", str(sweep), "--out", str(tmp_path / "t")]
     monkeypatch.setattr("sys.argv", words)
     with pytest.raises(SystemExit, match="reading e/p/b broke off: gone"):
@@ -154,7 +154,7 @@ def test_torn_tables_and_runs_that_are_gone(
     out = tmp_path / "t"
     runs = [server_run("a"), server_run("b")]
     api = SimpleNamespace(sweep=lambda _path: SimpleNamespace(runs=runs))
-    monkeypatch.setattr(wandb, "Api", lambda: api)
+    monkeypatch.setattr(wandb, "Api", lambda **_: api)
     monkeypatch.setattr("sys.argv", ["f", "e/p/s", "--sweep", str(sweep), "--out", str(out)])
     fetch.main()
     (out / "history.csv").unlink()
