@@ -13,9 +13,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis import plotting
+from analysis import plotting, robustness
 from analysis.contrasts import Tested
-from analysis.grid import Study, Sweep
+from analysis.grid import RULES, Study, Sweep
 from analysis.ledger import Ledger
 from analysis.statement import format_p, subject
 from analysis.tables import TableError
@@ -100,7 +100,7 @@ def final_scores(sweep: Sweep, study: Study, ledger: Ledger, scores: Scores) -> 
     name = plotting.metric_name(study)
     plotting.metric_axis([axis], table, f"{name}{plotting.unit(study)}")
     return figure, (
-        f"{name} per variant ({plotting.RULES[study.score_rule]}). One dot per run, "
+        f"{name} per variant ({RULES[study.score_rule]}). One dot per run, "
         f"seeds from left to right (n = {len(sweep.seeds)} per variant), grey lines join runs with "
         f"the same seed, black bars and numbers: medians; "
         f"{study.direction} is better. {plotting.run_set(sweep, ledger)}"
@@ -162,13 +162,10 @@ def interactions(
     pairs = list(itertools.combinations(two, 2))
     if not pairs:
         return None
-    names, quantity = list(sweep.factors), study.metric.split("/")[-1]
+    names = list(sweep.factors)
     table = np.array([scores[c] for c in sweep.cells])
     table = table.reshape(*(len(levels) for levels in sweep.factors.values()), -1)
-    error = quantity == "error"
-    floor = table[table > 0].min() / 2 if (table > 0).any() else 1.0  # stands in for an error of 0
-    transformed = np.log10(100 * np.maximum(table, floor)) if error else plotting.logit(table)
-    log_name = "log10 of error in %" if error else f"logit of {study.quantity}"
+    transformed, log_name = robustness.log_scale(table, study), robustness.log_scale_name(study)
     panels = [
         (pair, *view)
         for pair in pairs

@@ -11,6 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 STUDIES = Path(__file__).parent / "studies"
 SEED = "seed"
 
+# Which of a run's epochs gives its score; none of them looks at the test set.
+RULES = {
+    "last": "last epoch",
+    "best_on_validation": "epoch best on validation",
+    "mean_last_5": "mean of the last five epochs",
+}
+SUFFIXES = {"last": "", "best_on_validation": "_at_best_val", "mean_last_5": "_mean_last_5"}
+
 
 class GridError(ValueError):
     """A sweep or study file that cannot be analysed; says what is wrong and what is allowed."""
@@ -47,7 +55,7 @@ class Study(BaseModel):
     question: str = ""
     metric: str  # summary key of the score at the last epoch, e.g. test/error
     direction: Literal["lower", "higher"]  # which is better
-    score_rule: Literal["last", "best_on_validation"] = "last"
+    score_rule: Literal["last", "best_on_validation", "mean_last_5"] = "last"
     smallest_effect: Annotated[float, Field(gt=0)] | None = None  # in the metric's own unit
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05  # family-wise, two-sided
     family: list[str] | None = None  # names of the primary contrasts; None: all of them
@@ -69,8 +77,7 @@ class Study(BaseModel):
 
     def score_column(self, rule: str | None = None) -> str:
         """Return the summary key that holds the score by ``rule`` (default: the declared one)."""
-        rule = rule or self.score_rule
-        return self.metric if rule == "last" else f"{self.metric}_at_best_val"
+        return self.metric + SUFFIXES[rule or self.score_rule]
 
     def level_label(self, factor: str, level: Any) -> str:
         """Return the words for a level."""
@@ -138,7 +145,7 @@ def load_study(sweep: Sweep, folder: Path | None = None) -> Study:
     if values.get("score_rule") in ("best_on_test", "best"):
         raise GridError(
             f"{path}: score_rule {values['score_rule']!r} would select the epoch on the test set, "
-            "which makes the test score an optimistic one; use last or best_on_validation"
+            f"which makes the test score an optimistic one; use {', '.join(RULES)}"
         )
     try:
         return Study(**values)

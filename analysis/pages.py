@@ -8,7 +8,7 @@ from typing import Any
 import jinja2
 
 from analysis import plotting, statement
-from analysis.grid import Study, Sweep
+from analysis.grid import RULES, Study, Sweep
 from analysis.tables import replace_file
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -42,6 +42,7 @@ def write(folder: Path, results: dict[str, Any], drawn: dict, study: Study, swee
     environment.filters |= {
         "p": statement.format_p,
         "score": lambda v: f"{100 * v:.2f}" if study.percent else f"{v:.4f}",
+        "own_unit": lambda v: f"{v:+.4g}",
         "signed": lambda v: f"{100 * v:+.2f}" if study.percent else f"{v:+.4f}",
     }
     variables = {
@@ -49,7 +50,7 @@ def write(folder: Path, results: dict[str, Any], drawn: dict, study: Study, swee
         "pictures": pictures,
         "unit": "%" if study.percent else "",
         "difference_unit": "percentage points" if study.percent else "",
-        "rules": plotting.RULES,
+        "rules": RULES,
         "grades": statement.GRADES,
         "words": study.level_label,
         "labels": {

@@ -18,7 +18,7 @@ from scipy.optimize import brentq
 from scipy.stats import power
 
 from analysis import contrasts, plotting, stats
-from analysis.grid import SEED, GridError, Study, Sweep, load_study, load_sweep
+from analysis.grid import RULES, SEED, GridError, Study, Sweep, load_study, load_sweep
 from analysis.statement import amount, format_p
 from analysis.tables import TableError, read_tables
 
@@ -125,7 +125,7 @@ def describe(
         f"{sweep.name}: {len(sweep.cells)} cells × {n} seeds = {runs} runs"
         + (f" of {sweep.fixed['epochs']} epochs" if "epochs" in sweep.fixed else ""),
         f"metric {study.metric}, {study.direction} is better, score at "
-        f"{plotting.RULES[study.score_rule]}, alpha {study.alpha}",
+        f"{RULES[study.score_rule]}, alpha {study.alpha}",
         f"family of {family}: {', '.join(names)}",
         f"smallest p of the signed-rank test at n = {n}: {format_p(floor)}; after Holm's "
         f"correction over {family}: {format_p(min(1.0, floor * family))}",

@@ -26,7 +26,6 @@ COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
 STATE_COLOURS = {"finished": "#BFE3D5", "diverged": "#F5C9A8"}
 LOGIT_TICKS = [0.01, 0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999]
-RULES = {"last": "last epoch", "best_on_validation": "epoch best on validation"}
 STYLE = {
     "font.size": 9,
     "axes.titlesize": 10,
@@ -159,12 +158,6 @@ def tick_lines(sweep: Sweep, study: Study, cell: tuple, width: int) -> str:
     """Name a cell on several lines, a level a paragraph, for a tick label."""
     words = cell_label(sweep, study, cell).split(", ")
     return "\n".join(textwrap.fill(word, width) for word in words)
-
-
-def logit(values: np.ndarray) -> np.ndarray:
-    """Return log(v / (1 - v)), with v kept 1e-9 away from 0 and 1."""
-    clipped = np.clip(values, 1e-9, 1 - 1e-9)
-    return np.log(clipped / (1 - clipped))
 
 
 def run_set(sweep: Sweep, ledger: Ledger) -> str:

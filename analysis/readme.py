@@ -10,8 +10,8 @@ import argparse
 import json
 from pathlib import Path
 
-from analysis.grid import GridError, load_study, load_sweep
-from analysis.plotting import RULES, cell_label, lower_first, metric_name
+from analysis.grid import RULES, GridError, load_study, load_sweep
+from analysis.plotting import cell_label, lower_first, metric_name
 from analysis.statement import format_p
 from analysis.tables import replace_file
 
@@ -49,7 +49,7 @@ def block(folder: Path, results: dict) -> str:
     rule = RULES[results["score_rule"]]
     lines += [
         "",
-        f"Score: {study.metric} at the {rule}, {study.direction} is better. Everything behind it: "
+        f"Score: {study.metric} ({rule}), {study.direction} is better. Everything behind it: "
         f"[{where}]({where}/report.md).",
     ]
     return "\n".join(lines)

@@ -23,6 +23,7 @@ from analysis import (
     folds,
     images,
     pages,
+    robustness,
     segmentation,
     statement,
     stats,
@@ -63,16 +64,21 @@ def analyse(
     values = scores(sweep, ledger, runs, study.score_column())
     paired = not ledger.unpaired
     tested = contrasts.test(contrasts.build(sweep, study, values), study.alpha, paired)
-    other_rule, other = _other_rule(sweep, study, ledger, runs)
+    other = robustness.other_rules(sweep, study, ledger, runs)
+    log_scale = robustness.on_log_scale(sweep, study, values, paired)
     rows = [
-        _row(t, None if other is None else other[i], len(tested), study, ledger)
-        for i, t in enumerate(tested)
+        _row(
+            t, {rule: of_rule[i] for rule, of_rule in other.items()}, on_log, tested, study, ledger
+        )
+        for i, (t, on_log) in enumerate(zip(tested, log_scale, strict=True))
     ]
     secondary = contrasts.simple_effects(sweep, values, study.alpha)
     states = [(t, row["state"]) for t, row in zip(tested, rows, strict=True)]
     for t, row in zip(tested, rows, strict=True):
         row["sentence"] += statement.qualification(t, states, secondary, study)
-    test_set = _test_set(sweep, study, ledger, table)
+        if row["scale_robust"] is False:
+            row["sentence"] += statement.other_scale(robustness.log_scale_name(study))
+    test_set = robustness.over_test_set(sweep, study, ledger, table)
     for i, row in enumerate(rows):
         row |= test_set["intervals"][i] if test_set else {"test_set_low": None}
     variants = [
@@ -94,7 +100,6 @@ def analyse(
         "metric": study.metric,
         "direction": study.direction,
         "score_rule": study.score_rule,
-        "other_rule": other_rule,
         "alpha": study.alpha,
         "smallest_effect": study.smallest_effect,
         "n_seeds": len(sweep.seeds),
@@ -111,6 +116,8 @@ def analyse(
         "variants": variants,
         "contrasts": rows,
         "secondary": secondary,
+        "log_scale": robustness.log_scale_name(study),
+        "exploratory": robustness.exploratory(sweep, study, ledger, runs),
         "provenance": _provenance(runs),
     }
     return results, tested
@@ -118,16 +125,30 @@ def analyse(
 
 def _row(
     tested: contrasts.Tested,
-    other: contrasts.Tested | None,
-    family: int,
+    other: dict[str, contrasts.Tested],
+    on_log: contrasts.Tested,
+    family: list[contrasts.Tested],
     study: Study,
     ledger: Ledger,
 ) -> dict[str, Any]:
-    """Return what results.json says of a contrast; ``other``: the same under the other rule."""
+    """Return what results.json says of a contrast; ``other``: the same under other score rules.
+
+    ``on_log``: the same on the log scale, which is told of interactions; ``family``: all contrasts.
+    """
     test, interval = tested.test, tested.interval
     differences = np.round(tested.contrast.differences, stats.DECIMALS)
-    agree = other is None or _conclusion(tested, study) == _conclusion(other, study)
-    state = statement.decide(tested, family, study, agree)
+    own = robustness.conclusion(tested, study)
+    rules = {
+        rule: {
+            "difference": t.interval.estimate,
+            "p_holm": t.p_holm,
+            "agrees": robustness.conclusion(t, study) == own,
+        }
+        for rule, t in other.items()
+    }
+    agree = all(said["agrees"] for said in rules.values())
+    interaction = len(tested.contrast.parts) == 2
+    state = statement.decide(tested, len(family), study, agree)
     return {
         "name": tested.contrast.name,
         "label": statement.subject(tested.contrast, study),
@@ -146,32 +167,14 @@ def _row(
         "negative": int((differences < 0).sum()),
         **contrasts.sensitivity(tested.contrast),
         "state": state,
-        "sentence": statement.sentence(state, tested, family, study, ledger.epochs, agree),
+        "sentence": statement.sentence(state, tested, len(family), study, ledger.epochs, agree),
         "per_seed": [float(d) for d in tested.contrast.differences],
-        "score_rules_agree": None if other is None else agree,
-        "p_holm_other_rule": None if other is None else other.p_holm,
+        "other_rules": rules,
+        "survives_all_rules": agree if rules else None,
+        "p_holm_log_scale": on_log.p_holm if interaction else None,
+        "scale_robust": robustness.conclusion(on_log, study) == own if interaction else None,
         "runs": [run for entry in ledger.entries for run in entry.runs],
     }
-
-
-def _test_set(
-    sweep: Sweep, study: Study, ledger: Ledger, table: pd.DataFrame | None
-) -> dict[str, Any] | None:
-    """Return each contrast's interval over test images, or None where it cannot be had.
-
-    Runs save their outputs at the last epoch, so a study that scores another one has none.
-    """
-    everyone = [run for cell in sweep.cells for run in ledger.runs(cell)]
-    per_run = None if table is None else images.scores(table, study, everyone)
-    if per_run is None or study.score_rule != "last" or len(per_run) < 20:
-        return None
-    per_cell = {cell: per_run[ledger.runs(cell)].mean(axis=1).to_numpy() for cell in sweep.cells}
-    intervals = contrasts.over_images(sweep, study, per_cell)
-    rows = [
-        {"test_set_mean": i.estimate, "test_set_low": i.low, "test_set_high": i.high}
-        for i in intervals
-    ]
-    return {"images": len(per_run), "intervals": rows}
 
 
 def draw(
@@ -215,25 +218,6 @@ def _parameters(runs: pd.DataFrame, run_ids: list[str]) -> list[int]:
         return []
     own = runs["parameters"][runs["run_id"].isin(run_ids)].dropna()
     return sorted(int(count) for count in own.unique())
-
-
-def _other_rule(
-    sweep: Sweep, study: Study, ledger: Ledger, runs: pd.DataFrame
-) -> tuple[str, list[contrasts.Tested] | None]:
-    """Test the same contrasts under the score rule that was not declared, if the runs have it."""
-    rule = "best_on_validation" if study.score_rule == "last" else "last"
-    column = study.score_column(rule)
-    if column not in runs or runs[column].isna().any():
-        return rule, None
-    values = scores(sweep, ledger, runs, column)
-    built = contrasts.build(sweep, study, values)
-    return rule, contrasts.test(built, study.alpha, not ledger.unpaired)
-
-
-def _conclusion(tested: contrasts.Tested, study: Study) -> int:
-    """Return -1 or 1, the direction of a significant difference, or 0."""
-    significant = tested.p_holm < study.alpha
-    return int(np.sign(tested.interval.estimate)) if significant else 0
 
 
 def _provenance(runs: pd.DataFrame) -> dict[str, list[str]]:

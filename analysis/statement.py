@@ -102,7 +102,7 @@ def _inconclusive(tested: Tested, study: Study) -> str:
 
 def _suggestive(tested: Tested, study: Study, scope: str, rules_agree: bool) -> str:
     if not rules_agree:
-        why = "that depends on the score rule (last epoch or best on validation)"
+        why = "that depends on the score rule (see the table of score rules)"
     elif tested.test.p < study.alpha <= tested.p_holm:
         why = "that does not survive the correction for several comparisons"
     else:
@@ -160,6 +160,11 @@ def qualification(
     if {row["difference"] > 0 for row in sure} == {True, False}:
         return " This is an average: the simple effects have opposite signs."
     return ""
+
+
+def other_scale(name: str) -> str:
+    """Return the warning that an interaction's conclusion belongs to one scale only."""
+    return f" Not scale-robust: on the {name} the conclusion is another."
 
 
 def subject(contrast: Contrast, study: Study) -> str:

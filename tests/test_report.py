@@ -89,12 +89,6 @@ def test_report_of_a_complete_study(sweep_path: Path, tmp_path: Path) -> None:
     assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == first
 
 
-def main(folder: Path, sweep_path: Path, *flags: str) -> dict:
-    """Run the command in this process and return its results."""
-    report_module.main([str(folder), "--sweep", str(sweep_path), *flags])
-    return json.loads((folder / "results.json").read_text())
-
-
 def drop(runs: pd.DataFrame, history: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     return runs[runs["run_id"] != "bnsgd03"], history[history["run_id"] != "bnsgd03"]
 
@@ -288,7 +282,7 @@ def test_seeds_that_are_no_pairs_are_tested_by_mann_whitney(
 ) -> None:
     tables = change(column, "e")(*made_up.tables(sweep_path))
     made_up.write_study(tmp_path / "made_up", sweep_path, *tables)
-    results = main(tmp_path / "made_up", sweep_path)
+    results = made_up.report(tmp_path / "made_up", sweep_path)
     row = results["contrasts"][0]
     assert row["p"] == pytest.approx(2 / 3432)  # 14 choose 7
     assert "the seeds are no pairs" in row["sentence"]
@@ -300,5 +294,5 @@ def test_an_allowed_failure_is_told_on_the_first_page(sweep_path: Path, tmp_path
     tables = change("git_commit", "e" * 40)(*made_up.tables(sweep_path))
     made_up.write_study(folder, sweep_path, *tables)
     assert "--allow commit" in refusal(folder, sweep_path)
-    main(folder, sweep_path, "--allow", "commit")
+    made_up.report(folder, sweep_path, "--allow", "commit")
     assert "different commits of the code" in (folder / "report.md").read_text()

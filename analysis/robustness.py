@@ -1,0 +1,107 @@
+"""Would another choice have led elsewhere? Other score rules, scales, metrics and test images."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis import contrasts, images
+from analysis.contrasts import Tested
+from analysis.grid import RULES, Study, Sweep
+from analysis.ledger import Ledger, scores
+
+Scores = dict[tuple, list[float]]
+
+
+def conclusion(tested: Tested, study: Study) -> int:
+    """Return -1 or 1, the direction of a difference with Holm p below alpha, or 0."""
+    return int(np.sign(tested.interval.estimate)) if tested.p_holm < study.alpha else 0
+
+
+def other_rules(
+    sweep: Sweep, study: Study, ledger: Ledger, runs: pd.DataFrame
+) -> dict[str, list[Tested]]:
+    """Test the same contrasts under the score rules not declared, those that all runs have."""
+    tested = {}
+    for rule in RULES:
+        column = study.score_column(rule)
+        if rule != study.score_rule and column in runs and runs[column].notna().all():
+            built = contrasts.build(sweep, study, scores(sweep, ledger, runs, column))
+            tested[rule] = contrasts.test(built, study.alpha, not ledger.unpaired)
+    return tested
+
+
+def log_scale(values: np.ndarray, study: Study) -> np.ndarray:
+    """Return log10 of an error in percent, or the logit of a score between 0 and 1.
+
+    An error of 0 counts as half of the least other one; scores are kept 1e-9 from 0 and 1.
+    """
+    if study.percent:
+        floor = values[values > 0].min() / 2 if (values > 0).any() else 1.0
+        return np.log10(100 * np.maximum(values, floor))
+    clipped = np.clip(values, 1e-9, 1 - 1e-9)
+    return np.log(clipped / (1 - clipped))
+
+
+def log_scale_name(study: Study) -> str:
+    """Name the scale of ``log_scale``."""
+    return f"log10 of {study.quantity} in %" if study.percent else f"logit of {study.quantity}"
+
+
+def on_log_scale(sweep: Sweep, study: Study, values: Scores, paired: bool) -> list[Tested]:
+    """Test the same contrasts on ``log_scale``: an interaction may exist on one scale only."""
+    table = log_scale(np.array([values[cell] for cell in sweep.cells]), study)
+    transformed = {cell: list(row) for cell, row in zip(sweep.cells, table, strict=True)}
+    return contrasts.test(contrasts.build(sweep, study, transformed), study.alpha, paired)
+
+
+def exploratory(
+    sweep: Sweep, study: Study, ledger: Ledger, runs: pd.DataFrame
+) -> list[dict[str, Any]]:
+    """Test the contrasts on every other metric that all runs have at the last epoch.
+
+    Not corrected, not declared: p-values that may raise a question, never answer one.
+    """
+    counting = [run for entry in ledger.entries for run in entry.runs]
+    own = runs[runs["run_id"].isin(counting)]
+    rows = []
+    for column in sorted(runs.columns):
+        suffixed = column.endswith(("_at_best_val", "_mean_last_5"))
+        if not column.startswith(("train/", "val/", "test/")) or suffixed or column == study.metric:
+            continue
+        values = pd.to_numeric(own[column], errors="coerce")
+        if not np.isfinite(values).all() or values.nunique() < 2:
+            continue
+        built = contrasts.build(sweep, study, scores(sweep, ledger, runs, column))
+        rows += [
+            {
+                "metric": column,
+                "name": t.contrast.name,
+                "difference": t.interval.estimate,
+                "ci_low": t.interval.low,
+                "ci_high": t.interval.high,
+                "p": t.test.p,
+            }
+            for t in contrasts.test(built, study.alpha, not ledger.unpaired)
+        ]
+    return rows
+
+
+def over_test_set(
+    sweep: Sweep, study: Study, ledger: Ledger, table: pd.DataFrame | None
+) -> dict[str, Any] | None:
+    """Return each contrast's interval over test images, or None where it cannot be had.
+
+    Runs save their outputs at the last epoch, so a study that scores another one has none.
+    """
+    everyone = [run for cell in sweep.cells for run in ledger.runs(cell)]
+    per_run = None if table is None else images.scores(table, study, everyone)
+    if per_run is None or study.score_rule != "last" or len(per_run) < 20:
+        return None
+    per_cell = {cell: per_run[ledger.runs(cell)].mean(axis=1).to_numpy() for cell in sweep.cells}
+    intervals = contrasts.over_images(sweep, study, per_cell)
+    rows = [
+        {"test_set_mean": i.estimate, "test_set_low": i.low, "test_set_high": i.high}
+        for i in intervals
+    ]
+    return {"images": len(per_run), "intervals": rows}
