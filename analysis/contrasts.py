@@ -62,6 +62,11 @@ class Tested:
         return self.test.rank_biserial if self.paired else 2 * self.test.a12 - 1
 
     @property
+    def exact(self) -> bool:
+        """Whether p and intervals are exact: all are but Mann–Whitney's of very many seeds."""
+        return self.paired or self.test.exact
+
+    @property
     def all_equal(self) -> bool:
         """Whether both levels gave the same in every seed."""
         return not np.round(self.contrast.differences, stats.DECIMALS).any()
@@ -164,28 +169,31 @@ def over_images(
 
 
 def simple_effects(sweep: Sweep, scores: dict[tuple, list[float]], alpha: float) -> list[dict]:
-    """Compare cells that differ in one two-level factor, by exact Mann–Whitney, Holm over all.
+    """Compare cells that differ in one factor's level, by exact Mann–Whitney, Holm over all.
 
-    The secondary family: returns one dict a comparison (name, n, statistic, p, p_holm, difference,
-    ci_low, ci_high, confidence, a12), level 2 against level 1.
+    The secondary family: returns one dict a comparison (name, cells, n, statistic, p, p_holm,
+    difference, ci_low, ci_high, confidence, a12), level 2 against level 1.
     """
     rows = []
     for axis, (name, levels) in enumerate(sweep.factors.items()):
-        for cell in sweep.cells:
-            if len(levels) != 2 or cell[axis] != levels[0]:
+        for cell, level in itertools.product(sweep.cells, levels):
+            if levels.index(cell[axis]) >= levels.index(level):
                 continue
-            other = (*cell[:axis], levels[1], *cell[axis + 1 :])
-            where = [f"{n}={v}" for n, v in zip(sweep.factors, cell, strict=True) if n != name]
+            other = (*cell[:axis], level, *cell[axis + 1 :])
+            at = [(n, v) for n, v in zip(sweep.factors, cell, strict=True) if n != name]
+            pair = name if len(levels) == 2 else f"{name}: {level} - {cell[axis]}"
             x, y = scores[cell], scores[other]
             result, interval = stats.rank_sum(x, y), stats.shift_interval(x, y, 1 - alpha)
             rows.append(
                 {
-                    "name": f"{name} at {', '.join(where)}" if where else name,
-                    "levels": [name, *levels],
-                    "at": [(n, v) for n, v in zip(sweep.factors, cell, strict=True) if n != name],
+                    "name": f"{pair} at {', '.join(f'{n}={v}' for n, v in at)}" if at else pair,
+                    "levels": [name, cell[axis], level],
+                    "cells": [list(cell), list(other)],
+                    "at": at,
                     "n": [result.n_x, result.n_y],
                     "statistic": result.statistic,
                     "p": result.p,
+                    "exact": result.exact,
                     "difference": interval.estimate,
                     "ci_low": interval.low,
                     "ci_high": interval.high,

@@ -1,11 +1,8 @@
-"""The figures of a report: each function returns a matplotlib figure and its caption.
+"""Figures of runs: 1 learning curves, 3 final scores, 7 integrity strip, 10 epochs to a threshold.
 
-Numbers are those of the design's list: 1 learning curves, 3 final scores, 4 forest plot,
-5 interaction, 7 integrity strip.
+Each function returns a matplotlib figure and its caption. The figures of contrasts are in
+analysis.effects, those of test images in analysis.signs and analysis.segmentation.
 """
-
-import itertools
-import textwrap
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,221 +10,174 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis import plotting, robustness
-from analysis.contrasts import Tested
+from analysis import curves, plotting
 from analysis.grid import RULES, Study, Sweep
 from analysis.ledger import Ledger
-from analysis.statement import format_p, subject
-from analysis.tables import TableError
 
 Scores = dict[tuple, list[float]]
 
+STATE_COLOURS = {"finished": "#BFE3D5", "diverged": "#F5C9A8", "missing": "#FFFFFF"}
+UNFINISHED = "#E9B7CE"  # crashed, killed, short, duplicate and the like
+MOST_BOXES = 12  # seeds; with more the strip has no text
+
 
 def learning_curves(
-    sweep: Sweep, study: Study, ledger: Ledger, history: pd.DataFrame
+    sweep: Sweep, study: Study, ledger: Ledger, history: pd.DataFrame, name: str
 ) -> tuple[Figure, str]:
-    """Figure 1: validation metric against epoch, every seed, their median and a band."""
-    quantity = study.metric.split("/")[-1]
-    part = "val" if history.get(f"val/{quantity}", pd.Series()).notna().any() else "train"
-    if f"{part}/{quantity}" not in history:
-        raise TableError(f"history.csv has neither val/{quantity} nor train/{quantity} to draw")
-    column, factor = f"{part}/{quantity}", plotting.display_factor(study)
-    epochs = pd.RangeIndex(1, int(history["epoch"].max()) + 1, name="epoch")
-    worst = 1.0 if study.direction == "lower" else 0.0
+    """Figure 1: metric ``name`` against epoch: every seed, their median, a band, early stops."""
+    factor = plotting.display_factor(study)
+    values = curves.by_cell(sweep, study, ledger, history, name)
     first = next(iter(sweep.factors), None)
     panels = sweep.factors[first] if len(sweep.factors) > 1 else [None]
-    figure, axes = plotting.subplots(len(panels), 3.4)
+    figure, axes = plotting.subplots(len(panels), 2.7, columns=min(2, len(panels)))
+    place = {}
     for axis, level in zip(axes, panels, strict=True):
         cells = [c for c in sweep.cells if level is None or c[0] == level]
         for i, cell in enumerate(cells):
-            runs = history[history["run_id"].isin(ledger.runs(cell))]
-            table = runs.pivot(index="epoch", columns="run_id", values=column).reindex(epochs)
-            table = table.fillna(worst) * factor  # gaps: a diverged run has stopped
-            axis.plot(table, color=plotting.colour(i), linewidth=0.6, alpha=0.45)
-            low, high = plotting.band(table)
-            axis.fill_between(
-                table.index, low, high, color=plotting.colour(i), alpha=0.15, linewidth=0
-            )
-            axis.plot(
-                table.median(axis=1),
-                color=plotting.colour(i),
-                linewidth=2,
-                linestyle=["-", "--", "-.", ":"][i % 4],
-                marker=plotting.marker(i) if len(table) <= 12 else None,
-                label=plotting.cell_label(
-                    sweep, study, cell, skip=first if level is not None else None
-                ),
-            )
+            place[cell] = axis, i
+            label = plotting.cell_label(sweep, study, cell, skip=first if level is not None else "")
+            epochs = np.arange(1, values[cell].shape[1] + 1)
+            plotting.draw_seeds(axis, epochs, values[cell] * factor, i, label)
         axis.set_xlabel("Epoch")
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         if level is not None:
             axis.set_title(study.level_label(first, level))
+    stopped = curves.stops(ledger, history, name)
+    for cell, state, epochs, found in stopped:
+        axis, i = place[cell]
+        if state == "replaced":  # the run that counts is drawn as all others are
+            axis.plot(epochs, found * factor, color=plotting.colour(i), linewidth=0.8, ls=":")
+        axis.plot(epochs[-1], found[-1] * factor, "x", color="black", markersize=6, zorder=5)
     plotting.legend_above(figure, axes[0])
-    name = plotting.part_name(part, study)
-    plotting.metric_axis(axes, history[column].to_numpy() * factor, f"{name}{plotting.unit(study)}")
+    words = plotting.part_name(name.split("/")[0], study)
+    for axis in axes[:: min(2, len(panels))]:
+        axis.set_ylabel(f"{words}{plotting.unit(study)}")
+    plotting.metric_scale(axes, history[name].to_numpy() * factor)
     n = len(sweep.seeds)
-    band = "minimum to maximum" if n <= 5 else "quartiles"
+    cross = f"Crosses: {len(stopped)} run(s) that stopped before the end. " if stopped else ""
     return figure, (
-        f"{name} against epoch. Thin lines: one per seed (n = {n} per variant); bold: "
-        f"median over seeds; band: {band} over seeds; a diverged run counts with the worst value "
-        f"after it stopped. {plotting.run_set(sweep, ledger)}"
+        f"{words} against epoch. Thin lines: one per seed (n = {n} per variant); bold: median over "
+        f"seeds; band: {plotting.band_name(n)} over seeds; a diverged run counts with the worst "
+        f"value after it stopped. {cross}{plotting.run_set(sweep, ledger)}"
     )
 
 
 def final_scores(sweep: Sweep, study: Study, ledger: Ledger, scores: Scores) -> tuple[Figure, str]:
     """Figure 3: each run's score, a dot a run, lines joining the runs of a seed."""
-    figure, (axis,) = plotting.subplots(1, 1.1 + 1.35 * len(sweep.cells))
+    rows = len(sweep.cells)
+    figure, (axis,) = plotting.subplots(1, 0.9 + (0.6 if rows <= 8 else 0.42) * rows)
     table = np.array([scores[cell] for cell in sweep.cells]) * plotting.display_factor(study)
-    offsets = np.linspace(-0.12, 0.12, table.shape[1])  # by seed, so that equal scores stay apart
-    places = np.arange(len(table))[:, None] + offsets
-    axis.plot(places, table, color="0.75", linewidth=0.7, zorder=1)
+    offsets = np.linspace(-0.16, 0.16, table.shape[1])  # by seed, so that equal scores stay apart
+    places = np.arange(rows)[:, None] + offsets
+    axis.plot(table, places, color="0.75", linewidth=0.6, zorder=1)
     for i, values in enumerate(table):
         style = {"color": plotting.colour(i), "marker": plotting.marker(i)}
-        axis.scatter(places[i], values, s=24, zorder=2, **style)
+        axis.scatter(values, places[i], s=18, zorder=2, **style)
         middle = np.median(values)
-        axis.plot([i - 0.22, i + 0.22], [middle, middle], color="black", linewidth=2, zorder=3)
+        axis.plot([middle, middle], [i - 0.26, i + 0.26], color="black", linewidth=2, zorder=3)
         axis.annotate(
             f"{middle:.3g}" if study.percent else f"{middle:.4f}",
-            (i + 0.25, middle),
-            va="center",
+            (middle, i - 0.28),
+            ha="center",
+            va="bottom",
             fontsize=8,
-            annotation_clip=False,
         )
-    axis.set_xticks(
-        range(len(table)), [plotting.tick_lines(sweep, study, cell, 18) for cell in sweep.cells]
-    )
-    axis.set_xlim(-0.5, len(table) - 0.3)
+    axis.set_yticks(range(rows), [plotting.tick_lines(sweep, study, c, 24) for c in sweep.cells])
+    axis.set_ylim(rows - 0.6, -0.7)
     name = plotting.metric_name(study)
-    plotting.metric_axis([axis], table, f"{name}{plotting.unit(study)}")
+    axis.set_xlabel(f"{name}{plotting.unit(study)}")
+    plotting.metric_scale([axis], table, "x")
     return figure, (
         f"{name} per variant ({RULES[study.score_rule]}). One dot per run, "
-        f"seeds from left to right (n = {len(sweep.seeds)} per variant), grey lines join runs with "
+        f"seeds from top to bottom (n = {len(sweep.seeds)} per variant), grey lines join runs with "
         f"the same seed, black bars and numbers: medians; "
         f"{study.direction} is better. {plotting.run_set(sweep, ledger)}"
-    )
-
-
-def forest(study: Study, tested: list[Tested], ledger: Ledger, sweep: Sweep) -> tuple[Figure, str]:
-    """Figure 4: difference with exact interval for every primary contrast, with its numbers."""
-    factor, n = plotting.display_factor(study), len(tested)
-    figure, (axis, side) = plotting.subplots(2, 3.6, 1.3 + 0.62 * n, width_ratios=(3, 2))
-    side.set_axis_off()
-    delta = study.smallest_effect
-    if delta:
-        axis.axvspan(-delta * factor, delta * factor, color="0.9", label="±δ, set beforehand")
-        axis.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
-    axis.axvline(0, color="black", linewidth=0.8)
-    for i, t in enumerate(tested):
-        estimate, low, high = (
-            factor * v for v in (t.interval.estimate, t.interval.low, t.interval.high)
-        )
-        axis.plot([low, high], [i, i], color=plotting.COLOURS[0], linewidth=2)
-        axis.plot(estimate, i, "o", color=plotting.COLOURS[0])
-        cells = (t.n, format_p(t.test.p), format_p(t.p_holm), f"{t.rank_biserial:+.2f}")
-        for x, cell in enumerate(cells):
-            side.text(x, i, str(cell).replace("-", "−"), ha="center", va="center")
-    for x, heading in enumerate(("n", "p", "Holm p", "r")):
-        side.text(x, -0.5, heading, ha="center", va="center")
-    side.set_xlim(-0.5, 3.5)
-    axis.set_yticks(range(n), [plotting.wrap(subject(t.contrast, study)) for t in tested])
-    axis.set_ylim(n - 0.5, -0.5)
-    unit = " (percentage points)" if factor == 100 else ""
-    bounds = factor * np.abs([(t.interval.low, t.interval.high) for t in tested])
-    threshold = factor * delta if delta else bounds[bounds > 0].min(initial=np.inf)
-    wide = bool(bounds.max() > 20 * threshold)
-    if wide:  # single runs far off: a linear axis would hide all the rest
-        plotting.symmetric_log(axis, threshold)
-    axis.set_xlabel(f"Difference in {plotting.lower_first(plotting.metric_name(study))}{unit}")
-    confidence = 100 * tested[0].interval.confidence
-    test = "signed-rank test" if tested[0].paired else "Mann–Whitney test"
-    pairs = "matched-pairs " if tested[0].paired else ""
-    return figure, (
-        f"Primary contrasts: Hodges–Lehmann difference and exact {confidence:.3g} % interval over "
-        f"seeds (not corrected for several comparisons), level 2 minus level 1; p: exact "
-        f"{test}, Holm p: corrected over {n}; r: {pairs}rank-biserial "
-        f"correlation. Negative: level 2 has the lower value; {study.direction} is better. "
-        f"{f'The axis is logarithmic beyond ±{threshold:g}. ' if wide else ''}"
-        f"{plotting.run_set(sweep, ledger)}"
-    )
-
-
-def interactions(
-    sweep: Sweep, study: Study, ledger: Ledger, scores: Scores
-) -> tuple[Figure, str] | None:
-    """Figure 5: the metric against one factor's level, a line per level of another; also on log.
-
-    None when the sweep has fewer than two factors of two levels.
-    """
-    two = [i for i, levels in enumerate(sweep.factors.values()) if len(levels) == 2]
-    pairs = list(itertools.combinations(two, 2))
-    if not pairs:
-        return None
-    names = list(sweep.factors)
-    table = np.array([scores[c] for c in sweep.cells])
-    table = table.reshape(*(len(levels) for levels in sweep.factors.values()), -1)
-    transformed, log_name = robustness.log_scale(table, study), robustness.log_scale_name(study)
-    panels = [
-        (pair, *view)
-        for pair in pairs
-        for view in (
-            (
-                table * plotting.display_factor(study),
-                f"{plotting.metric_name(study)}{plotting.unit(study)}",
-            ),
-            (transformed, log_name),
-        )
-    ]
-    figure, axes = plt.subplots(len(pairs), 2, figsize=(7.2, 3.1 * len(pairs)), squeeze=False)
-    for axis, ((a, b), values, label) in zip(axes.ravel(), panels, strict=True):
-        others = tuple(i for i in range(len(names)) if i not in (a, b))
-        mean = values.mean(axis=others)  # (2, 2, seeds)
-        for i, level in enumerate(sweep.factors[names[a]]):
-            axis.plot([0, 1], mean[i], color=plotting.colour(i), linewidth=0.5, alpha=0.4)
-            axis.plot(
-                [0, 1],
-                np.median(mean[i], axis=1),
-                color=plotting.colour(i),
-                marker=plotting.marker(i),
-                linestyle=["-", "--"][i],
-                linewidth=2,
-                label=study.level_label(names[a], level),
-            )
-        ticks = [study.level_label(names[b], v) for v in sweep.factors[names[b]]]
-        axis.set_xticks([0, 1], [textwrap.fill(tick, 18) for tick in ticks])
-        axis.set_xlim(-0.25, 1.25)
-        axis.set_ylabel(label)
-    plotting.legend_above(figure, axes[0, 0])
-    return figure, (
-        f"Interaction: median over n = {len(sweep.seeds)} seeds (bold), each seed (thin); left in "
-        f"the metric's unit, right as {log_name}. Lines that are parallel on one scale need not be "
-        f"so on the other. {plotting.run_set(sweep, ledger)}"
     )
 
 
 def integrity(sweep: Sweep, study: Study, ledger: Ledger) -> tuple[Figure, str]:
     """Figure 7: every expected cell × seed with its state, epochs and minutes."""
     rows, columns = len(sweep.cells), len(sweep.seeds)
-    figure, (axis,) = plotting.subplots(1, 2.6 + 0.62 * columns, height=0.9 + 0.5 * rows)
+    figure, (axis,) = plotting.subplots(1, 0.8 + 0.42 * rows)
     for k, entry in enumerate(ledger.entries):
         i, j = divmod(k, columns)
-        colour = plotting.STATE_COLOURS[entry.state]
-        axis.add_patch(
-            plt.Rectangle((j, i), 1, 1, facecolor=colour, edgecolor="white", linewidth=2)
+        box = plt.Rectangle(
+            (j, i),
+            1,
+            1,
+            facecolor=STATE_COLOURS.get(entry.state, UNFINISHED),
+            edgecolor="0.6" if entry.state == "missing" else "white",
+            linewidth=1.5,
+            hatch="" if entry.state == "finished" else "////" if entry.state == "missing" else "..",
         )
-        word = "" if entry.state == "finished" else f"{entry.state}\n"
-        text = f"{word}{entry.epochs} ep\n{entry.seconds / 60:.1f} min" if entry.epochs else word
-        axis.text(j + 0.5, i + 0.5, text, ha="center", va="center", fontsize=7)
+        axis.add_patch(box)
+        if columns <= MOST_BOXES:
+            lines = [] if entry.state == "finished" else [entry.state]
+            lines += [f"{entry.epochs}", f"{entry.seconds / 60:.1f}"] if entry.epochs else []
+            lines += [f"from {entry.resumed}"] if entry.resumed else []
+            lines += ["again"] if entry.replaced else []
+            white = {"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8}
+            shown = white if entry.state != "finished" else None
+            middle = {"ha": "center", "va": "center", "linespacing": 0.95}
+            axis.text(j + 0.5, i + 0.5, "\n".join(lines), fontsize=6.5, bbox=shown, **middle)
     axis.set_xlim(0, columns)
     axis.set_ylim(rows, 0)
     axis.set_xticks(np.arange(columns) + 0.5, sweep.seeds)
-    names = [plotting.cell_label(sweep, study, cell).replace(", ", "\n") for cell in sweep.cells]
+    if columns > MOST_BOXES:
+        axis.xaxis.set_major_locator(MaxNLocator(10, integer=True))
+    names = [plotting.tick_lines(sweep, study, cell, 24) for cell in sweep.cells]
     axis.set_yticks(np.arange(rows) + 0.5, names)
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
     axis.set_xlabel("Seed")
     states = pd.Series([e.state for e in ledger.entries]).value_counts()
     counted = ", ".join(f"{count} {state}" for state, count in states.items())
+    numbers = "; numbers: epochs, minutes of training" if columns <= MOST_BOXES else ""
+    resumed = sum(e.resumed > 0 for e in ledger.entries)
+    again = sum(bool(e.replaced) for e in ledger.entries)
     return figure, (
-        f"Integrity: the {rows * columns} expected runs, one box a variant and seed, with epochs "
-        f"and minutes of training; {counted}."
+        f"Integrity: the {rows * columns} expected runs, one box a variant and seed{numbers}; "
+        f"{counted}, {resumed} of them continued from a checkpoint (“from”: its epoch), {again} "
+        f"made again after an unfinished one."
+    )
+
+
+def epochs_until(
+    sweep: Sweep, study: Study, ledger: Ledger, history: pd.DataFrame, name: str
+) -> tuple[Figure, str]:
+    """Figure 10: the share of runs whose ``name`` has reached a threshold, against the epoch.
+
+    The threshold is the study's, or else the weakest variant's median at the last epoch. Runs that
+    never reach it stay in the share's denominator.
+    """
+    values = curves.by_cell(sweep, study, ledger, history, name)
+    lower = study.direction == "lower"
+    finals = [np.median(v[:, -1]) for v in values.values()]
+    declared = study.threshold is not None
+    threshold = study.threshold if declared else (max(finals) if lower else min(finals))
+    figure, (axis,) = plotting.subplots(1, 2.8)
+    for i, cell in enumerate(sweep.cells):
+        reached = values[cell] <= threshold if lower else values[cell] >= threshold
+        ever = np.maximum.accumulate(reached, axis=1)
+        share = np.concatenate([[0], ever.mean(axis=0)])
+        label = f"{plotting.cell_label(sweep, study, cell)}: {ever[:, -1].sum()} of {len(ever)}"
+        style = {"color": plotting.colour(i), "linestyle": plotting.line(i)}
+        offset = 0.006 * (i - (len(sweep.cells) - 1) / 2)  # curves that agree stay visible
+        axis.step(range(len(share)), share + offset, where="post", label=label, **style)
+        axis.plot(len(share) - 1, share[-1] + offset, ".", color=plotting.colour(i))
+    axis.set_xlim(0, None)
+    axis.set_ylim(-0.03, 1.05)
+    axis.set_xlabel("Epochs of training")
+    axis.set_ylabel("Share of runs at the threshold")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    plotting.legend_above(figure, axis)
+    factor, unit = (100, " %") if study.percent else (1, "")
+    words = plotting.lower_first(plotting.part_name(name.split("/")[0], study))
+    rule = (
+        "declared beforehand" if declared else "the weakest variant's median after the last epoch"
+    )
+    return figure, (
+        f"Epochs until the {words} first reaches {factor * threshold:.4g}{unit} ({rule}): share of "
+        f"a variant's n = {len(sweep.seeds)} runs against epochs of training; the legend counts "
+        f"runs that reached it, the others stay in the share. {plotting.run_set(sweep, ledger)}"
     )

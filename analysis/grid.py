@@ -60,6 +60,8 @@ class Study(BaseModel):
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05  # family-wise, two-sided
     family: list[str] | None = None  # names of the primary contrasts; None: all of them
     data_source: str = ""  # citation of the images that a figure shows
+    class_names: Literal["gtsrb"] | None = None  # whose classes the labels count; None: numbers
+    threshold: float | None = None  # of the validation metric, for the figure of epochs until it
     folds: str | None = None  # the sweep that tests every radiograph, for the published table
     labels: dict[str, str] = {}  # words for "factor" and "factor=level" in sentences and figures
     declared: bool = False  # set by load_study: whether a file declared this before the runs

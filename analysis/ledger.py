@@ -10,6 +10,7 @@ import pandas as pd
 from analysis.grid import SEED, Study, Sweep
 from analysis.tables import TableError
 
+PAIR_HASHES = ("split_sha256", "order_sha256")  # of the split, of the first epoch's order
 SPLITTING = ("fold", "val_fraction")  # factors that change the split, and mean to
 
 # Checks that `analysis.report --allow NAME` lifts, each with what its failure means.
@@ -32,6 +33,7 @@ class Entry:
 
     States: finished, diverged, missing, duplicate, short, or what W&B says of an unfinished run.
     ``resumed``: the epoch after which it was last continued from a checkpoint, or 0.
+    ``replaced``: unfinished runs in whose place the one in ``runs`` counts.
     """
 
     cell: tuple
@@ -41,6 +43,7 @@ class Entry:
     epochs: int = 0
     seconds: float = 0.0
     resumed: int = 0
+    replaced: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -100,13 +103,15 @@ def check(sweep: Sweep, study: Study, runs: pd.DataFrame, history: pd.DataFrame)
             used |= set(found["run_id"])
             judged = [_judge(run, study, epochs, seconds) for _, run in found.iterrows()]
             well = [one for one in judged if not one[1]]
+            replaced = ()
             if len(judged) > 1 and len(well) == 1:
+                replaced = tuple(entry.runs[0] for entry, problem in judged if problem)
                 told = [problem for _, problem in judged if problem]
                 repeated += [f"{sweep.label(cell)}, seed={seed}: {one}, made again" for one in told]
                 judged = well
             if len(judged) == 1:
                 ((entry, problem),) = judged
-                entries.append(replace(entry, cell=cell, seed=seed))
+                entries.append(replace(entry, cell=cell, seed=seed, replaced=replaced))
             else:
                 ids = [entry.runs[0] for entry, _ in judged]
                 entries.append(Entry(cell, seed, "duplicate" if ids else "missing", ids))
@@ -162,7 +167,7 @@ def _unpaired(sweep: Sweep, runs: pd.DataFrame) -> list[str]:
     alike = runs[SEED].astype(str)
     for name in set(SPLITTING) & set(sweep.factors):
         alike = alike + f", {name} = " + runs[name].astype(str)
-    for name in ("split_sha256", "order_sha256"):
+    for name in PAIR_HASHES:
         if name in runs:
             hashes = runs.groupby(alike)[name].nunique()
             problems += [

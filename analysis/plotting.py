@@ -1,7 +1,8 @@
 """How every figure looks: colours, sizes, labels of metrics and variants, writing files.
 
 Colours are Okabe & Ito's (2008), told apart by colour-blind eyes; markers and line styles repeat
-them for print.
+them for print. Figures are ``COLUMN`` wide: set in a paper's column of 3.4 inches their text is
+5 to 6.7 points high.
 """
 
 import io
@@ -13,10 +14,9 @@ import matplotlib as mpl
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, SymmetricalLogLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
 from analysis.grid import Study, Sweep
 from analysis.ledger import Ledger
@@ -24,11 +24,15 @@ from analysis.tables import replace_file
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
-STATE_COLOURS = {"finished": "#BFE3D5", "diverged": "#F5C9A8"}
+LINES = ["-", "--", "-.", ":"]
+COLUMN = 4.6  # inches
 LOGIT_TICKS = [0.01, 0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999]
 STYLE = {
     "font.size": 9,
-    "axes.titlesize": 10,
+    "axes.titlesize": 9,
+    "legend.fontsize": 8,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "figure.constrained_layout.use": True,
@@ -48,6 +52,11 @@ def marker(i: int) -> str:
     return MARKERS[i % len(MARKERS)]
 
 
+def line(i: int) -> str:
+    """Return the line style of the i-th variant; they repeat after four."""
+    return LINES[i % len(LINES)]
+
+
 def save(figure: Figure, folder: Path, name: str) -> None:
     """Write ``name``.png and ``name``.pdf, without dates, so that equal input gives equal files."""
     for kind, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
@@ -58,23 +67,22 @@ def save(figure: Figure, folder: Path, name: str) -> None:
 
 
 def subplots(
-    columns: int,
-    width: float,
-    height: float = 3.2,
-    width_ratios: tuple[float, ...] | None = None,
-    sharey: bool = True,
+    panels: int, height: float, columns: int = 1, sharey: bool = True, sharex: bool = False
 ) -> tuple[Figure, list[Axes]]:
-    """Return a figure with ``columns`` axes side by side, each ``width`` × ``height`` inches."""
+    """Return a figure with ``panels`` axes in ``columns``, each ``height`` inches high."""
     mpl.rcParams.update(STYLE)
+    rows = -(-panels // columns)
     figure, axes = plt.subplots(
-        1,
+        rows,
         columns,
-        figsize=(width * columns, height),
+        figsize=(COLUMN, height * rows),
         sharey=sharey,
+        sharex=sharex,
         squeeze=False,
-        width_ratios=width_ratios,
     )
-    return figure, list(axes[0])
+    for axis in axes.ravel()[panels:]:
+        axis.remove()
+    return figure, list(axes.ravel()[:panels])
 
 
 def display_factor(study: Study) -> int:
@@ -98,50 +106,68 @@ def unit(study: Study) -> str:
     return " (%)" if study.percent else ""
 
 
-def metric_axis(axes: list[Axes], values: np.ndarray, label: str) -> None:
-    """Label the shared y axis; logarithmic where positive values span more than a decade.
+def metric_scale(axes: list[Axes], values: np.ndarray, which: str = "y") -> None:
+    """Scale the axis ``which``: logarithmic where positive values span more than a decade.
 
     Fractions whose distance to 1 spans more than a decade get a logit axis.
     """
     values = values[np.isfinite(values)]
-    axes[0].set_ylabel(label)
-    if len(values) and 0.9 < values.max() < 1 and 1 - values.min() > 10 * (1 - values.max()):
-        for axis in axes:
-            axis.set_yscale("logit", nonpositive="clip")
-            axis.yaxis.set_major_locator(FixedLocator(LOGIT_TICKS))
-            axis.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-            axis.yaxis.set_minor_formatter(NullFormatter())
-            axis.set_ylim(max(values.min(), 0.01), 1 - 0.8 * (1 - values.max()))
-    elif len(values) and values.min() > 0 and values.max() / values.min() > 10:
-        for axis in axes:
-            axis.set_yscale("log")
-            axis.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-            axis.yaxis.set_minor_formatter(
+    if not len(values):
+        return
+    low, high = values.min(), values.max()
+    for axis in axes:
+        own = axis.xaxis if which == "x" else axis.yaxis
+        if 0.9 < high < 1 and 1 - low > 10 * (1 - high):
+            axis.set(**{f"{which}scale": "logit"})
+            own.set_major_locator(FixedLocator(LOGIT_TICKS))
+            own.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+            own.set_minor_formatter(NullFormatter())
+            axis.set(**{f"{which}lim": (max(low, 0.01), 1 - 0.8 * (1 - high))})
+        elif low > 0 and high / low > 10:
+            axis.set(**{f"{which}scale": "log"})
+            own.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+            own.set_minor_formatter(
                 FuncFormatter(lambda v, _: f"{v:g}" if f"{v:e}"[0] in "25" else "")
-                if values.max() / values.min() < 300
+                if high / low < 300
                 else NullFormatter()
             )
 
 
-def symmetric_log(axis: Axes, threshold: float) -> None:
-    """Make the x axis linear within ±``threshold`` and logarithmic beyond, with plain numbers."""
-    axis.set_xscale("symlog", linthresh=threshold, linscale=0.6)
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}".replace("-", "−")))
-    axis.xaxis.set_major_locator(SymmetricalLogLocator(linthresh=threshold, base=10))
+def symmetric_log(axis: Axes, threshold: float, bound: float, which: str = "x") -> None:
+    """Make the axis ``which`` linear within ±``threshold`` and logarithmic to ±``bound``."""
+    getattr(axis, f"set_{which}scale")("symlog", linthresh=threshold, linscale=0.6)
+    decades = 10.0 ** np.arange(np.ceil(np.log10(3 * threshold)), np.log10(bound) + 0.01)
+    ticks = np.array([threshold, *decades])
+    own = axis.xaxis if which == "x" else axis.yaxis
+    own.set_major_locator(FixedLocator([*-ticks, 0, *ticks]))
+    own.set_minor_locator(NullLocator())
+    own.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}".replace("-", "−")))
 
 
 def legend_above(figure: Figure, axis: Axes) -> None:
     """Put the legend of ``axis``, which the other axes share, above the whole figure."""
     handles, labels = axis.get_legend_handles_labels()
-    columns = max(1, min(3, len(labels), int(figure.get_figwidth() / 2.6)))
+    longest = max(map(len, labels), default=1)
+    columns = max(1, min(4, len(labels), int(68 / (longest + 6))))  # 68 characters stand in a line
     figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False)
 
 
-def band(table: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
-    """Return a band over a table's columns: min–max of up to five, else the quartiles."""
-    if table.shape[1] <= 5:
-        return table.min(axis=1), table.max(axis=1)
-    return table.quantile(0.25, axis=1), table.quantile(0.75, axis=1)
+def draw_seeds(axis: Axes, epochs: np.ndarray, values: np.ndarray, i: int, label: str) -> None:
+    """Draw the i-th variant's curves (seeds, epochs): thin lines, bold median, and a band."""
+    axis.plot(epochs, values.T, color=colour(i), linewidth=0.6, alpha=0.45)
+    known = ~np.isnan(values).all(axis=0)  # an epoch that no run reached has no median
+    epochs, values = epochs[known], values[:, known]
+    edges = (0, 100) if len(values) <= 5 else (25, 75)
+    low, middle, high = np.nanpercentile(values, [edges[0], 50, edges[1]], axis=0)
+    axis.fill_between(epochs, low, high, color=colour(i), alpha=0.15, linewidth=0)
+    dots = marker(i) if len(epochs) <= 12 else None
+    style = {"color": colour(i), "linestyle": line(i), "marker": dots, "markersize": 4}
+    axis.plot(epochs, middle, linewidth=1.8, label=label, **style)
+
+
+def band_name(seeds: int) -> str:
+    """Say what the band of ``draw_seeds`` is."""
+    return "minimum to maximum" if seeds <= 5 else "quartiles"
 
 
 def cell_label(sweep: Sweep, study: Study, cell: tuple, skip: str | None = None) -> str:
@@ -164,11 +190,6 @@ def run_set(sweep: Sweep, ledger: Ledger) -> str:
     """Say which runs are behind a figure."""
     count = sum(len(entry.runs) for entry in ledger.entries)
     return f"Runs: all {count} of sweep {sweep.name}, listed in results.json."
-
-
-def wrap(text: str) -> str:
-    """Break a contrast's name where its parts meet."""
-    return text.replace(" instead of ", "\ninstead of ").replace(" and ", "\nand ")
 
 
 def lower_first(text: str) -> str:

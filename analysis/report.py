@@ -3,33 +3,37 @@
     python -m analysis.report analysis/results/gtsrb_short --sweep sweeps/gtsrb_short.yaml
 
 Completeness comes first: with a run missing, repeated, unfinished or shorter than planned it lists
-what is wrong, writes fill_in.yaml, a sweep of the runs to make, and exits with 1. Else it writes
-results.json, report.md, report.html (self-contained) and figures/ beside the tables.
+what is wrong, draws it (incomplete/), writes fill_in.yaml, a sweep of the runs to make, and exits
+with 1. Else it writes results.json, report.md, report.html (self-contained), tables.tex and
+figures/ beside the tables.
 """
 
 import argparse
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from analysis import (
     contrasts,
+    curves,
+    drawing,
     figures,
     fill_in,
     folds,
     images,
     pages,
+    provenance,
     robustness,
-    segmentation,
     statement,
     stats,
 )
+from analysis.drawing import Drawn
 from analysis.grid import GridError, Study, Sweep, load_study, load_sweep
-from analysis.ledger import CHECKS, Ledger, check, scores
+from analysis.ledger import CHECKS, PAIR_HASHES, Ledger, check, scores
 from analysis.tables import TableError, read_tables
 
 REMEDY = """
@@ -42,6 +46,8 @@ What to do:
   sweep let the agent write to another --out
 - different data or code, or one run twice: make those runs again with the same data and code, or
   say --allow and the name of the check"""
+
+INCOMPLETE = "incomplete"  # folder beside the tables with figures of a study that is not complete
 
 STALE = "\nThe report that stands in this folder is of an earlier fetch and stays as it is."
 
@@ -56,8 +62,8 @@ def analyse(
     ledger: Ledger,
     runs: pd.DataFrame,
     table: pd.DataFrame | None,
-) -> tuple[dict[str, Any], list[contrasts.Tested]]:
-    """Return everything that results.json holds, and the tested primary contrasts.
+) -> dict[str, Any]:
+    """Return everything that results.json holds but for the folds and the figures' captions.
 
     ``table``: the runs' per-image test outputs, where they are kept.
     """
@@ -73,14 +79,20 @@ def analyse(
         for i, (t, on_log) in enumerate(zip(tested, log_scale, strict=True))
     ]
     secondary = contrasts.simple_effects(sweep, values, study.alpha)
+    for effect in secondary:
+        effect["runs"] = [run for cell in effect["cells"] for run in ledger.runs(tuple(cell))]
     states = [(t, row["state"]) for t, row in zip(tested, rows, strict=True)]
     for t, row in zip(tested, rows, strict=True):
         row["sentence"] += statement.qualification(t, states, secondary, study)
         if row["scale_robust"] is False:
             row["sentence"] += statement.other_scale(robustness.log_scale_name(study))
+    hashes = [h for h in PAIR_HASHES if h in runs and runs[h].notna().all()]
+    correlations = [row["correlation"] for row in rows]
     test_set = robustness.over_test_set(sweep, study, ledger, table)
     for i, row in enumerate(rows):
-        row |= test_set["intervals"][i] if test_set else {"test_set_low": None}
+        row |= (
+            test_set["intervals"][i] if test_set else {"test_set_low": None, "test_set_high": None}
+        )
     variants = [
         {
             "name": sweep.label(cell),
@@ -93,7 +105,7 @@ def analyse(
         }
         for cell in sweep.cells
     ]
-    results = {
+    return {
         "study": sweep.name,
         "question": study.question,
         "declared": study.declared,
@@ -109,18 +121,21 @@ def analyse(
         "fixed": sweep.fixed,
         "smallest_p": tested[0].smallest_p,
         "unpaired": ledger.unpaired,
+        "pairing": statement.pairing(ledger.unpaired, hashes, correlations),
         "allowed": ledger.doubts,
         "repeated": ledger.repeated,
         "diverged": [e.runs[0] for e in ledger.entries if e.state == "diverged"],
+        "collapsed": robustness.collapsed(ledger, table),
         "test_images": test_set["images"] if test_set else None,
+        "test_caveat": test_set["caveat"] if test_set else "",
         "variants": variants,
         "contrasts": rows,
         "secondary": secondary,
         "log_scale": robustness.log_scale_name(study),
         "exploratory": robustness.exploratory(sweep, study, ledger, runs),
-        "provenance": _provenance(runs),
+        "runs": provenance.of_runs(sweep, study, ledger, runs),
+        "provenance": provenance.of_study(sweep, study, ledger, runs),
     }
-    return results, tested
 
 
 def _row(
@@ -154,6 +169,7 @@ def _row(
         "label": statement.subject(tested.contrast, study),
         "n": tested.n,
         "paired": tested.paired,
+        "exact": tested.exact,
         "n_zero": test.n_zero if tested.paired else None,
         "statistic": test.statistic,
         "p": test.p,
@@ -177,41 +193,6 @@ def _row(
     }
 
 
-def draw(
-    sweep: Sweep,
-    study: Study,
-    ledger: Ledger,
-    runs: pd.DataFrame,
-    history: pd.DataFrame,
-    tested: list[contrasts.Tested],
-    table: pd.DataFrame | None,
-    folder: Path,
-) -> dict[str, tuple[Figure | None, str]]:
-    """Return the report's figures with their captions, by file name.
-
-    A figure is None where it takes files that are not here (radiographs are not for git).
-    """
-    values = scores(sweep, ledger, runs, study.score_column())
-    drawn = {
-        "fig1_learning_curves": figures.learning_curves(sweep, study, ledger, history),
-        "fig3_final_scores": figures.final_scores(sweep, study, ledger, values),
-        "fig4_contrasts": figures.forest(study, tested, ledger, sweep),
-        "fig5_interaction": figures.interactions(sweep, study, ledger, values),
-        "fig7_integrity": figures.integrity(sweep, study, ledger),
-    }
-    if table is not None and study.metric.endswith(("jaccard", "dice")):
-        drawn["fig9_dice_ecdf"] = segmentation.dice_ecdf(sweep, study, ledger, table)
-        files = folder / images.FILES
-        drawn["fig9_overlays"] = segmentation.overlays(sweep, study, ledger, table, files)
-        place = folder.parent / str(study.folds)
-        if study.folds and (of_folds := images.read(place)) is not None:
-            files = place / images.FILES
-            drawn["fig9_worst_images"] = segmentation.worst_images(
-                study, of_folds, folds.WORST, files
-            )
-    return {name: pair for name, pair in drawn.items() if pair is not None}
-
-
 def _parameters(runs: pd.DataFrame, run_ids: list[str]) -> list[int]:
     """Return the numbers of trainable values of a variant's networks: one, if all is well."""
     if "parameters" not in runs:
@@ -220,9 +201,17 @@ def _parameters(runs: pd.DataFrame, run_ids: list[str]) -> list[int]:
     return sorted(int(count) for count in own.unique())
 
 
-def _provenance(runs: pd.DataFrame) -> dict[str, list[str]]:
-    names = ("git_commit", "data_sha256", "device", "torch_version")
-    return {name: sorted(runs[name].astype(str).unique()) for name in names if name in runs}
+def _draw_incomplete(
+    folder: Path, sweep: Sweep, study: Study, ledger: Ledger, history: pd.DataFrame
+) -> None:
+    """Draw what there is of an incomplete study, apart from any report that stands here."""
+    everyone = [run for entry in ledger.entries for run in entry.runs]
+    drawn = {"fig7_integrity": Drawn(*figures.integrity(sweep, study, ledger), everyone)}
+    if (name := curves.column(study, history)) and not ledger.doubts:
+        pair = figures.learning_curves(sweep, study, ledger, history, name)
+        drawn["fig1_learning_curves"] = Drawn(*pair, everyone)
+    for key, figure in drawn.items():
+        pages.save(folder / INCOMPLETE, key, figure, {"study": sweep.name, "complete": False})
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -253,17 +242,21 @@ def main(argv: Sequence[str] | None = None) -> None:
         ]
         to_run = fill_in.write(arguments.folder, arguments.sweep, sweep, ledger)
         if ledger.problems or refused:
+            _draw_incomplete(arguments.folder, sweep, study, ledger, history)
             raise IncompleteError(
                 f"{sweep.name} is not complete; no test was made and no report written:\n  "
                 + "\n  ".join(ledger.problems + refused)
                 + (f"\nA sweep of what lacks a run: {', '.join(map(str, to_run))}" * bool(to_run))
+                + f"\nWhat there is, drawn: {arguments.folder / INCOMPLETE}"
                 + REMEDY
                 + (STALE if (arguments.folder / "report.md").exists() else "")
             )
         table = images.read(arguments.folder)
-        results, tested = analyse(sweep, study, ledger, runs, table)
+        results = analyse(sweep, study, ledger, runs, table)
         results["folds"] = folds.load(study, arguments.sweep, arguments.folder)
-        drawn = draw(sweep, study, ledger, runs, history, tested, table, arguments.folder)
+        rows = results["contrasts"]
+        drawn = drawing.draw(sweep, study, ledger, runs, history, rows, table, arguments.folder)
+        shutil.rmtree(arguments.folder / INCOMPLETE, ignore_errors=True)
         pages.write(arguments.folder, results, drawn, study, sweep)
     except (GridError, TableError, IncompleteError, OSError) as error:
         raise SystemExit(f"error: {error}") from error

@@ -10,6 +10,11 @@ from analysis.contrasts import Tested
 from analysis.grid import RULES, Study, Sweep
 from analysis.ledger import Ledger, scores
 
+SEVERAL_OF_ONE_SIGN = (
+    "The test set does not say which images show the same sign: each counts as independent, and "
+    "where several show one sign the interval is too narrow."
+)
+
 Scores = dict[tuple, list[float]]
 
 
@@ -81,6 +86,7 @@ def exploratory(
                 "ci_low": t.interval.low,
                 "ci_high": t.interval.high,
                 "p": t.test.p,
+                "runs": counting,
             }
             for t in contrasts.test(built, study.alpha, not ledger.unpaired)
         ]
@@ -92,7 +98,8 @@ def over_test_set(
 ) -> dict[str, Any] | None:
     """Return each contrast's interval over test images, or None where it cannot be had.
 
-    Runs save their outputs at the last epoch, so a study that scores another one has none.
+    Runs save their outputs at the last epoch, so a study that scores another one has none. Each
+    patient of JSRT has one image; which test images show one sign the benchmark does not say.
     """
     everyone = [run for cell in sweep.cells for run in ledger.runs(cell)]
     per_run = None if table is None else images.scores(table, study, everyone)
@@ -104,4 +111,16 @@ def over_test_set(
         {"test_set_mean": i.estimate, "test_set_low": i.low, "test_set_high": i.high}
         for i in intervals
     ]
-    return {"images": len(per_run), "intervals": rows}
+    return {
+        "images": len(per_run),
+        "intervals": rows,
+        "caveat": SEVERAL_OF_ONE_SIGN if "label" in table else "",
+    }
+
+
+def collapsed(ledger: Ledger, table: pd.DataFrame | None) -> list[str]:
+    """Return the finished runs that take every test image for one and the same class."""
+    if table is None or "label" not in table:
+        return []
+    finished = [r for e in ledger.entries if e.state == "finished" for r in e.runs]
+    return [run for run in finished if run in table and table[run].nunique() == 1]

@@ -24,11 +24,11 @@ def dice_ecdf(
     sweep: Sweep, study: Study, ledger: Ledger, jaccard: pd.DataFrame
 ) -> tuple[Figure, str]:
     """Figure 9a: the share of test images with at most a given Dice, a curve per variant."""
-    figure, (axis,) = plotting.subplots(1, 5.6, 3.8)
+    figure, (axis,) = plotting.subplots(1, 3.3)
     lowest = 1.0
     for i, cell in enumerate(sweep.cells):
         dice = images.dice(jaccard[ledger.runs(cell)]).dropna(how="all")
-        style = {"color": plotting.colour(i), "linestyle": ["-", "--", "-.", ":"][i % 4]}
+        style = {"color": plotting.colour(i), "linestyle": plotting.line(i)}
         for run in dice:
             axis.ecdf(dice[run].dropna(), color=plotting.colour(i), linewidth=0.4, alpha=0.3)
         label = plotting.cell_label(sweep, study, cell)
@@ -51,12 +51,12 @@ def dice_ecdf(
 
 def overlays(
     sweep: Sweep, study: Study, ledger: Ledger, jaccard: pd.DataFrame, files: Path
-) -> tuple[Figure | None, str]:
+) -> tuple[Figure | None, str, list[str]]:
     """Figure 9b: contours of truth and prediction on the worst, the middle and the best image.
 
     The images with the lowest, the middle and the highest median Dice over all runs; a row per
-    variant, from the run whose Dice on the image is the median over the variant's seeds. The figure
-    is None where a run's masks are not below ``files``.
+    variant, from the run whose Dice on the image is the median over the variant's seeds. Returns
+    figure, caption and the runs shown; the figure is None where their masks are not in ``files``.
     """
     dice = images.dice(jaccard)
     order = dice.median(axis=1).sort_values(kind="stable").index
@@ -66,28 +66,31 @@ def overlays(
     ]
     labels = [plotting.tick_lines(sweep, study, cell, 18) for cell in sweep.cells]
     runs = "; ".join(" ".join(run for _, run, _ in row) for row in rows)
-    return draw_cases(rows, labels, files), (
+    caption = (
         f"Lung fields on three test images: {chosen[0]}, {chosen[1]} and {chosen[2]} have the "
         f"lowest, the middle and the highest median Dice over all {dice.shape[1]} runs. Yellow: "
         f"truth; blue, dashed: the run whose Dice on the image is the median over the variant's "
         f"seeds (row by row: {runs}). {study.data_source}"
     )
+    shown = sorted({run for row in rows for _, run, _ in row})
+    return draw_cases(rows, labels, files), caption, shown
 
 
 def worst_images(
     study: Study, jaccard: pd.DataFrame, count: int, files: Path
-) -> tuple[Figure | None, str]:
+) -> tuple[Figure | None, str, list[str]]:
     """Figure 9c: contours on the ``count`` images with the lowest median Dice over the seeds."""
     dice = images.dice(jaccard)
     order = dice.median(axis=1).sort_values(kind="stable").index[:count]
     cases = [_median_run(dice.loc[name].dropna()) for name in order]
     rows = [cases[i : i + 5] for i in range(0, count, 5)]
     runs = " ".join(run for _, run, _ in cases)
-    return draw_cases(rows, [""] * len(rows), files), (
+    caption = (
         f"The {len(cases)} of {len(dice)} radiographs with the lowest median Dice over the seeds "
         f"of {study.folds}, each tested by models that were not trained on its fold. Yellow: "
         f"truth; blue, dashed: the run with the median Dice (in order: {runs}). {study.data_source}"
     )
+    return draw_cases(rows, [""] * len(rows), files), caption, sorted({r for _, r, _ in cases})
 
 
 def draw_cases(rows: list[list[Case]], labels: list[str], files: Path) -> Figure | None:

@@ -145,7 +145,8 @@ def qualification(
 
     ``states``: all primary contrasts with their rung; ``secondary``: the simple effects.
     """
-    (name, _, _), *rest = tested.contrast.parts
+    (part, *rest) = tested.contrast.parts
+    name = part[0]
     if rest:
         return ""
     for other, state in states:
@@ -156,10 +157,37 @@ def qualification(
                 f" This is an average: the effect depends on {study.factor_label(b)} (see the "
                 "interaction and the simple effects)."
             )
-    sure = [row for row in secondary if row["levels"][0] == name and row["p_holm"] < study.alpha]
+    own = [row for row in secondary if tuple(row["levels"]) == part]
+    sure = [row for row in own if row["p_holm"] < study.alpha]
     if {row["difference"] > 0 for row in sure} == {True, False}:
         return " This is an average: the simple effects have opposite signs."
     return ""
+
+
+def pairing(unpaired: list[str], hashes: list[str], correlations: list[float | None]) -> str:
+    """Say what shows that runs of one seed are pairs, or that they are none.
+
+    ``hashes``: names of the hashes that all runs logged and that were compared within each seed;
+    ``correlations``: of the primary contrasts, between their levels over seeds.
+    """
+    if unpaired:
+        return (
+            f"By rule the tests do not use pairs, since these are none: {'; '.join(unpaired)}. "
+            "Never is the smaller of two p-values taken."
+        )
+    known = ", ".join(f"{value:+.2f}" for value in correlations if value is not None)
+    shown = (
+        f" Correlation over seeds between the levels of each contrast: {known}." if known else ""
+    )
+    if not hashes:
+        return (
+            "The runs logged no hashes of split and order: that runs of one seed are pairs rests "
+            f"on the sweep alone.{shown}"
+        )
+    return (
+        f"Runs of one seed are pairs: the hashes that they logged ({' and '.join(hashes)}) are the "
+        f"same in every variant, seed by seed.{shown}"
+    )
 
 
 def other_scale(name: str) -> str:
@@ -208,10 +236,11 @@ def _numbers(tested: Tested, study: Study) -> str:
         last = f"{'below' if below else 'above'} zero in {count} of {tested.n} seeds"
     else:
         last = f"Mann–Whitney, as the seeds are no pairs; A12 = {test.a12:.2f}"
+    p = f"{'exact ' * tested.exact}p = {format_p(test.p)}"
     return (
         f"Difference {_signed(interval.estimate, study)}{_unit(study)} "
         f"({100 * interval.confidence:.3g} % interval {_range(interval, study)}; n = {tested.n}, "
-        f"exact p = {format_p(test.p)}, Holm p = {format_p(tested.p_holm)}, {last})"
+        f"{p}, Holm p = {format_p(tested.p_holm)}, {last})"
     )
 
 

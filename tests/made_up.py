@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -80,6 +81,7 @@ def write_study(folder: Path, sweep_path: Path, runs: pd.DataFrame, history: pd.
 
 
 def report(folder: Path, sweep_path: Path, *flags: str) -> dict:
-    """Write the report in this process, which is quicker than in its own; return its results."""
-    report_module.main([str(folder), "--sweep", str(sweep_path), *flags])
+    """Write the report without figures and in this process, which is quick; return its results."""
+    with mock.patch("analysis.report.drawing.draw", return_value={}):
+        report_module.main([str(folder), "--sweep", str(sweep_path), *flags])
     return json.loads((folder / "results.json").read_text())

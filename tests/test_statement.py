@@ -183,7 +183,7 @@ def test_a_main_effect_over_an_interaction_is_called_an_average(
     study = grid.load_study(sweep)
     runs, history = made_up.tables(sweep_path, effects)
     book = ledger.check(sweep, study, runs, history)
-    results, _ = report.analyse(sweep, study, book, runs, None)
+    results = report.analyse(sweep, study, book, runs, None)
     main, _, interaction = (row["sentence"] for row in results["contrasts"])
     assert "This is an average" not in interaction
     assert (words in main) if words else ("This is an average" not in main)

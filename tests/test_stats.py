@@ -238,3 +238,23 @@ def test_mean_interval_refuses_few_and_bad_values() -> None:
     with pytest.raises(ValueError, match="not finite"):
         stats.mean_interval([np.nan] * 30, 0.95, rng)
     assert stats.mean_interval(np.ones(30), 0.95, rng) == stats.Interval(1.0, 1.0, 1.0, 0.95)
+
+
+def test_only_mann_whitney_of_very_many_is_approximate_and_says_so() -> None:
+    rng = np.random.default_rng(0)
+    x, y = np.round(rng.normal(0, 1, (2, 40)), 1)
+    exact = stats.rank_sum(x, y)
+    approximate = mannwhitneyu(y, x, method="asymptotic").pvalue
+    assert exact.exact
+    assert exact.p == pytest.approx(approximate, rel=0.02)
+    many = stats.rank_sum(x, np.append(y, 0.5))
+    assert not many.exact
+    assert many.p == pytest.approx(exact.p, rel=0.3)
+    assert stats.rank_sum(np.ones(50), np.ones(50)).p == 1.0
+    x, y = rng.normal(0, 1, (2, 250))
+    interval = stats.shift_interval(x, y + 1)
+    assert interval.low < 1 < interval.high
+    assert interval.high - interval.low == pytest.approx(2 * 1.96 * (2 / 250) ** 0.5, rel=0.15)
+    d = rng.normal(0.15, 1, 250)
+    assert stats.paired_interval(d).low < 0.15 < stats.paired_interval(d).high
+    assert stats.signed_rank(d).p == pytest.approx(wilcoxon(d, method="approx").pvalue, rel=0.05)

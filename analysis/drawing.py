@@ -1,0 +1,91 @@
+"""Which figures a report has, and the runs behind each."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis import curves, effects, figures, folds, images, segmentation, signs
+from analysis.grid import Study, Sweep
+from analysis.ledger import Ledger, scores
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure with its caption and the ids of the runs that it shows.
+
+    ``figure`` is None where it takes files that are not here (radiographs are not for git).
+    """
+
+    figure: Figure | None
+    caption: str
+    runs: list[str]
+
+
+def draw(
+    sweep: Sweep,
+    study: Study,
+    ledger: Ledger,
+    runs: pd.DataFrame,
+    history: pd.DataFrame,
+    rows: list[dict[str, Any]],
+    table: pd.DataFrame | None,
+    folder: Path,
+) -> dict[str, Drawn]:
+    """Return the report's figures by file name.
+
+    ``rows``: the contrasts as results.json has them; ``table``: the runs' per-image test outputs.
+    """
+    values = scores(sweep, ledger, runs, study.score_column())
+    everyone = [run for entry in ledger.entries for run in entry.runs]
+    name = curves.column(study, history)
+    paired = not ledger.unpaired
+    pairs = {
+        "fig1_learning_curves": figures.learning_curves(sweep, study, ledger, history, name)
+        if name
+        else None,
+        "fig2_difference_curves": effects.difference_curves(sweep, study, ledger, history, name)
+        if name and paired
+        else None,
+        "fig3_final_scores": figures.final_scores(sweep, study, ledger, values),
+        "fig4_contrasts": effects.forest(study, rows, ledger, sweep),
+        "fig5_interaction": effects.interactions(sweep, study, ledger, values),
+        "fig7_integrity": figures.integrity(sweep, study, ledger),
+        "fig8_improvement": effects.improvement(sweep, study, ledger, values),
+        "fig10_epochs_until": figures.epochs_until(sweep, study, ledger, history, name)
+        if name
+        else None,
+    }
+    drawn = {key: Drawn(*pair, everyone) for key, pair in pairs.items() if pair is not None}
+    return drawn | _of_images(sweep, study, ledger, values, table, folder)
+
+
+def _of_images(
+    sweep: Sweep,
+    study: Study,
+    ledger: Ledger,
+    values: dict[tuple, list[float]],
+    table: pd.DataFrame | None,
+    folder: Path,
+) -> dict[str, Drawn]:
+    """Return the figures that take the runs' outputs on single test images."""
+    everyone = [run for entry in ledger.entries for run in entry.runs]
+    if table is None or not set(everyone) <= set(table):
+        return {}
+    if "label" in table:
+        return {
+            "fig9_class_errors": Drawn(*signs.class_errors(sweep, study, ledger, table), everyone),
+            "fig9_confusion": Drawn(*signs.confusion(sweep, study, ledger, table, values)),
+        }
+    files = folder / images.FILES
+    drawn = {
+        "fig9_dice_ecdf": Drawn(*segmentation.dice_ecdf(sweep, study, ledger, table), everyone),
+        "fig9_overlays": Drawn(*segmentation.overlays(sweep, study, ledger, table, files)),
+    }
+    place = folder.parent / str(study.folds)
+    if study.folds and (of_folds := images.read(place)) is not None:
+        worst = segmentation.worst_images(study, of_folds, folds.WORST, place / images.FILES)
+        drawn["fig9_worst_images"] = Drawn(*worst)
+    return drawn
