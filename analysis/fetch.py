@@ -116,7 +116,9 @@ def fetch_server(
                 ) from error
             exit_code = 0 if run.state == "finished" else None
             source = "/".join(run.path)
-            yield _fetched(run.id, run.state, exit_code, source, config, summary, rows)
+            fetched = _fetched(run.id, run.state, exit_code, source, config, summary, rows)
+            fetched.row["url"] = run.url
+            yield fetched
 
     return kept, read()
 

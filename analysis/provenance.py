@@ -11,15 +11,17 @@ from analysis.grid import SEED, Study, Sweep
 from analysis.ledger import Ledger
 
 HERE = Path(__file__).parent
+APART = {"calibrate.py", "fetch.py", "plan.py", "readme.py"}  # commands that no report rests on
 SHORT = 12  # hexadecimal digits of the two hashes made here
 OF_ALL = ("git_commit", "data_sha256", "device", "torch_version", "numpy_version", "python_version")
 OF_ONE = ("source", "url", "git_commit", "data_sha256", "split_sha256", "order_sha256", "device")
 
 
 def analysis_version() -> str:
-    """Return the hash of this package's code and templates: equal code, equal version."""
+    """Return the hash of the code and templates that make a report: equal code, equal version."""
     digest = hashlib.sha256()
-    for path in sorted([*HERE.glob("*.py"), *HERE.glob("templates/*")]):
+    code = [path for path in HERE.glob("*.py") if path.name not in APART]
+    for path in sorted([*code, *HERE.glob("templates/*")]):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:SHORT]
 

@@ -91,6 +91,7 @@ def server_run(name: str, **changes: Any) -> SimpleNamespace:
     values = {
         "id": name,
         "path": ["e", "p", name],
+        "url": f"https://example.org/e/p/runs/{name}",
         "state": "finished",
         "config": {"seed": 1, "_wandb": {}},
         "summary": {"test/error": 0.5, "_runtime": 3},
@@ -121,6 +122,7 @@ def test_a_servers_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
         "state": "finished",
         "exit_code": 0,
         "source": "e/p/a",
+        "url": "https://example.org/e/p/runs/a",
         "seed": 1,
         "test/error": 0.5,
     }

@@ -1,0 +1,102 @@
+"""Reports on signs: errors and confusions per class, intervals over images, collapsed runs."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis import images, ledger, report, robustness, signs
+from analysis.grid import load_study, load_sweep
+from tests import made_up
+
+CLASSES, EACH = 5, 40
+
+
+@pytest.fixture
+def sweep_path(tmp_path: Path) -> Path:
+    """Give a 2×2 sweep with seven seeds."""
+    return made_up.write_sweep(tmp_path / "made_up.yaml")
+
+
+def write_study(folder: Path, sweep_path: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Write a study whose runs take class 0 for class 1 in a share of the images, by variant."""
+    runs, history = made_up.tables(sweep_path)
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(CLASSES), EACH)
+    table = {"label": labels}
+    for i, run in runs.iterrows():
+        wrong = (rng.uniform(size=len(labels)) < 4 * run["test/error"]) & (labels == 0)
+        table[run["run_id"]] = np.where(wrong, 1, labels)
+        runs.loc[i, "test/error"] = wrong.mean()
+    table = pd.DataFrame(table, index=pd.Index(np.arange(len(labels)).astype(str), name="image"))
+    made_up.write_study(folder, sweep_path, runs, history)
+    table.to_csv(folder / images.NAME)
+    return runs, history, table
+
+
+def load(sweep_path: Path, runs: pd.DataFrame, history: pd.DataFrame) -> tuple:
+    sweep = load_sweep(sweep_path)
+    study = load_study(sweep)
+    return sweep, study, ledger.check(sweep, study, runs, history)
+
+
+def test_errors_per_class_are_those_of_the_images(sweep_path: Path, tmp_path: Path) -> None:
+    runs, history, table = write_study(tmp_path / "s", sweep_path)
+    sweep, study, book = load(sweep_path, runs, history)
+    figure, caption = signs.class_errors(sweep, study, book, table)
+    dots = figure.axes[0].collections[1].get_offsets()  # lines, then marks, a pair a variant
+    own = table[table["label"] == 0][book.runs(sweep.cells[0])]
+    assert dots[0][0] == pytest.approx(100 * np.median((own != 0).mean()))
+    assert dots[1:, 0].max() == 0
+    assert f"the {CLASSES} of {CLASSES} classes" in caption
+    ticks = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert ticks[0] == f"class 0 ({EACH})"
+    named = study.model_copy(update={"class_names": "gtsrb"})
+    assert signs.class_name(named, 14) == "14 stop"
+    assert len(signs.GTSRB) == 43
+
+
+def test_confusions_are_means_over_the_best_variants_runs(sweep_path: Path, tmp_path: Path) -> None:
+    runs, history, table = write_study(tmp_path / "s", sweep_path)
+    sweep, study, book = load(sweep_path, runs, history)
+    best = [r for r in table.columns if r.startswith("bnsgd")]
+    table[best[0]] = table[best[0]].mask(table["label"] == 3, -1)  # as a diverged run has it
+    values = ledger.scores(sweep, book, runs, "test/error")
+    figure, caption, shown = signs.confusion(sweep, study, book, table, values)
+    assert shown == best
+    mean = np.mean([((table["label"] == 0) & (table[r] == 1)).sum() for r in best])
+    picture = figure.axes[0].images[0].get_array()
+    assert picture[0, 1] == pytest.approx(mean)
+    assert f"class 0 taken for class 1: {mean:.1f}" in caption
+    assert np.ma.masked_invalid(picture).count() == 1
+
+
+def test_the_interval_over_images_stands_beside_the_one_over_seeds(
+    sweep_path: Path, tmp_path: Path
+) -> None:
+    _, _, table = write_study(tmp_path / "s", sweep_path)
+    report.main([str(tmp_path / "s"), "--sweep", str(sweep_path)])
+    results = json.loads((tmp_path / "s" / "results.json").read_text())
+    assert {"fig9_class_errors", "fig9_confusion"} <= set(results["captions"])
+    assert results["test_images"] == len(table)
+    for row in results["contrasts"]:
+        assert row["test_set_low"] <= np.mean(row["per_seed"]) <= row["test_set_high"]
+    text = (tmp_path / "s" / "report.md").read_text()
+    assert "Interval over seeds: what other seeds would give on these test images." in text
+    assert re.search(r"Interval over images: what other images of the same kind would give", text)
+    assert robustness.SEVERAL_OF_ONE_SIGN in text
+    assert results["collapsed"] == []
+
+
+def test_runs_that_see_one_class_everywhere_are_named(sweep_path: Path, tmp_path: Path) -> None:
+    _, _, table = write_study(tmp_path / "s", sweep_path)
+    table["nosgd01"] = 2
+    table.to_csv(tmp_path / "s" / images.NAME)
+    results = made_up.report(tmp_path / "s", sweep_path)
+    assert results["collapsed"] == ["nosgd01"]
+    assert "1 run(s) take every test image for one class" in (
+        (tmp_path / "s" / "report.md").read_text()
+    )
