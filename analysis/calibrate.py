@@ -1,13 +1,15 @@
-"""Show how often the analysis errs: false alarms where nothing differs, coverage of its intervals.
+"""Show how often the analysis errs: false alarms where nothing differs, coverage of intervals.
 
     python -m analysis.calibrate sweeps/gtsrb_short.yaml --studies 2000
     python -m analysis.calibrate sweeps/gtsrb_short.yaml --real analysis/results/gtsrb_short
 
-Made-up studies go through the same contrasts, tests and ladder as real ones. With --real the
-scores of a real study are dealt anew among the cells of each seed: what it finds is a false alarm.
+Made-up studies go through the same contrasts, tests and ladder as real ones: some in which nothing
+differs, and some with an effect of the first factor of a known size. With --real the scores of a
+real study are dealt anew among the cells of each seed: what it finds is a false alarm.
 """
 
 import argparse
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,22 +31,40 @@ NOISE = {  # of a run, in standard deviations, beside a seed effect of the same 
 
 @dataclass(frozen=True)
 class Tally:
-    """Counts over studies: any claim at all, and intervals that hold the true difference."""
+    """Counts over studies.
+
+    ``false_alarms``: studies with a claim on a contrast that is truly 0; ``found``: claims on those
+    that are not, of ``effects``; ``covering``: intervals that hold the true difference.
+    """
 
     studies: int
     false_alarms: int
+    effects: int
+    found: int
     intervals: int
     covering: int
 
 
 def simulate(
-    sweep: Sweep, study: Study, n: int, studies: int, noise: str, rng: np.random.Generator
+    sweep: Sweep,
+    study: Study,
+    n: int,
+    studies: int,
+    noise: str,
+    rng: np.random.Generator,
+    effect: float = 0.0,
 ) -> Tally:
-    """Analyse made-up studies of ``n`` seeds in which no level differs."""
+    """Analyse made-up studies of ``n`` seeds; the first factor's later levels add ``effect``.
+
+    In standard deviations of a run's noise; with 0 nothing differs.
+    """
+    levels = next(iter(sweep.factors.values()))
+    means = np.array([effect * (levels.index(cell[0]) > 0) for cell in sweep.cells])
     values = (
-        NOISE[noise](rng, (len(sweep.cells), n)) + rng.normal(0, 1, n) for _ in range(studies)
+        means[:, None] + NOISE[noise](rng, (len(sweep.cells), n)) + rng.normal(0, 1, n)
+        for _ in range(studies)
     )
-    return _tally(sweep, study, values, studies)
+    return _tally(sweep, study, values, studies, means)
 
 
 def reshuffle(
@@ -52,39 +72,57 @@ def reshuffle(
 ) -> Tally:
     """Analyse a real study's scores (cells, seeds), dealt anew among the cells of each seed."""
     values = (rng.permuted(table, axis=0) for _ in range(studies))
-    return _tally(sweep, study, values, studies)
+    return _tally(sweep, study, values, studies, np.zeros(len(sweep.cells)))
 
 
-def _tally(sweep: Sweep, study: Study, values: object, studies: int) -> Tally:
-    alarms = intervals = covering = 0
+def _tally(
+    sweep: Sweep, study: Study, values: Iterable[np.ndarray], studies: int, means: np.ndarray
+) -> Tally:
+    """Count over ``values``, tables (cells, seeds) whose cells truly have ``means``."""
+    by_cell = {cell: [mean] for cell, mean in zip(sweep.cells, means, strict=True)}
+    truth = [float(c.differences[0]) for c in contrasts.build(sweep, study, by_cell)]
+    alarms = found = intervals = covering = 0
     for table in tqdm(values, total=studies, unit="study", disable=None):
         built = contrasts.build(sweep, study, dict(zip(sweep.cells, table, strict=True)))
         tested = contrasts.test(built, study.alpha, True)
         states = [statement.decide(t, len(tested), study, rules_agree=True) for t in tested]
-        alarms += any(state in CLAIMS for state in states)
+        claims = [state in CLAIMS for state in states]
+        alarms += any(claim for claim, true in zip(claims, truth, strict=True) if true == 0)
+        found += sum(claim for claim, true in zip(claims, truth, strict=True) if true != 0)
         intervals += len(tested)
-        covering += sum(t.interval.low <= 0 <= t.interval.high for t in tested)
-    return Tally(studies, alarms, intervals, covering)
+        covering += sum(
+            t.interval.low <= true <= t.interval.high for t, true in zip(tested, truth, strict=True)
+        )
+    effects = studies * sum(true != 0 for true in truth)
+    return Tally(studies, alarms, effects, found, intervals, covering)
 
 
 def describe(name: str, tally: Tally, study: Study) -> str:
-    """Return the two rates with their exact 95 % intervals (Clopper & Pearson 1934)."""
+    """Return the rates with their exact 95 % intervals (Clopper & Pearson 1934)."""
     alarms = binomtest(tally.false_alarms, tally.studies).proportion_ci()
     covering = binomtest(tally.covering, tally.intervals).proportion_ci()
+    found = f", effects found {tally.found / tally.effects:.3f}" if tally.effects else ""
     return (
         f"{name}: false alarms in {tally.false_alarms} of {tally.studies} studies = "
         f"{tally.false_alarms / tally.studies:.4f} ({alarms.low:.4f} to {alarms.high:.4f}; at most "
         f"{study.alpha} is right), interval coverage {tally.covering / tally.intervals:.4f} "
         f"({covering.low:.4f} to {covering.high:.4f}; at least {1 - study.alpha:.2f} is right)"
+        f"{found}"
     )
 
 
 def main() -> None:
-    """Show how often the analysis errs on studies in which nothing differs."""
+    """Show how often the analysis errs on studies of which the truth is known."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("sweep", type=Path, help="the sweep's YAML: its cells and family are used")
     parser.add_argument("--studies", type=int, default=2000, help="made-up studies per line")
     parser.add_argument("--seeds", type=int, nargs="+", default=[7, 10], help="seeds per variant")
+    parser.add_argument(
+        "--effect",
+        type=float,
+        default=1.5,
+        help="size of the known effect, in standard deviations of a run's noise",
+    )
     parser.add_argument("--real", type=Path, help="analysis/results/<study> to deal anew")
     arguments = parser.parse_args()
     if arguments.studies < 1 or min(arguments.seeds) < 1:
@@ -105,8 +143,10 @@ def main() -> None:
             return
         for n in arguments.seeds:
             for noise in NOISE:
-                tally = simulate(sweep, study, n, arguments.studies, noise, rng)
-                print(describe(f"{n} seeds, {noise} noise", tally, study))
+                for effect in (0.0, arguments.effect):
+                    tally = simulate(sweep, study, n, arguments.studies, noise, rng, effect)
+                    what = f"an effect of {effect:g} SD" if effect else "no effect"
+                    print(describe(f"{n} seeds, {noise} noise, {what}", tally, study), flush=True)
     except (GridError, TableError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
 

@@ -16,7 +16,6 @@ from analysis.statement import format_p, subject
 
 Scores = dict[tuple, list[float]]
 
-MOST_NUMBERS = 10  # variants; with more the matrix of pairs has colours only
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -171,20 +170,20 @@ def improvement(sweep: Sweep, study: Study, ledger: Ledger, scores: Scores) -> t
     for i, j in itertools.permutations(range(len(cells)), 2):
         a12 = stats.a12(scores[cells[j]], scores[cells[i]])
         better[i, j] = a12 if study.direction == "higher" else 1 - a12
-    few = len(cells) <= MOST_NUMBERS
-    figure, (axis,) = plotting.subplots(1, 0.7 + (0.52 if few else 0.3) * len(cells))
+    few = len(cells) <= plotting.MOST_VARIANTS  # with more the matrix has colours only
+    figure, (axis,) = plotting.subplots(1, 0.7 + 0.52 * len(cells) if few else 3.6)
     picture = axis.imshow(better, cmap="PuOr_r", vmin=0, vmax=1, aspect="auto")
     if few:
         for i, j in itertools.permutations(range(len(cells)), 2):
             shade = "white" if abs(better[i, j] - 0.5) > 0.35 else "black"
             axis.text(j, i, f"{better[i, j]:.2f}", ha="center", va="center", color=shade)
-    codes = [LETTERS[i] if len(cells) <= len(LETTERS) else str(i + 1) for i in range(len(cells))]
-    labels = [
-        f"{plotting.tick_lines(sweep, study, cell, 22)}   {code}"
-        for cell, code in zip(cells, codes, strict=True)
-    ]
-    axis.set_xticks(range(len(cells)), codes)
-    axis.set_yticks(range(len(cells)), labels, linespacing=0.9)
+    if few:
+        axis.set_xticks(range(len(cells)), LETTERS[: len(cells)])
+        labels = [plotting.tick_lines(sweep, study, cell, 22) for cell in cells]
+        labels = [f"{label}   {code}" for label, code in zip(labels, LETTERS, strict=False)]
+        axis.set_yticks(range(len(cells)), labels, linespacing=0.9)
+    else:
+        axis.set(xlabel="Variant, in the order of the table", ylabel="Variant")
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
     bar = figure.colorbar(picture, ax=axis, shrink=0.8, aspect=12)

@@ -28,16 +28,19 @@ def learning_curves(
     factor = plotting.display_factor(study)
     values = curves.by_cell(sweep, study, ledger, history, name)
     first = next(iter(sweep.factors), None)
-    panels = sweep.factors[first] if len(sweep.factors) > 1 else [None]
+    groups = plotting.groups(sweep, study)
+    apart = len(groups) == len(sweep.cells) and len(sweep.factors) > 1
+    panels = sweep.factors[first] if apart else [None]
     figure, axes = plotting.subplots(len(panels), 2.7, columns=min(2, len(panels)))
     place = {}
     for axis, level in zip(axes, panels, strict=True):
-        cells = [c for c in sweep.cells if level is None or c[0] == level]
-        for i, cell in enumerate(cells):
-            place[cell] = axis, i
-            label = plotting.cell_label(sweep, study, cell, skip=first if level is not None else "")
-            epochs = np.arange(1, values[cell].shape[1] + 1)
-            plotting.draw_seeds(axis, epochs, values[cell] * factor, i, label)
+        own = [(lab, cells) for lab, cells in groups if level is None or cells[0][0] == level]
+        for i, (label, cells) in enumerate(own):
+            place |= dict.fromkeys(cells, (axis, i))
+            if level is not None:  # it stands above the panel
+                label = plotting.cell_label(sweep, study, cells[0], skip=first)
+            curve = np.concatenate([values[cell] for cell in cells]) * factor
+            plotting.draw_seeds(axis, np.arange(1, curve.shape[1] + 1), curve, i, label)
         axis.set_xlabel("Epoch")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         if level is not None:
@@ -53,19 +56,19 @@ def learning_curves(
     for axis in axes[:: min(2, len(panels))]:
         axis.set_ylabel(f"{words}{plotting.unit(study)}")
     plotting.metric_scale(axes, history[name].to_numpy() * factor)
-    n = len(sweep.seeds)
+    n, together = len(sweep.seeds), max(len(cells) for _, cells in groups)
     cross = f"Crosses: {len(stopped)} run(s) that stopped before the end. " if stopped else ""
     return figure, (
-        f"{words} against epoch. Thin lines: one per seed (n = {n} per variant); bold: median over "
-        f"seeds; band: {plotting.band_name(n)} over seeds; a diverged run counts with the worst "
-        f"value after it stopped. {cross}{plotting.run_set(sweep, ledger)}"
+        f"{words} against epoch. Thin lines: one per run (n = {n} seeds per variant); bold: median "
+        f"over runs; band: {plotting.band_name(n * together)} over runs; a diverged run counts "
+        f"with the worst value after it stopped. {cross}{plotting.run_set(sweep, ledger)}"
     )
 
 
 def final_scores(sweep: Sweep, study: Study, ledger: Ledger, scores: Scores) -> tuple[Figure, str]:
     """Figure 3: each run's score, a dot a run, lines joining the runs of a seed."""
     rows = len(sweep.cells)
-    figure, (axis,) = plotting.subplots(1, 0.9 + (0.6 if rows <= 8 else 0.42) * rows)
+    figure, (axis,) = plotting.subplots(1, 0.9 + plotting.row_height(sweep, 0.6) * rows)
     table = np.array([scores[cell] for cell in sweep.cells]) * plotting.display_factor(study)
     offsets = np.linspace(-0.16, 0.16, table.shape[1])  # by seed, so that equal scores stay apart
     places = np.arange(rows)[:, None] + offsets
@@ -75,14 +78,11 @@ def final_scores(sweep: Sweep, study: Study, ledger: Ledger, scores: Scores) -> 
         axis.scatter(values, places[i], s=18, zorder=2, **style)
         middle = np.median(values)
         axis.plot([middle, middle], [i - 0.26, i + 0.26], color="black", linewidth=2, zorder=3)
-        axis.annotate(
-            f"{middle:.3g}" if study.percent else f"{middle:.4f}",
-            (middle, i - 0.28),
-            ha="center",
-            va="bottom",
-            fontsize=8,
-        )
-    axis.set_yticks(range(rows), [plotting.tick_lines(sweep, study, c, 24) for c in sweep.cells])
+        if rows <= plotting.MOST_VARIANTS:
+            shown = f"{middle:.3g}" if study.percent else f"{middle:.4f}"
+            at = {"ha": "center", "va": "bottom", "fontsize": 8}
+            axis.annotate(shown, (middle, i - 0.28), **at)
+    plotting.rows(sweep, study, axis, np.arange(rows))
     axis.set_ylim(rows - 0.6, -0.7)
     name = plotting.metric_name(study)
     axis.set_xlabel(f"{name}{plotting.unit(study)}")
@@ -98,7 +98,8 @@ def final_scores(sweep: Sweep, study: Study, ledger: Ledger, scores: Scores) -> 
 def integrity(sweep: Sweep, study: Study, ledger: Ledger) -> tuple[Figure, str]:
     """Figure 7: every expected cell × seed with its state, epochs and minutes."""
     rows, columns = len(sweep.cells), len(sweep.seeds)
-    figure, (axis,) = plotting.subplots(1, 0.8 + 0.42 * rows)
+    figure, (axis,) = plotting.subplots(1, 0.8 + plotting.row_height(sweep, 0.42) * rows)
+    texts = columns <= MOST_BOXES and rows <= plotting.MOST_VARIANTS
     for k, entry in enumerate(ledger.entries):
         i, j = divmod(k, columns)
         box = plt.Rectangle(
@@ -111,7 +112,7 @@ def integrity(sweep: Sweep, study: Study, ledger: Ledger) -> tuple[Figure, str]:
             hatch="" if entry.state == "finished" else "////" if entry.state == "missing" else "..",
         )
         axis.add_patch(box)
-        if columns <= MOST_BOXES:
+        if texts:
             lines = [] if entry.state == "finished" else [entry.state]
             lines += [f"{entry.epochs}", f"{entry.seconds / 60:.1f}"] if entry.epochs else []
             lines += [f"from {entry.resumed}"] if entry.resumed else []
@@ -125,14 +126,13 @@ def integrity(sweep: Sweep, study: Study, ledger: Ledger) -> tuple[Figure, str]:
     axis.set_xticks(np.arange(columns) + 0.5, sweep.seeds)
     if columns > MOST_BOXES:
         axis.xaxis.set_major_locator(MaxNLocator(10, integer=True))
-    names = [plotting.tick_lines(sweep, study, cell, 24) for cell in sweep.cells]
-    axis.set_yticks(np.arange(rows) + 0.5, names)
+    plotting.rows(sweep, study, axis, np.arange(rows) + 0.5)
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
     axis.set_xlabel("Seed")
     states = pd.Series([e.state for e in ledger.entries]).value_counts()
     counted = ", ".join(f"{count} {state}" for state, count in states.items())
-    numbers = "; numbers: epochs, minutes of training" if columns <= MOST_BOXES else ""
+    numbers = "; numbers: epochs, minutes of training" if texts else ""
     resumed = sum(e.resumed > 0 for e in ledger.entries)
     again = sum(bool(e.replaced) for e in ledger.entries)
     return figure, (
@@ -156,13 +156,15 @@ def epochs_until(
     declared = study.threshold is not None
     threshold = study.threshold if declared else (max(finals) if lower else min(finals))
     figure, (axis,) = plotting.subplots(1, 2.8)
-    for i, cell in enumerate(sweep.cells):
-        reached = values[cell] <= threshold if lower else values[cell] >= threshold
+    groups = plotting.groups(sweep, study)
+    for i, (label, cells) in enumerate(groups):
+        curve = np.concatenate([values[cell] for cell in cells])
+        reached = curve <= threshold if lower else curve >= threshold
         ever = np.maximum.accumulate(reached, axis=1)
         share = np.concatenate([[0], ever.mean(axis=0)])
-        label = f"{plotting.cell_label(sweep, study, cell)}: {ever[:, -1].sum()} of {len(ever)}"
+        label = f"{label}: {ever[:, -1].sum()} of {len(ever)}"
         style = {"color": plotting.colour(i), "linestyle": plotting.line(i)}
-        offset = 0.006 * (i - (len(sweep.cells) - 1) / 2)  # curves that agree stay visible
+        offset = 0.006 * (i - (len(groups) - 1) / 2)  # curves that agree stay visible
         axis.step(range(len(share)), share + offset, where="post", label=label, **style)
         axis.plot(len(share) - 1, share[-1] + offset, ".", color=plotting.colour(i))
     axis.set_xlim(0, None)
@@ -178,6 +180,7 @@ def epochs_until(
     )
     return figure, (
         f"Epochs until the {words} first reaches {factor * threshold:.4g}{unit} ({rule}): share of "
-        f"a variant's n = {len(sweep.seeds)} runs against epochs of training; the legend counts "
-        f"runs that reached it, the others stay in the share. {plotting.run_set(sweep, ledger)}"
+        f"runs (n = {len(sweep.seeds)} seeds per variant) against epochs of training; the legend "
+        f"counts runs that reached it, the others stay in the share. "
+        f"{plotting.run_set(sweep, ledger)}"
     )

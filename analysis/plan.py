@@ -23,6 +23,7 @@ from analysis.statement import amount, format_p
 from analysis.tables import TableError, read_tables
 
 SEEDS = range(3, 16)  # shown in the table and in figure 6
+FAR_OFF = 2  # times the robust deviation: more than that, and single runs make the spread
 RESAMPLES = 2_000  # simulated studies per power: a standard error of at most 0.011
 
 
@@ -31,11 +32,13 @@ class Pilot:
     """What earlier runs say: spread over seeds within a cell, and seconds per epoch."""
 
     deviation: float  # standard deviation of a run's score within cell and seed
+    robust: float  # the same from the median absolute deviation: without single runs far off
     seconds_per_epoch: float
     runs: int
+    unlike: list[str]  # where the pilot's recipe is not the plan's: "epochs is 4, planned 400"
 
 
-def read_pilot(folder: Path, study: Study, factors: list[str]) -> Pilot:
+def read_pilot(folder: Path, study: Study, sweep: Sweep) -> Pilot:
     """Return what the tables of an earlier study say about spread and speed.
 
     Where every cell has every seed, what a seed does to all cells alike is taken out: it cancels in
@@ -46,21 +49,30 @@ def read_pilot(folder: Path, study: Study, factors: list[str]) -> Pilot:
     """
     runs, history = read_tables(folder)
     column = study.score_column()
-    names = [name for name in factors if name in runs]
+    names = [name for name in sweep.factors if name in runs]
     if column not in runs or not names:
-        raise TableError(f"{folder}/runs.csv has no {column} or none of {', '.join(factors)}")
+        raise TableError(f"{folder}/runs.csv has no {column} or none of {', '.join(sweep.factors)}")
     runs = runs[(runs["state"] == "finished") & runs[column].notna()]
     scores = runs.pivot_table(index=SEED, columns=names, values=column)
-    residuals = scores - scores.mean()
+    residuals, robust = scores - scores.mean(), scores - scores.median()
     freedom = int((scores.count() - 1).sum())
     if scores.notna().all(axis=None) and scores.shape[1] > 1:
         residuals = residuals.sub(residuals.mean(axis=1), axis=0)
+        robust = robust.sub(robust.median(axis=1), axis=0)
         freedom = (scores.shape[0] - 1) * (scores.shape[1] - 1)
     if freedom < 1:
         raise TableError(f"{folder} has no cell with two finished runs: no spread to learn from")
     deviation = float(np.sqrt((residuals**2).sum(axis=None) / freedom))
+    known = robust.to_numpy()[robust.notna().to_numpy()]
+    # 1.4826: to a normal distribution's standard deviation; then the degrees of freedom, as above.
+    typical = 1.4826 * np.median(np.abs(known)) * math.sqrt(len(known) / freedom)
+    unlike = [
+        f"{name} is {', '.join(map(str, sorted(runs[name].unique())))}, planned {value}"
+        for name, value in sweep.fixed.items()
+        if name in runs and name not in ("data", "checkpoint_every") and set(runs[name]) != {value}
+    ]
     seconds = history[history["run_id"].isin(runs["run_id"])]["seconds"].median()
-    return Pilot(deviation, float(seconds), len(runs))
+    return Pilot(deviation, float(typical), float(seconds), len(runs), unlike)
 
 
 def contrast_deviation(sweep: Sweep, deviation: float) -> float:
@@ -137,17 +149,19 @@ def describe(
             f"{fewest_seeds(family, study.alpha)} seeds are the least"
         )
     if pilot:
-        deviation = contrast_deviation(sweep, pilot.deviation)
         lines.append(
             f"pilot: {pilot.runs} runs, standard deviation of a run within cell and seed "
             f"{amount(pilot.deviation, study)}"
         )
-        if effect:
-            found = power_at(n, effect / deviation, family, study.alpha, np.random.default_rng(0))
-            lines.append(f"power for a main effect of {amount(effect, study)}: {found:.2f}")
-        least = detectable(n, family, study.alpha)
-        if math.isfinite(least):
-            lines.append(f"found with power 0.8: {amount(least * deviation, study)}")
+        if pilot.unlike:
+            lines.append(f"WARNING: the pilot's recipe differs: {'; '.join(pilot.unlike)}")
+        lines += _power(sweep, study, effect, family, pilot.deviation)
+        if pilot.deviation > FAR_OFF * pilot.robust > 0:
+            lines.append(
+                "WARNING: single runs of the pilot are far off; without them the deviation would "
+                f"be {amount(pilot.robust, study)}, and then:"
+            )
+            lines += _power(sweep, study, effect, family, pilot.robust)
         if "epochs" in sweep.fixed:
             hours = runs * sweep.fixed["epochs"] * pilot.seconds_per_epoch / 3600
             lines.append(
@@ -157,9 +171,24 @@ def describe(
     return "\n".join(lines), family
 
 
+def _power(
+    sweep: Sweep, study: Study, effect: float | None, family: int, run_deviation: float
+) -> list[str]:
+    """Say what the sweep finds when a run's score has this standard deviation."""
+    deviation, n = contrast_deviation(sweep, run_deviation), len(sweep.seeds)
+    lines = []
+    if effect and deviation > 0:
+        found = power_at(n, effect / deviation, family, study.alpha, np.random.default_rng(0))
+        lines.append(f"power for a main effect of {amount(effect, study)}: {found:.2f}")
+    least = detectable(n, family, study.alpha)
+    if math.isfinite(least):
+        lines.append(f"found with power 0.8: {amount(least * deviation, study)}")
+    return lines
+
+
 def draw(sweep: Sweep, family: int, alpha: float) -> tuple[Figure, str]:
     """Figure 6: smallest p after Holm, and power for three effects, against the number of seeds."""
-    figure, (left, right) = plotting.subplots(2, 3.6, sharey=False)
+    figure, (left, right) = plotting.subplots(2, 2.8, columns=2, sharey=False)
     floors = [min(1.0, stats.smallest_p(n) * family) for n in SEEDS]
     left.plot(SEEDS, floors, color=plotting.COLOURS[0], marker="o")
     left.axhline(alpha, color="black", linewidth=0.8, linestyle="--", label=f"α = {alpha}")
@@ -174,7 +203,7 @@ def draw(sweep: Sweep, family: int, alpha: float) -> tuple[Figure, str]:
     right.axhline(0.8, color="black", linewidth=0.8, linestyle="--")
     right.set_ylim(0, 1.02)
     right.set_ylabel("Power")
-    right.legend(frameon=False, title="Effect (standard deviations)")
+    right.legend(frameon=False, title="Effect (SD)", title_fontsize=8)
     for axis in (left, right):
         axis.set_xlabel("Seeds per variant")
         axis.axvline(len(sweep.seeds), color="0.6", linewidth=4, alpha=0.4)
@@ -206,7 +235,7 @@ def main() -> None:
         effect = arguments.effect or study.smallest_effect
         pilot = None
         if arguments.pilot:
-            pilot = read_pilot(arguments.pilot, study, list(sweep.factors))
+            pilot = read_pilot(arguments.pilot, study, sweep)
         text, family = describe(sweep, study, effect, pilot)
     except (GridError, TableError, OSError) as error:
         raise SystemExit(f"error: {error}") from error

@@ -26,6 +26,7 @@ COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
 LINES = ["-", "--", "-.", ":"]
 COLUMN = 4.6  # inches
+MOST_VARIANTS = 12  # with more, figures of curves show them together by the first factor's level
 LOGIT_TICKS = [0.01, 0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999]
 STYLE = {
     "font.size": 9,
@@ -154,7 +155,8 @@ def legend_above(figure: Figure, axis: Axes) -> None:
 
 def draw_seeds(axis: Axes, epochs: np.ndarray, values: np.ndarray, i: int, label: str) -> None:
     """Draw the i-th variant's curves (seeds, epochs): thin lines, bold median, and a band."""
-    axis.plot(epochs, values.T, color=colour(i), linewidth=0.6, alpha=0.45)
+    alpha = max(0.06, min(0.45, 6 / len(values)))  # hundreds of lines would hide one another
+    axis.plot(epochs, values.T, color=colour(i), linewidth=0.6, alpha=alpha)
     known = ~np.isnan(values).all(axis=0)  # an epoch that no run reached has no median
     epochs, values = epochs[known], values[:, known]
     edges = (0, 100) if len(values) <= 5 else (25, 75)
@@ -178,6 +180,31 @@ def cell_label(sweep: Sweep, study: Study, cell: tuple, skip: str | None = None)
         if name != skip
     ]
     return ", ".join(words) or sweep.name
+
+
+def groups(sweep: Sweep, study: Study) -> list[tuple[str, list[tuple]]]:
+    """Return what gets a curve of its own: label and cells; each cell while they are not many."""
+    if len(sweep.cells) <= MOST_VARIANTS:
+        return [(cell_label(sweep, study, cell), [cell]) for cell in sweep.cells]
+    first, levels = next(iter(sweep.factors.items()))
+    return [
+        (study.level_label(first, v), [cell for cell in sweep.cells if cell[0] == v])
+        for v in levels
+    ]
+
+
+def rows(sweep: Sweep, study: Study, axis: Axes, places: np.ndarray) -> None:
+    """Label the y axis with the cells at ``places``: on several lines while they are not many."""
+    if len(sweep.cells) <= MOST_VARIANTS:
+        axis.set_yticks(places, [tick_lines(sweep, study, cell, 24) for cell in sweep.cells])
+    else:
+        names = [cell_label(sweep, study, cell) for cell in sweep.cells]
+        axis.set_yticks(places, names, fontsize=6.5)
+
+
+def row_height(sweep: Sweep, few: float) -> float:
+    """Return the height of a cell's row in inches: ``few`` while they are not many."""
+    return few if len(sweep.cells) <= MOST_VARIANTS else 0.17
 
 
 def tick_lines(sweep: Sweep, study: Study, cell: tuple, width: int) -> str:

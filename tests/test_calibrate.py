@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from analysis import calibrate, grid
 from tests import made_up
@@ -22,10 +23,23 @@ def test_a_real_effect_is_claimed_until_it_is_dealt_anew(tmp_path: Path) -> None
     sweep = grid.load_sweep(made_up.write_sweep(tmp_path / "s.yaml"))
     study = grid.load_study(sweep)
     table = np.random.default_rng(0).normal(0, 0.1, (4, 7)) + np.array([[0], [0], [5], [5]])
-    kept = calibrate._tally(sweep, study, iter([table]), 1)
+    kept = calibrate._tally(sweep, study, iter([table]), 1, np.zeros(4))
     assert kept.false_alarms == 1
+    kept = calibrate._tally(sweep, study, iter([table]), 1, np.array([0, 0, 5, 5]))
+    assert (kept.false_alarms, kept.effects, kept.found) == (0, 1, 1)
     dealt = calibrate.reshuffle(sweep, study, table, 200, np.random.default_rng(0))
     assert dealt.false_alarms < 30
+
+
+@pytest.mark.parametrize("noise", ["normal", "skewed"])
+def test_a_known_effect_is_covered_and_found(tmp_path: Path, noise: str) -> None:
+    sweep = grid.load_sweep(made_up.write_sweep(tmp_path / "s.yaml"))
+    study = grid.load_study(sweep)
+    tally = calibrate.simulate(sweep, study, 7, 200, noise, np.random.default_rng(3), effect=2.0)
+    assert (tally.studies, tally.effects, tally.intervals) == (200, 200, 600)
+    assert tally.covering / 600 > 0.95 - 4 * (0.05 * 0.95 / 600) ** 0.5
+    assert tally.found / 200 == pytest.approx(0.85, abs=0.12)  # statistics of the design: d = 2
+    assert tally.false_alarms / 200 < 0.05 + 3 * (0.05 * 0.95 / 200) ** 0.5
 
 
 def test_the_command(tmp_path: Path) -> None:
@@ -34,8 +48,10 @@ def test_the_command(tmp_path: Path) -> None:
     words = ("-m", "analysis.calibrate", sweep_path, "--studies", "20")
     lines = call(*words, "--seeds", "7").stdout.splitlines()
     assert [line.split(":")[0] for line in lines] == [
-        "7 seeds, normal noise",
-        "7 seeds, skewed noise",
+        "7 seeds, normal noise, no effect",
+        "7 seeds, normal noise, an effect of 1.5 SD",
+        "7 seeds, skewed noise, no effect",
+        "7 seeds, skewed noise, an effect of 1.5 SD",
     ]
     assert "of 20 studies" in call(*words, "--real", tmp_path / "study").stdout
     (tmp_path / "study" / "history.csv").unlink()

@@ -33,7 +33,9 @@ def test_a_pilot_gives_power_and_hours(tmp_path: Path) -> None:
     made_up.write_study(tmp_path / "pilot", sweep_path, *made_up.tables(sweep_path, noise=2e-3))
     sweep = grid.load_sweep(sweep_path)
     study = grid.load_study(sweep)
-    pilot = plan.read_pilot(tmp_path / "pilot", study, list(sweep.factors))
+    pilot = plan.read_pilot(tmp_path / "pilot", study, sweep)
+    assert pilot.robust == pytest.approx(2e-3, rel=0.5)
+    assert pilot.unlike == []
     assert pilot.deviation == pytest.approx(2e-3, rel=0.4), "the seeds' own effects are taken out"
     assert pilot.seconds_per_epoch == 1.5
     done = call(
@@ -41,6 +43,20 @@ def test_a_pilot_gives_power_and_hours(tmp_path: Path) -> None:
     )
     assert "power for a main effect of 1.00 percentage points: 1.00" in done.stdout
     assert "hours at the pilot's 1.5 s per epoch: 0.0" in done.stdout
+
+
+def test_a_pilot_with_runs_far_off_or_another_recipe_is_warned_of(tmp_path: Path) -> None:
+    sweep_path = made_up.write_sweep(tmp_path / "s.yaml")
+    runs, history = made_up.tables(sweep_path, noise=2e-3)
+    runs.loc[runs["run_id"] == "nosgd05", "test/error"] = 0.9
+    made_up.write_study(tmp_path / "pilot", sweep_path, runs, history)
+    longer = made_up.write_sweep(tmp_path / "longer.yaml", epochs=400)
+    done = call("-m", "analysis.plan", longer, "--pilot", tmp_path / "pilot", "--effect", "0.01")
+    assert "the pilot's recipe differs: epochs is 3, planned 400" in done.stdout
+    assert "single runs of the pilot are far off" in done.stdout
+    power = [line for line in done.stdout.splitlines() if line.startswith("power for")]
+    assert len(power) == 2
+    assert float(power[0][-4:]) < 0.1 < 0.9 < float(power[1][-4:])
 
 
 def test_a_pilot_without_spread_is_told(tmp_path: Path) -> None:
