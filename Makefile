@@ -5,7 +5,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 READY := .venv/.ready
 
-.PHONY: demo test test-slow data lint report help
+.PHONY: demo test test-slow data lint bench report help
 .DELETE_ON_ERROR:
 
 help:  ## show this list
@@ -38,6 +38,9 @@ data: $(READY)  ## download, verify and unpack the traffic signs and miniJSRT in
 lint: $(READY)  ## check style and formatting
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+
+bench: $(READY)  ## measure speed and memory, a JSON line each
+	$(PY) -m tests.bench_analysis
 
 STUDY ?= gtsrb_short
 report: $(READY)  ## write STUDY's report and README block anew from its committed tables
