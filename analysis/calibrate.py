@@ -34,15 +34,16 @@ class Tally:
     """Counts over studies.
 
     ``false_alarms``: studies with a claim on a contrast that is truly 0; ``found``: claims on those
-    that are not, of ``effects``; ``covering``: intervals that hold the true difference.
+    that are not, of ``effects``; ``covering`` (studies,): each study's share of intervals that hold
+    the true difference; ``confidence``: what these intervals promise.
     """
 
     studies: int
     false_alarms: int
     effects: int
     found: int
-    intervals: int
-    covering: int
+    covering: np.ndarray
+    confidence: float
 
 
 def simulate(
@@ -58,6 +59,8 @@ def simulate(
 
     In standard deviations of a run's noise; with 0 nothing differs.
     """
+    if not sweep.factors:
+        raise GridError(f"{sweep.name} varies nothing but the seed: there is nothing to compare")
     levels = next(iter(sweep.factors.values()))
     means = np.array([effect * (levels.index(cell[0]) > 0) for cell in sweep.cells])
     values = (
@@ -68,46 +71,58 @@ def simulate(
 
 
 def reshuffle(
-    sweep: Sweep, study: Study, table: np.ndarray, studies: int, rng: np.random.Generator
+    sweep: Sweep,
+    study: Study,
+    table: np.ndarray,
+    studies: int,
+    rng: np.random.Generator,
+    paired: bool = True,
 ) -> Tally:
     """Analyse a real study's scores (cells, seeds), dealt anew among the cells of each seed."""
     values = (rng.permuted(table, axis=0) for _ in range(studies))
-    return _tally(sweep, study, values, studies, np.zeros(len(sweep.cells)))
+    return _tally(sweep, study, values, studies, np.zeros(len(sweep.cells)), paired)
 
 
 def _tally(
-    sweep: Sweep, study: Study, values: Iterable[np.ndarray], studies: int, means: np.ndarray
+    sweep: Sweep,
+    study: Study,
+    values: Iterable[np.ndarray],
+    studies: int,
+    means: np.ndarray,
+    paired: bool = True,
 ) -> Tally:
     """Count over ``values``, tables (cells, seeds) whose cells truly have ``means``."""
     by_cell = {cell: [mean] for cell, mean in zip(sweep.cells, means, strict=True)}
     truth = [float(c.differences[0]) for c in contrasts.build(sweep, study, by_cell)]
-    alarms = found = intervals = covering = 0
+    alarms, found, covering, confidence = 0, 0, [], 0.0
     for table in tqdm(values, total=studies, unit="study", disable=None):
         built = contrasts.build(sweep, study, dict(zip(sweep.cells, table, strict=True)))
-        tested = contrasts.test(built, study.alpha, True)
+        tested = contrasts.test(built, study.alpha, paired)
         states = [statement.decide(t, len(tested), study, rules_agree=True) for t in tested]
         claims = [state in CLAIMS for state in states]
         alarms += any(claim for claim, true in zip(claims, truth, strict=True) if true == 0)
         found += sum(claim for claim, true in zip(claims, truth, strict=True) if true != 0)
-        intervals += len(tested)
-        covering += sum(
-            t.interval.low <= true <= t.interval.high for t, true in zip(tested, truth, strict=True)
-        )
+        pairs = zip(tested, truth, strict=True)
+        covering.append(np.mean([t.interval.low <= true <= t.interval.high for t, true in pairs]))
+        confidence = tested[0].interval.confidence
     effects = studies * sum(true != 0 for true in truth)
-    return Tally(studies, alarms, effects, found, intervals, covering)
+    return Tally(studies, alarms, effects, found, np.array(covering), confidence)
 
 
 def describe(name: str, tally: Tally, study: Study) -> str:
-    """Return the rates with their exact 95 % intervals (Clopper & Pearson 1934)."""
+    """Return the rates with 95 % intervals: Clopper & Pearson's for alarms, normal for coverage.
+
+    The intervals of one study are not independent: the study is the unit there too.
+    """
     alarms = binomtest(tally.false_alarms, tally.studies).proportion_ci()
-    covering = binomtest(tally.covering, tally.intervals).proportion_ci()
+    mean = tally.covering.mean()
+    half = 1.96 * tally.covering.std() / np.sqrt(tally.studies)
     found = f", effects found {tally.found / tally.effects:.3f}" if tally.effects else ""
     return (
         f"{name}: false alarms in {tally.false_alarms} of {tally.studies} studies = "
         f"{tally.false_alarms / tally.studies:.4f} ({alarms.low:.4f} to {alarms.high:.4f}; at most "
-        f"{study.alpha} is right), interval coverage {tally.covering / tally.intervals:.4f} "
-        f"({covering.low:.4f} to {covering.high:.4f}; at least {1 - study.alpha:.2f} is right)"
-        f"{found}"
+        f"{study.alpha} is right), interval coverage {mean:.4f} ({mean - half:.4f} to "
+        f"{min(1.0, mean + half):.4f}; at least {tally.confidence:.4g} is right){found}"
     )
 
 
@@ -138,7 +153,8 @@ def main() -> None:
                 raise GridError(f"{arguments.real} is incomplete: {ledger.problems[0]}")
             by_cell = scores(sweep, ledger, runs, study.score_column())
             table = np.array([by_cell[cell] for cell in sweep.cells])
-            tally = reshuffle(sweep, study, table, arguments.studies, rng)
+            paired = not ledger.unpaired
+            tally = reshuffle(sweep, study, table, arguments.studies, rng, paired)
             print(describe(f"{arguments.real}, dealt anew", tally, study))
             return
         for n in arguments.seeds:

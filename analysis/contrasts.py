@@ -8,7 +8,7 @@ import numpy as np
 from scipy.stats import ttest_1samp
 
 from analysis import stats
-from analysis.grid import GridError, Study, Sweep
+from analysis.grid import SPLITTING, GridError, Study, Sweep
 
 
 @dataclass(frozen=True)
@@ -115,13 +115,14 @@ def build(sweep: Sweep, study: Study, scores: dict[tuple, list[float]]) -> list[
 def test(contrasts: list[Contrast], alpha: float, paired: bool) -> list[Tested]:
     """Test each contrast exactly, with Holm over all: signed-rank over seeds where they are pairs.
 
-    Where they are not (``paired`` False), Mann–Whitney between the levels' values.
+    Where they are not (``paired`` False, or the contrast is over a factor that changes the split),
+    Mann–Whitney between the levels' values.
     """
     tested = []
     for contrast in contrasts:
         x, y, d = contrast.first, contrast.second, contrast.differences
         levels = (1 - alpha, 1 - 2 * alpha)
-        if paired:
+        if paired and not any(name in SPLITTING for name, _, _ in contrast.parts):
             result = stats.signed_rank(d)
             wide, narrow = (stats.paired_interval(d, level) for level in levels)
         else:

@@ -43,7 +43,8 @@ def stops(
     Of runs that diverged, of unfinished ones, and of unfinished ones in whose place another counts.
     """
     early = [(e.cell, "replaced", r) for e in ledger.entries for r in e.replaced]
-    early += [(e.cell, e.state, r) for e in ledger.entries if e.state != "finished" for r in e.runs]
+    whole = ("finished", "duplicate")
+    early += [(e.cell, e.state, r) for e in ledger.entries if e.state not in whole for r in e.runs]
     found = []
     for cell, state, run in early:
         rows = history[history["run_id"] == run].dropna(subset=[name]).sort_values("epoch")

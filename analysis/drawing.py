@@ -17,11 +17,13 @@ class Drawn:
     """A figure with its caption and the ids of the runs that it shows.
 
     ``figure`` is None where it takes files that are not here (radiographs are not for git).
+    ``provenance``: of its runs where they are not the study's.
     """
 
     figure: Figure | None
     caption: str
     runs: list[str]
+    provenance: dict[str, Any] | None = None
 
 
 def draw(
@@ -32,14 +34,16 @@ def draw(
     history: pd.DataFrame,
     rows: list[dict[str, Any]],
     table: pd.DataFrame | None,
+    of_folds: dict[str, Any] | None,
     folder: Path,
 ) -> dict[str, Drawn]:
     """Return the report's figures by file name.
 
-    ``rows``: the contrasts as results.json has them; ``table``: the runs' per-image test outputs.
+    ``rows``: the contrasts as results.json has them; ``table``: the runs' per-image test outputs;
+    ``of_folds``: what analysis.folds says of the two-fold sweep.
     """
     values = scores(sweep, ledger, runs, study.score_column())
-    everyone = [run for entry in ledger.entries for run in entry.runs]
+    everyone = ledger.counting
     name = curves.column(study, history)
     paired = not ledger.unpaired
     pairs = {
@@ -59,7 +63,7 @@ def draw(
         else None,
     }
     drawn = {key: Drawn(*pair, everyone) for key, pair in pairs.items() if pair is not None}
-    return drawn | _of_images(sweep, study, ledger, values, table, folder)
+    return drawn | _of_images(sweep, study, ledger, values, table, of_folds, folder)
 
 
 def _of_images(
@@ -68,10 +72,11 @@ def _of_images(
     ledger: Ledger,
     values: dict[tuple, list[float]],
     table: pd.DataFrame | None,
+    of_folds: dict[str, Any] | None,
     folder: Path,
 ) -> dict[str, Drawn]:
     """Return the figures that take the runs' outputs on single test images."""
-    everyone = [run for entry in ledger.entries for run in entry.runs]
+    everyone = ledger.counting
     if table is None or not set(everyone) <= set(table):
         return {}
     if "label" in table:
@@ -84,8 +89,12 @@ def _of_images(
         "fig9_dice_ecdf": Drawn(*segmentation.dice_ecdf(sweep, study, ledger, table), everyone),
         "fig9_overlays": Drawn(*segmentation.overlays(sweep, study, ledger, table, files)),
     }
-    place = folder.parent / str(study.folds)
-    if study.folds and (of_folds := images.read(place)) is not None:
-        worst = segmentation.worst_images(study, of_folds, folds.WORST, place / images.FILES)
-        drawn["fig9_worst_images"] = Drawn(*worst)
+    if of_folds and "missing" not in of_folds:
+        place = folder.parent / study.folds
+        worst = segmentation.worst_images(
+            study, images.read(place), folds.WORST, place / images.FILES
+        )
+        drawn["fig9_worst_images"] = Drawn(
+            *worst, provenance={"study": study.folds, **of_folds["provenance"]}
+        )
     return drawn

@@ -37,12 +37,12 @@ def difference_curves(
             axis.axhspan(-delta, delta, color="0.9", zorder=0)
         plotting.draw_seeds(axis, np.arange(1, table.shape[1] + 1), table, i, "")
         axis.set_title(subject(contrast, study), loc="left", fontsize=8)
-        last = np.abs(table[:, -1])
+        last = np.nan_to_num(np.abs(table[:, -1]))
         if last.max() > 20 * np.median(last) > 0:  # single seeds far off would hide the rest
             linear = factor * study.smallest_effect if grey else np.median(last)
-            plotting.symmetric_log(axis, float(f"{linear:.1g}"), np.abs(table).max(), "y")
+            plotting.symmetric_log(axis, float(f"{linear:.1g}"), np.nanmax(np.abs(table)), "y")
             wide = "Where single seeds are far off the axis is logarithmic at its ends. "
-        elif np.abs(table).max() > 4 * last.max() > 0:  # so would the first epochs
+        elif np.nan_to_num(np.abs(table)).max() > 4 * last.max() > 0:  # so would the first epochs
             axis.set_ylim(-4 * last.max(), 4 * last.max())
     axes[-1].set_xlabel("Epoch")
     axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -123,9 +123,8 @@ def integrity(sweep: Sweep, study: Study, ledger: Ledger) -> tuple[Figure, str]:
             axis.text(j + 0.5, i + 0.5, "\n".join(lines), fontsize=6.5, bbox=shown, **middle)
     axis.set_xlim(0, columns)
     axis.set_ylim(rows, 0)
-    axis.set_xticks(np.arange(columns) + 0.5, sweep.seeds)
-    if columns > MOST_BOXES:
-        axis.xaxis.set_major_locator(MaxNLocator(10, integer=True))
+    every = -(-columns // MOST_BOXES)
+    axis.set_xticks(np.arange(0, columns, every) + 0.5, sweep.seeds[::every])
     plotting.rows(sweep, study, axis, np.arange(rows) + 0.5)
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
@@ -152,9 +151,10 @@ def epochs_until(
     """
     values = curves.by_cell(sweep, study, ledger, history, name)
     lower = study.direction == "lower"
-    finals = [np.median(v[:, -1]) for v in values.values()]
+    finals = [np.nanmedian(v[:, -1]) for v in values.values() if not np.isnan(v[:, -1]).all()]
     declared = study.threshold is not None
-    threshold = study.threshold if declared else (max(finals) if lower else min(finals))
+    weakest = (max if lower else min)(finals, default=np.nan)
+    threshold = study.threshold if declared else weakest
     figure, (axis,) = plotting.subplots(1, 2.8)
     groups = plotting.groups(sweep, study)
     for i, (label, cells) in enumerate(groups):

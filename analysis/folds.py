@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import images
+from analysis import images, provenance
 from analysis.grid import SEED, GridError, Study, Sweep, load_study, load_sweep
 from analysis.ledger import check
 from analysis.tables import read_tables
@@ -41,10 +41,13 @@ def load(study: Study, sweep_path: Path, folder: Path) -> dict[str, Any] | None:
     runs, history = read_tables(place)
     ledger = check(sweep, load_study(sweep), runs, history)
     table = images.read(place)
-    if ledger.problems or table is None:
-        why = "; ".join(ledger.problems) or f"its runs' per-image outputs ({images.NAME}) are gone"
+    wrong = ledger.problems + list(ledger.doubts.values())
+    if wrong or table is None:
+        why = "; ".join(wrong) or f"its runs' per-image outputs ({images.NAME}) are gone"
         return {"sweep": study.folds, "missing": why}
-    return summarize(sweep, runs, table)
+    counting = runs[runs["run_id"].isin(ledger.counting)]
+    origin = provenance.of_study(sweep, load_study(sweep), ledger, runs)
+    return summarize(sweep, counting, table) | {"provenance": origin}
 
 
 def summarize(sweep: Sweep, runs: pd.DataFrame, jaccard: pd.DataFrame) -> dict[str, Any]:

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 STUDIES = Path(__file__).parent / "studies"
 SEED = "seed"
+SPLITTING = ("fold", "val_fraction")  # factors that change the split, and mean to
 
 # Which of a run's epochs gives its score; none of them looks at the test set.
 RULES = {
@@ -47,18 +48,26 @@ class Sweep:
         return ", ".join(f"{n}={v}" for n, v in zip(self.factors, cell, strict=True))
 
 
+def _each_once(names: list[str]) -> list[str]:
+    if len(set(names)) < len(names):
+        raise ValueError("a contrast stands twice, which would count it twice in Holm's correction")
+    return names
+
+
 class Study(BaseModel):
     """What a study declares before it runs; one YAML per study in analysis/studies/."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     question: str = ""
-    metric: str  # summary key of the score at the last epoch, e.g. test/error
+    # Summary key of the score at the last epoch; fractions only: a worst value exists, and a logit.
+    metric: Annotated[str, Field(pattern=r"^(test|val)/(error|accuracy|jaccard|dice)$")]
     direction: Literal["lower", "higher"]  # which is better
     score_rule: Literal["last", "best_on_validation", "mean_last_5"] = "last"
     smallest_effect: Annotated[float, Field(gt=0)] | None = None  # in the metric's own unit
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05  # family-wise, two-sided
-    family: list[str] | None = None  # names of the primary contrasts; None: all of them
+    # Names of the primary contrasts; None: all of them.
+    family: Annotated[list[str], Field(min_length=1), AfterValidator(_each_once)] | None = None
     data_source: str = ""  # citation of the images that a figure shows
     class_names: Literal["gtsrb"] | None = None  # whose classes the labels count; None: numbers
     threshold: float | None = None  # of the validation metric, for the figure of epochs until it

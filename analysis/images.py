@@ -28,8 +28,8 @@ def read(folder: Path) -> pd.DataFrame | None:
     path = folder / NAME
     if not path.exists():
         return None
-    text = path.read_text()
     try:
+        text = path.read_text(encoding="utf-8")
         table = pd.read_csv(io.StringIO(text), index_col="image", **EXACT_FLOATS)
     except ValueError as error:
         raise TableError(f"{path} is no table of images: {error}; fetch again") from error
@@ -90,9 +90,15 @@ def load(path: Path) -> dict[str, np.ndarray]:
 def scores(table: pd.DataFrame, study: Study, run_ids: list[str]) -> pd.DataFrame | None:
     """Return each image's score in the metric's unit, a column a run, at the last epoch.
 
-    None where the runs did not test the same images or some run saved nothing.
+    None where the runs did not test the same images, some run saved nothing, or the metric is not
+    one of these images.
     """
-    if not set(run_ids) <= set(table) or table[run_ids].isna().any(axis=None):
+    metrics = ("test/error",) if "label" in table else ("test/jaccard", "test/dice")
+    if (
+        study.metric not in metrics
+        or not set(run_ids) <= set(table)
+        or table[run_ids].isna().any(axis=None)
+    ):
         return None
     own = table[run_ids]
     if "label" in table:

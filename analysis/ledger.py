@@ -7,11 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.grid import SEED, Study, Sweep
+from analysis.grid import SEED, SPLITTING, Study, Sweep
 from analysis.tables import TableError
 
 PAIR_HASHES = ("split_sha256", "order_sha256")  # of the split, of the first epoch's order
-SPLITTING = ("fold", "val_fraction")  # factors that change the split, and mean to
 
 # Checks that `analysis.report --allow NAME` lifts, each with what its failure means.
 CHECKS = {
@@ -60,6 +59,11 @@ class Ledger:
     doubts: dict[str, str] = field(default_factory=dict)
     unpaired: list[str] = field(default_factory=list)
     repeated: list[str] = field(default_factory=list)
+
+    @property
+    def counting(self) -> list[str]:
+        """The ids of all runs that count, by cell and seed."""
+        return [run for entry in self.entries for run in entry.runs]
 
     @property
     def epochs(self) -> int:
@@ -128,7 +132,7 @@ def check(sweep: Sweep, study: Study, runs: pd.DataFrame, history: pd.DataFrame)
             if not any(_same(run[name], value) for value in values)
         ]
         problems.append(f"run {run['run_id']} belongs to no cell of the sweep: {'; '.join(wrong)}")
-    counting = runs[runs["run_id"].isin([run for entry in entries for run in entry.runs])]
+    counting = runs[runs["run_id"].isin(Ledger(entries, problems).counting)]
     doubts = {} if problems else _doubts(counting, history)
     return Ledger(entries, problems, doubts, _unpaired(sweep, counting), repeated)
 
@@ -165,7 +169,7 @@ def _unpaired(sweep: Sweep, runs: pd.DataFrame) -> list[str]:
     """Say where runs of one seed are no pairs: another split, or another order of the images."""
     problems = []
     alike = runs[SEED].astype(str)
-    for name in set(SPLITTING) & set(sweep.factors):
+    for name in [factor for factor in sweep.factors if factor in SPLITTING]:
         alike = alike + f", {name} = " + runs[name].astype(str)
     for name in PAIR_HASHES:
         if name in runs:
@@ -212,7 +216,15 @@ def scores(
 
 
 def _same(found: Any, planned: Any) -> bool:
-    """Compare a CSV's value with a YAML's: True is not 1, but 1.0 is 1."""
+    """Compare a CSV's value with a YAML's: True is not 1, but 1.0 is 1, also as a text.
+
+    A column of a CSV is text or numbers as a whole: beside "none" stands "1.0", not 1.0.
+    """
     if isinstance(planned, bool) or isinstance(found, bool) or str(found) in ("True", "False"):
         return str(found) == str(planned)
+    if isinstance(found, str) != isinstance(planned, str):
+        try:
+            return float(found) == float(planned)
+        except ValueError:
+            return False
     return bool(found == planned)

@@ -15,6 +15,7 @@ from analysis.tables import replace_file
 TEMPLATES = Path(__file__).parent / "templates"
 FIGURES = "figures"  # folder beside the tables
 KINDS = ("png", "pdf", "json")
+PAGES = ("report.md", "report.html", "tables.tex")
 TEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -23,15 +24,21 @@ TEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
     "−": "$-$",
     "–": "--",
     "±": r"$\pm$",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "≥": r"$\geq$",
+    "≤": r"$\leq$",
+    "α": r"$\alpha$",
+    "δ": r"$\delta$",
 }
 
 
-def save(folder: Path, name: str, drawn: Drawn, provenance: dict[str, Any]) -> None:
+def save(folder: Path, name: str, drawn: Drawn, origin: dict[str, Any]) -> None:
     """Write a figure's .png and .pdf and, beside them, .json: its caption and what is behind it."""
-    if drawn.figure is not None:
-        plotting.save(drawn.figure, folder, name)
-    sidecar = {"figure": name, "caption": drawn.caption, "runs": drawn.runs, **provenance}
-    replace_file(folder / f"{name}.json", _json(sidecar))
+    plotting.save(drawn.figure, folder, name)
+    sidecar = {"figure": name, "caption": drawn.caption, "runs": drawn.runs}
+    replace_file(folder / f"{name}.json", _json(sidecar | (drawn.provenance or origin)))
 
 
 def write(
@@ -45,32 +52,43 @@ def write(
     """
     pictures, earlier = [], _earlier_captions(folder)
     for name, one in drawn.items():
-        path = folder / FIGURES / f"{name}.png"
-        if one.figure is None and (earlier.get(name) != one.caption or not path.exists()):
+        files = [folder / FIGURES / f"{name}.{kind}" for kind in KINDS]
+        if one.figure is not None:
+            save(folder / FIGURES, name, one, {"study": sweep.name, **results["provenance"]})
+        elif earlier.get(name) != one.caption or not all(path.exists() for path in files):
             print(f"{name} left out: what the runs saved is not in files/; fetch again from them")
             continue
-        save(folder / FIGURES, name, one, {"study": sweep.name, **results["provenance"]})
-        data = base64.b64encode(path.read_bytes()).decode()
+        data = base64.b64encode(files[0].read_bytes()).decode()
         pictures.append({"name": name, "caption": one.caption, "data": data})
-    shown = {f"{p['name']}.{kind}" for p in pictures for kind in KINDS}
-    for path in (folder / FIGURES).glob("fig*"):
-        if path.name not in shown:
-            path.unlink()
     results = results | {"captions": {p["name"]: p["caption"] for p in pictures}}
-    replace_file(folder / "results.json", _json(results))
-    variables = {
+    pages = {"results.json": _json(results)}
+    for name in PAGES:
+        template = _environment(study, name).get_template(f"{name}.j2")
+        pages[name] = template.render(_variables(results, pictures, study, sweep)).encode()
+    for name, page in pages.items():  # all of them, or none
+        replace_file(folder / name, page)
+    for name in set(earlier) - set(results["captions"]):
+        for kind in KINDS:
+            (folder / FIGURES / f"{name}.{kind}").unlink(missing_ok=True)
+
+
+def _variables(
+    results: dict[str, Any], pictures: list[dict[str, str]], study: Study, sweep: Sweep
+) -> dict[str, Any]:
+    """Return what the templates may use."""
+    return {
         "r": results,
         "pictures": pictures,
+        "metric_name": plotting.metric_name(study),
         "unit": "%" if study.percent else "",
         "difference_unit": "percentage points" if study.percent else "",
         "rules": RULES,
         "grades": statement.GRADES,
         "words": study.level_label,
-        "labels": {sweep.label(c): plotting.cell_label(sweep, study, c) for c in sweep.cells},
+        "labels": {
+            sweep.label(cell): plotting.cell_label(sweep, study, cell) for cell in sweep.cells
+        },
     }
-    for name in ("report.md", "report.html", "tables.tex"):
-        page = _environment(study, name).get_template(f"{name}.j2").render(variables)
-        replace_file(folder / name, page.encode())
 
 
 def _environment(study: Study, name: str) -> jinja2.Environment:
@@ -91,9 +109,11 @@ def _environment(study: Study, name: str) -> jinja2.Environment:
     )
     environment.filters |= {
         "p": statement.format_p,
-        "score": lambda v: f"{100 * v:.2f}" if study.percent else f"{v:.4f}",
-        "own_unit": lambda v: f"{v:+.4g}",
-        "signed": lambda v: (f"{100 * v:+.2f}" if study.percent else f"{v:+.4f}").replace("-", "−"),
+        "score": lambda v: statement.digits(v, study),
+        "own_unit": lambda v: f"{v:+.4g}".replace("-", "−"),
+        "signed": lambda v: statement.signed(v, study),
+        "cell": lambda text: str(text).replace("|", "\\|").replace("<", "&lt;"),
+        "lower_first": plotting.lower_first,
         "tex": lambda text: "".join(TEX.get(c, c) for c in str(text)),
     }
     return environment

@@ -13,17 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from scipy.optimize import brentq
 from scipy.stats import power
 
-from analysis import contrasts, plotting, stats
+from analysis import contrasts, pages, plotting, provenance, stats
+from analysis.drawing import Drawn
 from analysis.grid import RULES, SEED, GridError, Study, Sweep, load_study, load_sweep
 from analysis.statement import amount, format_p
 from analysis.tables import TableError, read_tables
 
 SEEDS = range(3, 16)  # shown in the table and in figure 6
-FAR_OFF = 2  # times the robust deviation: more than that, and single runs make the spread
+FAR_OFF = 8  # robust standard deviations from a run's cell and seed; such a run is another story
 RESAMPLES = 2_000  # simulated studies per power: a standard error of at most 0.011
 
 
@@ -32,8 +34,9 @@ class Pilot:
     """What earlier runs say: spread over seeds within a cell, and seconds per epoch."""
 
     deviation: float  # standard deviation of a run's score within cell and seed
-    robust: float  # the same from the median absolute deviation: without single runs far off
-    seconds_per_epoch: float
+    without_far: float  # the same without the runs in ``far``
+    far: int  # runs far off their cell and seed
+    seconds_per_epoch: float | None
     runs: int
     unlike: list[str]  # where the pilot's recipe is not the plan's: "epochs is 4, planned 400"
 
@@ -45,7 +48,8 @@ def read_pilot(folder: Path, study: Study, sweep: Sweep) -> Pilot:
     paired contrasts.
 
     Raises:
-        TableError: when they lack the study's score, or no cell has two finished runs.
+        TableError: when they lack the study's score, a cell has two runs of a seed (as when the
+            pilot varied something that the sweep does not), or no cell has two finished runs.
     """
     runs, history = read_tables(folder)
     column = study.score_column()
@@ -53,36 +57,55 @@ def read_pilot(folder: Path, study: Study, sweep: Sweep) -> Pilot:
     if column not in runs or not names:
         raise TableError(f"{folder}/runs.csv has no {column} or none of {', '.join(sweep.factors)}")
     runs = runs[(runs["state"] == "finished") & runs[column].notna()]
+    if (twice := runs.duplicated([*names, SEED])).any():
+        raise TableError(
+            f"{folder}: {', '.join(names)} and {SEED} are the same in several runs, such as "
+            f"{runs['run_id'][twice].iloc[0]}; did this pilot vary something else?"
+        )
     scores = runs.pivot_table(index=SEED, columns=names, values=column)
-    residuals, robust = scores - scores.mean(), scores - scores.median()
-    freedom = int((scores.count() - 1).sum())
-    if scores.notna().all(axis=None) and scores.shape[1] > 1:
-        residuals = residuals.sub(residuals.mean(axis=1), axis=0)
-        robust = robust.sub(robust.median(axis=1), axis=0)
-        freedom = (scores.shape[0] - 1) * (scores.shape[1] - 1)
-    if freedom < 1:
+    deviation = _spread(scores)
+    if deviation is None:
         raise TableError(f"{folder} has no cell with two finished runs: no spread to learn from")
-    deviation = float(np.sqrt((residuals**2).sum(axis=None) / freedom))
-    known = robust.to_numpy()[robust.notna().to_numpy()]
-    # 1.4826: to a normal distribution's standard deviation; then the degrees of freedom, as above.
-    typical = 1.4826 * np.median(np.abs(known)) * math.sqrt(len(known) / freedom)
+    centred = scores - scores.median()
+    centred = centred.sub(centred.median(axis=1), axis=0)
+    typical = 1.4826 * np.nanmedian(np.abs(centred))  # to a normal distribution's deviation
+    off = np.abs(centred) > FAR_OFF * typical
+    without = _spread(scores.mask(off)) if typical > 0 else None
     unlike = [
         f"{name} is {', '.join(map(str, sorted(runs[name].unique())))}, planned {value}"
         for name, value in sweep.fixed.items()
         if name in runs and name not in ("data", "checkpoint_every") and set(runs[name]) != {value}
     ]
-    seconds = history[history["run_id"].isin(runs["run_id"])]["seconds"].median()
-    return Pilot(deviation, float(typical), float(seconds), len(runs), unlike)
+    seconds = None
+    if "seconds" in history:
+        seconds = float(history[history["run_id"].isin(runs["run_id"])]["seconds"].median())
+    return Pilot(
+        deviation, without or deviation, int(off.sum(axis=None)), seconds, len(runs), unlike
+    )
+
+
+def _spread(scores: pd.DataFrame) -> float | None:
+    """Return the standard deviation within cell and seed of a table (seeds, cells), if it has one.
+
+    A seed's own effect is taken out where there are several cells; gaps cost degrees of freedom.
+    """
+    residuals = scores - scores.mean()
+    freedom = int((scores.count() - 1).clip(lower=0).sum())
+    if scores.shape[1] > 1 and (scores.count(axis=1) > 1).all():
+        residuals = residuals.sub(residuals.mean(axis=1), axis=0)
+        freedom -= scores.shape[0] - 1
+    return float(np.sqrt((residuals**2).sum(axis=None) / freedom)) if freedom > 0 else None
 
 
 def contrast_deviation(sweep: Sweep, deviation: float) -> float:
     """Return the standard deviation over seeds of a main effect, from that of a run.
 
-    A main effect of two levels is a difference of two means over the other factors' cells; with
-    independent runs its variance is 2 deviation² / (cells per level).
+    A main effect is a difference of two levels' means over the other factors' cells; with
+    independent runs its variance is 2 deviation² / (cells per level). Of factors with unlike
+    numbers of levels the one with the most decides: its contrasts are the least sure.
     """
-    per_level = max(1, len(sweep.cells) // 2)
-    return deviation * math.sqrt(2 / per_level)
+    most = max((len(levels) for levels in sweep.factors.values()), default=1)
+    return deviation * math.sqrt(2 / (len(sweep.cells) // most))
 
 
 def power_at(n: int, effect: float, family: int, alpha: float, rng: np.random.Generator) -> float:
@@ -156,13 +179,13 @@ def describe(
         if pilot.unlike:
             lines.append(f"WARNING: the pilot's recipe differs: {'; '.join(pilot.unlike)}")
         lines += _power(sweep, study, effect, family, pilot.deviation)
-        if pilot.deviation > FAR_OFF * pilot.robust > 0:
+        if pilot.far and pilot.without_far < pilot.deviation:
             lines.append(
-                "WARNING: single runs of the pilot are far off; without them the deviation would "
-                f"be {amount(pilot.robust, study)}, and then:"
+                f"WARNING: {pilot.far} run(s) of the pilot are far off; without them the deviation "
+                f"would be {amount(pilot.without_far, study)}, and then:"
             )
-            lines += _power(sweep, study, effect, family, pilot.robust)
-        if "epochs" in sweep.fixed:
+            lines += _power(sweep, study, effect, family, pilot.without_far)
+        if "epochs" in sweep.fixed and pilot.seconds_per_epoch is not None:
             hours = runs * sweep.fixed["epochs"] * pilot.seconds_per_epoch / 3600
             lines.append(
                 f"hours at the pilot's {pilot.seconds_per_epoch:.1f} s per epoch: {hours:.1f}, "
@@ -242,7 +265,8 @@ def main() -> None:
     print(text)
     if arguments.out:
         figure, caption = draw(sweep, family, study.alpha)
-        plotting.save(figure, arguments.out, "fig6_plan")
+        origin = {"study": sweep.name, "config_sha256": provenance.config_hash(sweep, study)}
+        pages.save(arguments.out, "fig6_plan", Drawn(figure, caption, []), origin)
         print(f"{arguments.out / 'fig6_plan.png'}: {caption}")
 
 

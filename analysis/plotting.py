@@ -158,6 +158,9 @@ def draw_seeds(axis: Axes, epochs: np.ndarray, values: np.ndarray, i: int, label
     alpha = max(0.06, min(0.45, 6 / len(values)))  # hundreds of lines would hide one another
     axis.plot(epochs, values.T, color=colour(i), linewidth=0.6, alpha=alpha)
     known = ~np.isnan(values).all(axis=0)  # an epoch that no run reached has no median
+    if not known.any():  # a variant without any run yet: its line in the legend
+        axis.plot([], [], color=colour(i), linestyle=line(i), linewidth=1.8, label=label)
+        return
     epochs, values = epochs[known], values[:, known]
     edges = (0, 100) if len(values) <= 5 else (25, 75)
     low, middle, high = np.nanpercentile(values, [edges[0], 50, edges[1]], axis=0)
@@ -215,8 +218,8 @@ def tick_lines(sweep: Sweep, study: Study, cell: tuple, width: int) -> str:
 
 def run_set(sweep: Sweep, ledger: Ledger) -> str:
     """Say which runs are behind a figure."""
-    count = sum(len(entry.runs) for entry in ledger.entries)
-    return f"Runs: all {count} of sweep {sweep.name}, listed in results.json."
+    count = len(ledger.counting)
+    return f"Runs: all {count} of sweep {sweep.name}, listed in the .json beside the figure."
 
 
 def lower_first(text: str) -> str:

@@ -35,8 +35,7 @@ def config_hash(sweep: Sweep, study: Study) -> str:
 
 def of_study(sweep: Sweep, study: Study, ledger: Ledger, runs: pd.DataFrame) -> dict[str, Any]:
     """Return what all runs that count have in common, each value once."""
-    counting = [run for entry in ledger.entries for run in entry.runs]
-    own = runs[runs["run_id"].isin(counting)]
+    own = runs[runs["run_id"].isin(ledger.counting)]
     shared = {n: sorted(own[n].astype(str).unique()) for n in OF_ALL if n in own}
     return shared | {
         "config_sha256": config_hash(sweep, study),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from analysis.grid import RULES, GridError, load_study, load_sweep
 from analysis.plotting import cell_label, lower_first, metric_name
-from analysis.statement import format_p
+from analysis.statement import digits, format_p, signed
 from analysis.tables import replace_file
 
 
@@ -20,7 +20,7 @@ def block(folder: Path, results: dict) -> str:
     """Return the Markdown of one study: sentences, figure with caption, table of variants."""
     sweep = load_sweep(folder.parent.parent.parent / "sweeps" / f"{results['study']}.yaml")
     study = load_study(sweep)
-    factor, unit, digits = (100, " (%)", 2) if study.percent else (1, "", 4)
+    unit = " (%)" if study.percent else ""
     labels = {sweep.label(cell): cell_label(sweep, study, cell) for cell in sweep.cells}
     figure = folder.as_posix() + "/figures/fig3_final_scores.png"
     caption = results["captions"]["fig3_final_scores"]
@@ -31,7 +31,7 @@ def block(folder: Path, results: dict) -> str:
     ]
     lines += ["|---|---|---|---|---|"]
     for v in results["variants"]:
-        median, low, high = (f"{factor * v[k]:.{digits}f}" for k in ("median", "min", "max"))
+        median, low, high = (digits(v[k], study) for k in ("median", "min", "max"))
         n = len(v["scores"])
         lines += [
             f"| {labels[v['name']]} | {n} | {results['epochs']} | {median} | {low} – {high} |"
@@ -40,7 +40,7 @@ def block(folder: Path, results: dict) -> str:
     lines += ["", f"| contrast (difference in {scale}) | n | difference | interval | p | Holm p |"]
     lines += ["|---|---|---|---|---|---|"]
     for c in results["contrasts"]:
-        d, low, high = (f"{factor * c[k]:+.{digits}f}" for k in ("difference", "ci_low", "ci_high"))
+        d, low, high = (signed(c[k], study) for k in ("difference", "ci_low", "ci_high"))
         p, p_holm = format_p(c["p"]), format_p(c["p_holm"])
         lines += [f"| {c['label']} | {c['n']} | {d} | {low} to {high} | {p} | {p_holm} |"]
     if (folds := results["folds"]) and "missing" not in folds:

@@ -67,44 +67,20 @@ def analyse(
 
     ``table``: the runs' per-image test outputs, where they are kept.
     """
+    runs = runs[runs["run_id"].isin(ledger.counting)]  # not those in whose place another counts
     values = scores(sweep, ledger, runs, study.score_column())
-    paired = not ledger.unpaired
-    tested = contrasts.test(contrasts.build(sweep, study, values), study.alpha, paired)
-    other = robustness.other_rules(sweep, study, ledger, runs)
-    log_scale = robustness.on_log_scale(sweep, study, values, paired)
-    rows = [
-        _row(
-            t, {rule: of_rule[i] for rule, of_rule in other.items()}, on_log, tested, study, ledger
-        )
-        for i, (t, on_log) in enumerate(zip(tested, log_scale, strict=True))
-    ]
+    rows, smallest_p = _primary(sweep, study, ledger, runs, values)
     secondary = contrasts.simple_effects(sweep, values, study.alpha)
     for effect in secondary:
         effect["runs"] = [run for cell in effect["cells"] for run in ledger.runs(tuple(cell))]
-    states = [(t, row["state"]) for t, row in zip(tested, rows, strict=True)]
-    for t, row in zip(tested, rows, strict=True):
-        row["sentence"] += statement.qualification(t, states, secondary, study)
+    for row in rows:
+        row["sentence"] += statement.qualification(row, rows, secondary, study)
         if row["scale_robust"] is False:
             row["sentence"] += statement.other_scale(robustness.log_scale_name(study))
     hashes = [h for h in PAIR_HASHES if h in runs and runs[h].notna().all()]
-    correlations = [row["correlation"] for row in rows]
-    test_set = robustness.over_test_set(sweep, study, ledger, table)
-    for i, row in enumerate(rows):
-        row |= (
-            test_set["intervals"][i] if test_set else {"test_set_low": None, "test_set_high": None}
-        )
-    variants = [
-        {
-            "name": sweep.label(cell),
-            "median": float(np.median(values[cell])),
-            "min": float(min(values[cell])),
-            "max": float(max(values[cell])),
-            "scores": values[cell],
-            "runs": ledger.runs(cell),
-            "parameters": _parameters(runs, ledger.runs(cell)),
-        }
-        for cell in sweep.cells
-    ]
+    intervals, about_images = robustness.over_test_set(sweep, study, ledger, table)
+    for row, interval in zip(rows, intervals or [None] * len(rows), strict=True):
+        row["test_set_low"], row["test_set_high"] = interval or (None, None)
     return {
         "study": sweep.name,
         "question": study.question,
@@ -119,16 +95,17 @@ def analyse(
         "epochs": ledger.epochs,
         "factors": sweep.factors,
         "fixed": sweep.fixed,
-        "smallest_p": tested[0].smallest_p,
+        "smallest_p": smallest_p,
         "unpaired": ledger.unpaired,
-        "pairing": statement.pairing(ledger.unpaired, hashes, correlations),
+        "pairing": statement.pairing(sweep, ledger.unpaired, hashes, rows),
+        "tests": statement.tests(rows),
         "allowed": ledger.doubts,
         "repeated": ledger.repeated,
         "diverged": [e.runs[0] for e in ledger.entries if e.state == "diverged"],
         "collapsed": robustness.collapsed(ledger, table),
-        "test_images": test_set["images"] if test_set else None,
-        "test_caveat": test_set["caveat"] if test_set else "",
-        "variants": variants,
+        "test_images": len(table) if intervals else None,
+        "about_test_images": about_images,
+        "variants": [_variant(sweep, ledger, runs, cell, values[cell]) for cell in sweep.cells],
         "contrasts": rows,
         "secondary": secondary,
         "log_scale": robustness.log_scale_name(study),
@@ -138,17 +115,54 @@ def analyse(
     }
 
 
+def _primary(
+    sweep: Sweep, study: Study, ledger: Ledger, runs: pd.DataFrame, values: dict[tuple, list[float]]
+) -> tuple[list[dict[str, Any]], float]:
+    """Return the primary contrasts as results.json has them, and the least p they could have."""
+    paired = not ledger.unpaired
+    tested = contrasts.test(contrasts.build(sweep, study, values), study.alpha, paired)
+    other = robustness.other_rules(sweep, study, ledger, runs)
+    log_scale = robustness.on_log_scale(sweep, study, values, paired)
+    rows = []
+    for i, (one, on_log) in enumerate(zip(tested, log_scale, strict=True)):
+        under = {rule: of_rule[i] for rule, of_rule in other.items()}
+        rows.append(_row(one, under, on_log, len(tested), study, ledger))
+    return rows, min(one.smallest_p for one in tested)
+
+
+def _variant(
+    sweep: Sweep, ledger: Ledger, runs: pd.DataFrame, cell: tuple, values: list[float]
+) -> dict[str, Any]:
+    """Return what results.json says of a variant: its scores by seed, and its networks' size."""
+    own = runs[runs["run_id"].isin(ledger.runs(cell))]
+    sizes = (
+        pd.to_numeric(own["parameters"], errors="coerce")
+        if "parameters" in own
+        else own.iloc[:0, 0]
+    )
+    return {
+        "name": sweep.label(cell),
+        "median": float(np.median(values)),
+        "min": float(min(values)),
+        "max": float(max(values)),
+        "scores": values,
+        "runs": ledger.runs(cell),
+        "parameters": sorted(int(n) for n in sizes.dropna().unique()),  # one, if all is well
+    }
+
+
 def _row(
     tested: contrasts.Tested,
     other: dict[str, contrasts.Tested],
     on_log: contrasts.Tested,
-    family: list[contrasts.Tested],
+    family: int,
     study: Study,
     ledger: Ledger,
 ) -> dict[str, Any]:
     """Return what results.json says of a contrast; ``other``: the same under other score rules.
 
-    ``on_log``: the same on the log scale, which is told of interactions; ``family``: all contrasts.
+    ``on_log``: the same on the log scale, which is told of interactions; ``family``: how many
+    contrasts are tested.
     """
     test, interval = tested.test, tested.interval
     differences = np.round(tested.contrast.differences, stats.DECIMALS)
@@ -163,7 +177,7 @@ def _row(
     }
     agree = all(said["agrees"] for said in rules.values())
     interaction = len(tested.contrast.parts) == 2
-    state = statement.decide(tested, len(family), study, agree)
+    state = statement.decide(tested, family, study, agree)
     return {
         "name": tested.contrast.name,
         "label": statement.subject(tested.contrast, study),
@@ -183,29 +197,23 @@ def _row(
         "negative": int((differences < 0).sum()),
         **contrasts.sensitivity(tested.contrast),
         "state": state,
-        "sentence": statement.sentence(state, tested, len(family), study, ledger.epochs, agree),
+        "sentence": statement.sentence(state, tested, family, study, ledger.epochs, agree),
         "per_seed": [float(d) for d in tested.contrast.differences],
         "other_rules": rules,
         "survives_all_rules": agree if rules else None,
         "p_holm_log_scale": on_log.p_holm if interaction else None,
         "scale_robust": robustness.conclusion(on_log, study) == own if interaction else None,
-        "runs": [run for entry in ledger.entries for run in entry.runs],
+        "parts": [list(part) for part in tested.contrast.parts],
+        "runs": ledger.counting,
     }
-
-
-def _parameters(runs: pd.DataFrame, run_ids: list[str]) -> list[int]:
-    """Return the numbers of trainable values of a variant's networks: one, if all is well."""
-    if "parameters" not in runs:
-        return []
-    own = runs["parameters"][runs["run_id"].isin(run_ids)].dropna()
-    return sorted(int(count) for count in own.unique())
 
 
 def _draw_incomplete(
     folder: Path, sweep: Sweep, study: Study, ledger: Ledger, history: pd.DataFrame
 ) -> None:
     """Draw what there is of an incomplete study, apart from any report that stands here."""
-    everyone = [run for entry in ledger.entries for run in entry.runs]
+    everyone = ledger.counting
+    shutil.rmtree(folder / INCOMPLETE, ignore_errors=True)
     drawn = {"fig7_integrity": Drawn(*figures.integrity(sweep, study, ledger), everyone)}
     if (name := curves.column(study, history)) and not ledger.doubts:
         pair = figures.learning_curves(sweep, study, ledger, history, name)
@@ -253,9 +261,19 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
         table = images.read(arguments.folder)
         results = analyse(sweep, study, ledger, runs, table)
-        results["folds"] = folds.load(study, arguments.sweep, arguments.folder)
-        rows = results["contrasts"]
-        drawn = drawing.draw(sweep, study, ledger, runs, history, rows, table, arguments.folder)
+        two_folds = folds.load(study, arguments.sweep, arguments.folder)
+        results["folds"] = two_folds
+        drawn = drawing.draw(
+            sweep,
+            study,
+            ledger,
+            runs,
+            history,
+            results["contrasts"],
+            table,
+            two_folds,
+            arguments.folder,
+        )
         shutil.rmtree(arguments.folder / INCOMPLETE, ignore_errors=True)
         pages.write(arguments.folder, results, drawn, study, sweep)
     except (GridError, TableError, IncompleteError, OSError) as error:

@@ -10,10 +10,12 @@ from analysis.contrasts import Tested
 from analysis.grid import RULES, Study, Sweep
 from analysis.ledger import Ledger, scores
 
+UNKNOWN = "How the difference would vary with other test images is not known here"
 SEVERAL_OF_ONE_SIGN = (
-    "The test set does not say which images show the same sign: each counts as independent, and "
-    "where several show one sign the interval is too narrow."
+    "Which test images show the same sign is not published: each counts as independent, and where "
+    "several show one sign the interval is too narrow."
 )
+ONE_OF_EACH_PATIENT = "Each patient has one image."
 
 Scores = dict[tuple, list[float]]
 
@@ -26,11 +28,15 @@ def conclusion(tested: Tested, study: Study) -> int:
 def other_rules(
     sweep: Sweep, study: Study, ledger: Ledger, runs: pd.DataFrame
 ) -> dict[str, list[Tested]]:
-    """Test the same contrasts under the score rules not declared, those that all runs have."""
+    """Test the same contrasts under the score rules not declared, those that all runs have.
+
+    ``runs``: those that count.
+    """
     tested = {}
     for rule in RULES:
         column = study.score_column(rule)
-        if rule != study.score_rule and column in runs and runs[column].notna().all():
+        known = column in runs and np.isfinite(pd.to_numeric(runs[column], errors="coerce")).all()
+        if rule != study.score_rule and known:
             built = contrasts.build(sweep, study, scores(sweep, ledger, runs, column))
             tested[rule] = contrasts.test(built, study.alpha, not ledger.unpaired)
     return tested
@@ -67,14 +73,12 @@ def exploratory(
 
     Not corrected, not declared: p-values that may raise a question, never answer one.
     """
-    counting = [run for entry in ledger.entries for run in entry.runs]
-    own = runs[runs["run_id"].isin(counting)]
     rows = []
     for column in sorted(runs.columns):
         suffixed = column.endswith(("_at_best_val", "_mean_last_5"))
         if not column.startswith(("train/", "val/", "test/")) or suffixed or column == study.metric:
             continue
-        values = pd.to_numeric(own[column], errors="coerce")
+        values = pd.to_numeric(runs[column], errors="coerce")
         if not np.isfinite(values).all() or values.nunique() < 2:
             continue
         built = contrasts.build(sweep, study, scores(sweep, ledger, runs, column))
@@ -86,7 +90,7 @@ def exploratory(
                 "ci_low": t.interval.low,
                 "ci_high": t.interval.high,
                 "p": t.test.p,
-                "runs": counting,
+                "runs": ledger.counting,
             }
             for t in contrasts.test(built, study.alpha, not ledger.unpaired)
         ]
@@ -95,27 +99,22 @@ def exploratory(
 
 def over_test_set(
     sweep: Sweep, study: Study, ledger: Ledger, table: pd.DataFrame | None
-) -> dict[str, Any] | None:
-    """Return each contrast's interval over test images, or None where it cannot be had.
+) -> tuple[list[tuple[float, float]] | None, str]:
+    """Return each contrast's interval over test images, or None, and a sentence about them.
 
-    Runs save their outputs at the last epoch, so a study that scores another one has none. Each
-    patient of JSRT has one image; which test images show one sign the benchmark does not say.
+    Runs save their outputs at the last epoch, so a study that scores another one has none.
     """
-    everyone = [run for cell in sweep.cells for run in ledger.runs(cell)]
-    per_run = None if table is None else images.scores(table, study, everyone)
-    if per_run is None or study.score_rule != "last" or len(per_run) < 20:
-        return None
+    if table is None:
+        return None, f"{UNKNOWN}: the runs kept no output per image."
+    if study.score_rule != "last":
+        return None, f"{UNKNOWN}: the outputs per image are of the last epoch, the score is not."
+    per_run = images.scores(table, study, ledger.counting)
+    if per_run is None or len(per_run) < 20:
+        return None, f"{UNKNOWN}: the runs kept no output per image of this metric that all share."
     per_cell = {cell: per_run[ledger.runs(cell)].mean(axis=1).to_numpy() for cell in sweep.cells}
     intervals = contrasts.over_images(sweep, study, per_cell)
-    rows = [
-        {"test_set_mean": i.estimate, "test_set_low": i.low, "test_set_high": i.high}
-        for i in intervals
-    ]
-    return {
-        "images": len(per_run),
-        "intervals": rows,
-        "caveat": SEVERAL_OF_ONE_SIGN if "label" in table else "",
-    }
+    about = SEVERAL_OF_ONE_SIGN if "label" in table else ONE_OF_EACH_PATIENT
+    return [(i.low, i.high) for i in intervals], about
 
 
 def collapsed(ledger: Ledger, table: pd.DataFrame | None) -> list[str]:

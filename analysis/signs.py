@@ -48,7 +48,7 @@ def class_errors(
     rows = np.arange(len(order))
     for i, cell in enumerate(sweep.cells):
         low, high = (wrong[cell].loc[order].agg(f, axis=1) for f in ("min", "max"))
-        place = rows + 0.16 * (i - (len(sweep.cells) - 1) / 2)
+        place = rows + 0.64 * ((i + 0.5) / len(sweep.cells) - 0.5)
         axis.hlines(place, 100 * low, 100 * high, color=plotting.colour(i), linewidth=0.7)
         label = plotting.cell_label(sweep, study, cell)
         style = {"color": plotting.colour(i), "marker": plotting.marker(i), "s": 12}

@@ -4,7 +4,7 @@ import math
 
 from analysis import stats
 from analysis.contrasts import Contrast, Tested
-from analysis.grid import Study
+from analysis.grid import SPLITTING, Study, Sweep
 
 SUPPORTED = ("preliminary_support", "support_small", "meaningful")
 
@@ -138,55 +138,74 @@ def _supported(state: str, tested: Tested, study: Study, scope: str) -> str:
     )
 
 
-def qualification(
-    tested: Tested, states: list[tuple[Tested, str]], secondary: list[dict], study: Study
-) -> str:
+def qualification(row: dict, rows: list[dict], secondary: list[dict], study: Study) -> str:
     """Return a warning, or nothing, that a main effect is an average over unlike simple effects.
 
-    ``states``: all primary contrasts with their rung; ``secondary``: the simple effects.
+    ``row``: a primary contrast as results.json has it, one of ``rows``; ``secondary``: the simple
+    effects.
     """
-    (part, *rest) = tested.contrast.parts
-    name = part[0]
-    if rest:
+    part, *more = row["parts"]
+    if more:
         return ""
-    for other, state in states:
-        factors = [part[0] for part in other.contrast.parts]
-        if len(factors) == 2 and name in factors and state in SUPPORTED:
-            (b,) = set(factors) - {name}
+    for other in rows:
+        factors = [name for name, _, _ in other["parts"]]
+        if len(factors) == 2 and part[0] in factors and other["state"] in SUPPORTED:
+            (b,) = set(factors) - {part[0]}
             return (
                 f" This is an average: the effect depends on {study.factor_label(b)} (see the "
                 "interaction and the simple effects)."
             )
-    own = [row for row in secondary if tuple(row["levels"]) == part]
-    sure = [row for row in own if row["p_holm"] < study.alpha]
-    if {row["difference"] > 0 for row in sure} == {True, False}:
+    own = [simple for simple in secondary if simple["levels"] == part]
+    sure = [simple for simple in own if simple["p_holm"] < study.alpha]
+    if {simple["difference"] > 0 for simple in sure} == {True, False}:
         return " This is an average: the simple effects have opposite signs."
     return ""
 
 
-def pairing(unpaired: list[str], hashes: list[str], correlations: list[float | None]) -> str:
+def tests(rows: list[dict]) -> str:
+    """Name the tests of the primary contrasts."""
+    unpaired = [row["label"] for row in rows if not row["paired"]]
+    exact = "Exact two-sided" if all(row["exact"] for row in rows) else "Two-sided"
+    rank_sum = "Mann–Whitney tests" + (" (normal approximation)" if exact[0] == "T" else "")
+    if len(unpaired) == len(rows):
+        return f"{exact} {rank_sum}"
+    if unpaired:
+        return (
+            f"{exact} Wilcoxon signed-rank tests over seeds; {rank_sum} for {', '.join(unpaired)}"
+        )
+    return f"{exact} Wilcoxon signed-rank tests over seeds"
+
+
+def pairing(sweep: Sweep, unpaired: list[str], hashes: list[str], rows: list[dict]) -> str:
     """Say what shows that runs of one seed are pairs, or that they are none.
 
     ``hashes``: names of the hashes that all runs logged and that were compared within each seed;
-    ``correlations``: of the primary contrasts, between their levels over seeds.
+    ``rows``: the primary contrasts as results.json has them.
     """
     if unpaired:
         return (
             f"By rule the tests do not use pairs, since these are none: {'; '.join(unpaired)}. "
             "Never is the smaller of two p-values taken."
         )
-    known = ", ".join(f"{value:+.2f}" for value in correlations if value is not None)
-    shown = (
-        f" Correlation over seeds between the levels of each contrast: {known}." if known else ""
-    )
+    known = [row["correlation"] for row in rows if row["paired"] and row["correlation"] is not None]
+    shown = ", ".join(f"{value:+.2f}" for value in known).replace("-", "−")
+    shown = f" Correlation over seeds between the levels of each contrast: {shown}." * bool(known)
     if not hashes:
         return (
             "The runs logged no hashes of split and order: that runs of one seed are pairs rests "
             f"on the sweep alone.{shown}"
         )
+    splitting = [factor for factor in sweep.factors if factor in SPLITTING]
+    within = f" with the same {' and '.join(splitting)}" if splitting else ""
+    by_rule = (
+        f" {' and '.join(splitting)} changes the split, so contrasts over it are tested without "
+        "pairs, by Mann–Whitney."
+        if splitting
+        else ""
+    )
     return (
         f"Runs of one seed are pairs: the hashes that they logged ({' and '.join(hashes)}) are the "
-        f"same in every variant, seed by seed.{shown}"
+        f"same in every variant{within}, seed by seed.{by_rule}{shown}"
     )
 
 
@@ -206,7 +225,7 @@ def subject(contrast: Contrast, study: Study) -> str:
 
 def amount(value: float, study: Study) -> str:
     """Show a size of the metric: percentage points for an error, four decimals for the rest."""
-    return f"{_digits(value, study)}{_unit(study)}"
+    return f"{digits(value, study)}{_unit(study)}"
 
 
 def _claim(tested: Tested, study: Study) -> str:
@@ -237,23 +256,27 @@ def _numbers(tested: Tested, study: Study) -> str:
     else:
         last = f"Mann–Whitney, as the seeds are no pairs; A12 = {test.a12:.2f}"
     p = f"{'exact ' * tested.exact}p = {format_p(test.p)}"
+    given = f"{100 * interval.confidence:.3g} % interval {_range(interval, study)}; "
     return (
-        f"Difference {_signed(interval.estimate, study)}{_unit(study)} "
-        f"({100 * interval.confidence:.3g} % interval {_range(interval, study)}; n = {tested.n}, "
+        f"Difference {signed(interval.estimate, study)}{_unit(study)} "
+        f"({given * (interval.confidence > 0)}n = {tested.n}, "
         f"{p}, Holm p = {format_p(tested.p_holm)}, {last})"
     )
 
 
 def _range(interval: stats.Interval, study: Study) -> str:
-    return f"{_signed(interval.low, study)} to {_signed(interval.high, study)}"
+    return f"{signed(interval.low, study)} to {signed(interval.high, study)}"
 
 
-def _signed(value: float, study: Study) -> str:
-    sign = "+" if value > 0 else "−" if value < 0 else ""
-    return sign + _digits(abs(value), study)
+def signed(value: float, study: Study) -> str:
+    """Show a difference in the metric's unit, with its sign."""
+    shown = digits(abs(value), study)
+    sign = "" if float(shown) == 0 else "+" if value > 0 else "−"
+    return sign + shown
 
 
-def _digits(value: float, study: Study) -> str:
+def digits(value: float, study: Study) -> str:
+    """Show a value in the metric's unit, without it: 100 times an error, else four decimals."""
     return f"{100 * value:.2f}" if study.percent else f"{value:.4f}"
 
 

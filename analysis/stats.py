@@ -242,8 +242,11 @@ def _invert(
     beside = bisect.bisect(gaps, estimate)
     near = [k for k in (beside - 1, beside) if 0 <= k < len(gaps)]
     middle = max(near, key=lambda k: p_at(gaps[k]), default=None)
-    if middle is None or not kept(middle):  # the candidates alone remain: all (nearly) equal
-        return float(candidates[0]), float(candidates[-1])
+    if middle is None or not kept(middle):  # so many ties that no shift beside the candidates is
+        k = bisect.bisect(candidates, estimate)
+        around = [float(c) for c in candidates[max(0, k - 2) : k + 2]]
+        alone = [c for c in around if p_at(c) > level * (1 + 1e-9)] or [estimate]
+        return min(alone), max(alone)
     first = bisect.bisect_left(range(middle), True, key=kept)
     last = bisect.bisect_left(range(middle, len(gaps)), True, key=lambda k: not kept(k)) + middle
     return float(candidates[first]), float(candidates[last])

@@ -4,6 +4,7 @@ import io
 import os
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 # pandas reads floats exactly by default since 3.1, and warns when asked to; before, one must ask.
@@ -35,6 +36,12 @@ def read_tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
                 f"{history['run_id'][bad].iloc[0]}, expected a number"
             )
         history[column] = numbers
+    epochs = history["epoch"]
+    if (bad := ~(np.isfinite(epochs) & (epochs >= 1) & (epochs % 1 == 0))).any():
+        raise TableError(
+            f"{folder}/history.csv: run {history['run_id'][bad].iloc[0]} has epoch "
+            f"{epochs[bad].iloc[0]}, expected whole numbers from 1"
+        )
     if (twice := history.duplicated(["run_id", "epoch"])).any():
         row = history[twice].iloc[0]
         raise TableError(
@@ -92,7 +99,9 @@ def _whole_numbers(table: pd.DataFrame) -> pd.DataFrame:
 
 def _read(path: Path, required: list[str]) -> pd.DataFrame:
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise TableError(f"{path} is damaged: {error}; fetch the study again") from error
     except FileNotFoundError:
         raise TableError(f"{path} not found; make it with `python -m analysis.fetch`") from None
     if not text.endswith("\n"):
@@ -109,4 +118,8 @@ def _read(path: Path, required: list[str]) -> pd.DataFrame:
         raise TableError(f"{path} is no CSV table: {error}") from error
     if missing := [column for column in required if column not in table]:
         raise TableError(f"{path} lacks the column(s) {', '.join(missing)}; fetch the study again")
+    for column in [c for c in required if c in ("run_id", "state", "epoch")]:
+        if table[column].isna().any():
+            row = int(table[column].isna().to_numpy().argmax()) + 2
+            raise TableError(f"{path}, line {row}: {column} is empty; fetch the study again")
     return table

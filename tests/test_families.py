@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import mannwhitneyu, wilcoxon
+from scipy.stats import PermutationMethod, mannwhitneyu, wilcoxon
 
 from analysis import grid
 from analysis.stats import holm
@@ -94,6 +94,20 @@ def test_two_and_three_levels_together(tmp_path: Path) -> None:
     assert len(names) == 3 * 2 + 3
     text = (tmp_path / "study" / "report.md").read_text()
     assert "a = 3 instead of a = 1, with b = y" in text
+
+
+def test_a_factor_that_changes_the_split_is_tested_without_pairs(tmp_path: Path) -> None:
+    factors = {"fold": ["odd", "even"], "b": ["x", "y"]}
+    split = [f"{fold}{s}" for fold in factors["fold"] for _ in "xy" for s in range(SEEDS)]
+    results = report(tmp_path, factors, {"b": {"y": -0.01}}, split_sha256=split)
+    fold, b, both = results["contrasts"]
+    assert (fold["paired"], b["paired"], both["paired"]) == (False, True, False)
+    x, y = (by(results["table"], fold=level) for level in ("odd", "even"))
+    full = PermutationMethod(n_resamples=np.inf)  # there is a tie
+    assert fold["p"] == pytest.approx(mannwhitneyu(y, x, method=full).pvalue)
+    assert "the same in every variant with the same fold, seed by seed" in results["pairing"]
+    assert "fold changes the split" in results["pairing"]
+    assert "Wilcoxon signed-rank tests over seeds; Mann–Whitney tests for" in results["tests"]
 
 
 def test_no_pairs(tmp_path: Path) -> None:

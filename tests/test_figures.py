@@ -101,6 +101,29 @@ def test_an_incomplete_study_is_drawn_apart_until_it_is_complete(
     assert not (folder / report.INCOMPLETE).exists()
 
 
+def test_only_runs_that_stopped_are_crossed(sweep_path: Path) -> None:
+    runs, history = made_up.tables(sweep_path)
+    twin = runs[runs["run_id"] == "bnsgd03"].assign(run_id="twin")
+    rows = history[history["run_id"] == "bnsgd03"].assign(run_id="twin")
+    tables = pd.concat([runs, twin]), pd.concat([history, rows])
+    sweep, study, book = load(sweep_path, *tables)
+    assert [e.state for e in book.entries].count("duplicate") == 1
+    figure, caption = figures.learning_curves(sweep, study, book, tables[1], "val/error")
+    assert crosses(figure) == []
+    assert "Crosses" not in caption
+
+
+def test_a_variant_without_curves_leaves_the_others_drawn(sweep_path: Path, tmp_path: Path) -> None:
+    runs, history = made_up.tables(sweep_path)
+    history.loc[history["run_id"].str.startswith("bnsgd"), "val/error"] = None
+    sweep, study, book = load(sweep_path, runs, history)
+    rows = report.analyse(sweep, study, book, runs, None)["contrasts"]
+    drawn = drawing.draw(sweep, study, book, runs, history, rows, None, None, tmp_path)
+    assert len(drawn) == 8
+    for one in drawn.values():
+        one.figure.canvas.draw()
+
+
 def test_difference_curves_end_at_the_contrast(sweep_path: Path) -> None:
     runs, history = made_up.tables(sweep_path)
     history.loc[history["epoch"] == 3, "val/error"] = runs["test/error"].to_numpy()
@@ -157,7 +180,7 @@ def test_every_figure_is_readable_in_a_papers_column(sweep_path: Path, tmp_path:
     runs, history = crashed_and_made_again(*diverged(*made_up.tables(sweep_path)))
     sweep, study, book = load(sweep_path, runs, history)
     rows = report.analyse(sweep, study, book, runs, None)["contrasts"]
-    drawn = drawing.draw(sweep, study, book, runs, history, rows, None, tmp_path)
+    drawn = drawing.draw(sweep, study, book, runs, history, rows, None, None, tmp_path)
     assert len(drawn) == 8
     for name, one in drawn.items():
         assert one.figure.get_figwidth() == plotting.COLUMN, name
@@ -201,3 +224,6 @@ def test_many_seeds_and_many_variants_keep_to_the_column(tmp_path: Path) -> None
     ):
         assert figure.get_figwidth() == plotting.COLUMN
         assert figure.get_figheight() < 9
+    figure, _ = figures.integrity(sweep, study, book)
+    ticks = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert ticks == ["0", "3", "6", "9", "12", "15", "18", "21", "24", "27"]

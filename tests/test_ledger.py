@@ -53,6 +53,24 @@ def test_a_run_made_again_counts_and_the_first_one_is_told(
     assert found.repeated == [f"batch_norm=True, optimizer=sgd, seed=1: {told}, made again"]
 
 
+@pytest.mark.parametrize(
+    ("found", "planned", "same"),
+    [
+        (1.0, 1, True),
+        (True, 1, False),
+        ("True", True, True),
+        ("1.0", 1.0, True),
+        (16, "16", True),
+        ("none", 1.0, False),
+        ("none", "none", True),
+        (float("nan"), "none", False),
+        (float("nan"), 1.0, False),
+    ],
+)
+def test_a_tables_value_and_a_sweeps_level(found: object, planned: object, same: bool) -> None:
+    assert ledger._same(found, planned) is same
+
+
 def test_two_finished_runs_of_a_cell_are_not_chosen_from(sweep_path: Path) -> None:
     found = check(sweep_path, *again(made_up.tables(sweep_path), "bnsgd01"))
     assert "seed=1: 2 runs: bnsgd01 (finished), again (finished)" in found.problems[0]

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import jinja2
 import numpy as np
 import pytest
 
@@ -61,11 +62,13 @@ def test_every_grade_has_such_tables() -> None:
 
 def test_every_number_leads_to_its_runs(sweep_path: Path, tmp_path: Path) -> None:
     runs, history = made_up.tables(sweep_path)
+    runs["val/loss"] = 1 - runs["test/error"]
     runs["url"] = "https://example.org/e/p/runs/" + runs["run_id"]
     made_up.write_study(tmp_path / "s", sweep_path, runs, history)
     results = made_up.report(tmp_path / "s", sweep_path)
     assert set(results["runs"]) == set(runs["run_id"])
     numbers = [*results["variants"], *results["contrasts"], *results["secondary"]]
+    assert {row["metric"] for row in results["exploratory"]} == {"val/loss"}
     for row in [*numbers, *results["exploratory"]]:
         assert row["runs"]
         assert set(row["runs"]) <= set(results["runs"])
@@ -88,11 +91,15 @@ def test_every_number_leads_to_its_runs(sweep_path: Path, tmp_path: Path) -> Non
 def test_sidecars_carry_runs_and_provenance(sweep_path: Path, tmp_path: Path) -> None:
     made_up.write_study(tmp_path / "s", sweep_path, *made_up.tables(sweep_path))
     stale = tmp_path / "s" / pages.FIGURES / "fig9_of_an_earlier_report.png"
+    foreign = stale.with_name("fig6_plan.png")
     stale.parent.mkdir()
     stale.write_text("old")
+    foreign.write_text("not a report's")
+    (tmp_path / "s" / "results.json").write_text(json.dumps({"captions": {stale.stem: "old"}}))
     report.main([str(tmp_path / "s"), "--sweep", str(sweep_path)])
     results = json.loads((tmp_path / "s" / "results.json").read_text())
     assert not stale.exists()
+    assert foreign.exists()
     for name, caption in results["captions"].items():
         sidecar = json.loads((tmp_path / "s" / pages.FIGURES / f"{name}.json").read_text())
         assert sidecar["caption"] == caption
@@ -133,7 +140,7 @@ def test_pairing_is_proved_or_said_to_rest_on_the_sweep(sweep_path: Path, tmp_pa
     assert "(split_sha256 and order_sha256) are the same in every variant, seed by seed" in said
     first = runs[runs["batch_norm"] == False].groupby("seed")["test/error"].mean()  # noqa: E712
     second = runs[runs["batch_norm"] == True].groupby("seed")["test/error"].mean()  # noqa: E712
-    assert f"{np.corrcoef(first, second)[0, 1]:+.2f}" in said
+    assert f"{np.corrcoef(first, second)[0, 1]:+.2f}".replace("-", "−") in said
     bare = runs.drop(columns=["split_sha256", "order_sha256"])
     made_up.write_study(tmp_path / "bare", sweep_path, bare, history)
     assert "rests on the sweep alone" in made_up.report(tmp_path / "bare", sweep_path)["pairing"]
@@ -161,6 +168,39 @@ def has_booktabs() -> bool:
         return False
     found = subprocess.run(["kpsewhich", "booktabs.sty"], capture_output=True, check=False)
     return found.returncode == 0
+
+
+def test_words_may_hold_what_markdown_and_html_are_written_with(
+    sweep_path: Path, tmp_path: Path
+) -> None:
+    study = tmp_path / "studies" / "made_up.yaml"
+    study.write_text(study.read_text() + "labels:\n  batch_norm=True: 'a|b <x> ≥ δ'\n")
+    made_up.write_study(tmp_path / "s", sweep_path, *made_up.tables(sweep_path))
+    made_up.report(tmp_path / "s", sweep_path)
+    tables = (tmp_path / "s" / "report.md").read_text().split("\n\n")
+    for table in [part.strip() for part in tables if part.strip().startswith("| ")]:
+        columns = {len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()}
+        assert len(columns) == 1, table
+    assert "a&lt;" not in (tmp_path / "s" / "report.html").read_text()
+    assert "a|b &lt;x&gt;" in (tmp_path / "s" / "report.html").read_text()
+
+
+def test_a_page_that_fails_leaves_all_of_the_earlier_report(
+    sweep_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_up.write_study(tmp_path / "s", sweep_path, *made_up.tables(sweep_path))
+    made_up.report(tmp_path / "s", sweep_path)
+    first = {p: p.read_bytes() for p in (tmp_path / "s").iterdir() if p.is_file()}
+    copy = tmp_path / "templates"
+    shutil.copytree(pages.TEMPLATES, copy)
+    (copy / "tables.tex.j2").write_text("<< nothing_of_this_name >>")
+    monkeypatch.setattr(pages, "TEMPLATES", copy)
+    made_up.write_study(tmp_path / "s", sweep_path, *made_up.tables(sweep_path, (0.1, 0, 0)))
+    tables = {tmp_path / "s" / "runs.csv", tmp_path / "s" / "history.csv"}
+    with pytest.raises(jinja2.UndefinedError):
+        made_up.report(tmp_path / "s", sweep_path)
+    for path, content in first.items():
+        assert path in tables or path.read_bytes() == content, path
 
 
 @pytest.mark.skipif(not has_booktabs(), reason="LaTeX with booktabs is not installed")

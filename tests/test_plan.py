@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from analysis import grid, plan
@@ -34,8 +35,7 @@ def test_a_pilot_gives_power_and_hours(tmp_path: Path) -> None:
     sweep = grid.load_sweep(sweep_path)
     study = grid.load_study(sweep)
     pilot = plan.read_pilot(tmp_path / "pilot", study, sweep)
-    assert pilot.robust == pytest.approx(2e-3, rel=0.5)
-    assert pilot.unlike == []
+    assert (pilot.far, pilot.without_far, pilot.unlike) == (0, pilot.deviation, [])
     assert pilot.deviation == pytest.approx(2e-3, rel=0.4), "the seeds' own effects are taken out"
     assert pilot.seconds_per_epoch == 1.5
     done = call(
@@ -53,10 +53,45 @@ def test_a_pilot_with_runs_far_off_or_another_recipe_is_warned_of(tmp_path: Path
     longer = made_up.write_sweep(tmp_path / "longer.yaml", epochs=400)
     done = call("-m", "analysis.plan", longer, "--pilot", tmp_path / "pilot", "--effect", "0.01")
     assert "the pilot's recipe differs: epochs is 3, planned 400" in done.stdout
-    assert "single runs of the pilot are far off" in done.stdout
+    assert "1 run(s) of the pilot are far off" in done.stdout
     power = [line for line in done.stdout.splitlines() if line.startswith("power for")]
     assert len(power) == 2
     assert float(power[0][-4:]) < 0.1 < 0.9 < float(power[1][-4:])
+
+
+def test_a_main_effect_of_many_levels_is_less_sure(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for a, b in ((2, 2), (3, 3), (5, 2), (3, 1)):
+        factors = {"a": list(range(a)), "b": list(range(b))}
+        sweep = grid.Sweep("s", {n: v for n, v in factors.items() if len(v) > 1}, [0], {}, {})
+        tables = rng.normal(size=(20_000, a, b))
+        true = (tables[:, 1] - tables[:, 0]).mean(axis=1).std()
+        assert plan.contrast_deviation(sweep, 1.0) == pytest.approx(true, rel=0.03)
+
+
+def test_clean_pilots_are_taken_as_they_are(tmp_path: Path) -> None:
+    sweep_path = made_up.write_sweep(tmp_path / "s.yaml")
+    sweep = grid.load_sweep(sweep_path)
+    study = grid.load_study(sweep)
+    runs, history = made_up.tables(sweep_path)
+    rng, found = np.random.default_rng(0), []
+    for _ in range(100):
+        runs["test/error"] = 0.1 + rng.normal(0, 0.002, len(runs))
+        made_up.write_study(tmp_path / "p", sweep_path, runs, history.drop(columns="seconds"))
+        found.append(plan.read_pilot(tmp_path / "p", study, sweep))
+    assert sum(pilot.far > 0 for pilot in found) <= 2
+    assert np.mean([pilot.deviation for pilot in found]) == pytest.approx(0.002, rel=0.05)
+    assert found[0].seconds_per_epoch is None
+
+
+def test_a_pilot_that_varied_something_else_is_refused(tmp_path: Path) -> None:
+    sweep_path = made_up.write_sweep(tmp_path / "s.yaml")
+    runs, history = made_up.tables(sweep_path)
+    more = runs.assign(run_id=runs["run_id"] + "b", lr=0.1)
+    made_up.write_study(tmp_path / "p", sweep_path, pd.concat([runs, more]), history)
+    done = call("-m", "analysis.plan", sweep_path, "--pilot", tmp_path / "p")
+    assert done.returncode == 1
+    assert "did this pilot vary something else?" in done.stderr
 
 
 def test_a_pilot_without_spread_is_told(tmp_path: Path) -> None:

@@ -109,6 +109,11 @@ def gap(runs: pd.DataFrame, history: pd.DataFrame) -> tuple[pd.DataFrame, pd.Dat
     return runs, history[(history["run_id"] != "bnsgd03") | (history["epoch"] != 2)]
 
 
+def without_a_cell(runs: pd.DataFrame, history: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    gone = runs["run_id"].str.startswith("bnsgd")
+    return runs[~gone], history[~history["run_id"].str.startswith("bnsgd")]
+
+
 def change(column: str, value: object) -> Callable:
     def changed(runs: pd.DataFrame, history: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         runs[column] = runs[column].astype(object)
@@ -137,6 +142,7 @@ def change(column: str, value: object) -> Callable:
             "run bnsgd03 belongs to no cell of the sweep: epochs is 4, planned 3",
         ),
         (change("optimizer", "adamw"), "optimizer is adamw, planned adam or sgd"),
+        (without_a_cell, "batch_norm=True, optimizer=sgd, seed=6: missing"),
     ],
 )
 def test_an_incomplete_study_stops_and_leaves_the_earlier_report(
@@ -167,15 +173,24 @@ def test_an_incomplete_study_stops_and_leaves_the_earlier_report(
         ("history.csv", lambda t: t + t.splitlines()[-1] + "\n", "more than once"),
         ("history.csv", lambda t: t + "ghost,1,1.5,0.2\n", "runs that runs.csv lacks: ghost"),
         ("history.csv", None, "not found; make it with `python -m analysis.fetch`"),
+        ("runs.csv", lambda t: t.replace(",finished,", ",,", 1), "line 2: state is empty"),
+        ("history.csv", lambda t: t + ",1,1.5,0.2\n", "run_id is empty"),
+        ("history.csv", lambda t: t.replace(",3,", ",inf,", 1), "has epoch inf, expected whole"),
+        ("history.csv", lambda t: t.replace(",3,", ",2.5,", 1), "has epoch 2.5, expected whole"),
+        ("history.csv", lambda t: t.replace(",3,", ",0,", 1), "has epoch 0, expected whole"),
+        ("history.csv", b"\xff\xfe", "is damaged: 'utf-8' codec"),
+        ("test_images.csv", b"\xff\xfe", "is no table of images: 'utf-8' codec"),
     ],
 )
 def test_damaged_tables_are_told(
-    sweep_path: Path, tmp_path: Path, file: str, edit: Callable | None, words: str
+    sweep_path: Path, tmp_path: Path, file: str, edit: Callable | bytes | None, words: str
 ) -> None:
     folder = tmp_path / "made_up"
     made_up.write_study(folder, sweep_path, *made_up.tables(sweep_path))
     if edit is None:
         (folder / file).unlink()
+    elif isinstance(edit, bytes):
+        (folder / file).write_bytes(edit)
     else:
         (folder / file).write_text(edit((folder / file).read_text()))
     assert words in refusal(folder, sweep_path)
@@ -274,8 +289,12 @@ def test_committed_reports_follow_from_their_tables(path: Path, tmp_path: Path) 
     (copy / "results.json").write_text(json.dumps({"captions": captions}))
     code, _, err = report(copy, ROOT / "sweeps" / f"{path.parent.name}.yaml")
     assert code == 0, err
-    for name in ("results.json", "report.md"):
-        assert (copy / name).read_text() == (path.parent / name).read_text()
+    sidecars = [f"figures/{file.name}" for file in path.parent.glob("figures/*.json")]
+    assert len(sidecars) == len(captions)
+    for name in ("results.json", "report.md", "report.html", "tables.tex", *sidecars):
+        old, new = ((place / name).read_text() for place in (path.parent, copy))
+        without_pictures = re.compile(r'src="data:image/png;base64,[^"]*"')
+        assert without_pictures.sub("", new) == without_pictures.sub("", old), "run `make report`"
 
 
 @pytest.mark.parametrize("column", ["split_sha256", "order_sha256"])

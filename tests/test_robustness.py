@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.grid import GridError, load_study, load_sweep
+from analysis import images
+from analysis.grid import GridError, Study, load_study, load_sweep
 from tests import made_up
 
 
@@ -106,3 +107,36 @@ def test_the_mean_of_the_last_five_may_be_declared(
     write_report(tmp_path / "s", sweep_path, runs, history)
     text = (tmp_path / "s" / "report.md").read_text()
     assert "its test/error (mean of the last five epochs)" in text
+
+
+def test_a_lost_run_that_was_made_again_changes_nothing(sweep_path: Path, tmp_path: Path) -> None:
+    runs, history = made_up.tables(sweep_path)
+    runs["test/error_at_best_val"] = np.random.default_rng(1).normal(0.1, 0.001, len(runs))
+    alone = write_report(tmp_path / "alone", sweep_path, runs, history)
+    lost = runs[runs["run_id"] == "bnsgd03"].assign(run_id="lost", state="crashed", exit_code=None)
+    kept = ["run_id", "state", "exit_code", "source", "batch_norm", "optimizer", "seed", "epochs"]
+    rows = history[(history["run_id"] == "bnsgd03") & (history["epoch"] < 3)]
+    both = pd.concat([runs, lost[kept]]), pd.concat([history, rows.assign(run_id="lost")])
+    again = write_report(tmp_path / "again", sweep_path, *both)
+    assert again["repeated"]
+    assert alone["contrasts"][0]["state"] == "suggestive"
+    assert again["contrasts"] == alone["contrasts"]
+    assert again["pairing"] == alone["pairing"]
+
+
+def test_a_score_that_is_no_number_is_no_other_rule(sweep_path: Path, tmp_path: Path) -> None:
+    runs, history = made_up.tables(sweep_path)
+    runs["test/error_at_best_val"] = ["low", *runs["test/error_at_best_val"][1:]]
+    runs["test/error_mean_last_5"] = [float("inf"), *runs["test/error"][1:]]
+    runs["parameters"] = ["many", *[1000] * 27]
+    results = write_report(tmp_path / "s", sweep_path, runs, history)
+    assert results["contrasts"][0]["other_rules"] == {}
+    assert results["variants"][0]["parameters"] == [1000]
+
+
+def test_only_a_test_score_gets_an_interval_over_test_images(tmp_path: Path) -> None:
+    table = pd.DataFrame({"label": [0, 1], "a": [0, 0]})
+    error = Study(metric="test/error", direction="lower")
+    assert images.scores(table, error, ["a"])["a"].tolist() == [0, 1]
+    assert images.scores(table, error.model_copy(update={"metric": "val/error"}), ["a"]) is None
+    assert images.scores(table.drop(columns="label"), error, ["a"]) is None

@@ -191,16 +191,15 @@ def test_a_main_effect_over_an_interaction_is_called_an_average(
 
 def test_opposite_simple_effects_are_said_without_an_interaction_in_the_family() -> None:
     study = grid.Study(metric="test/error", direction="lower")
-    tested = put_to_test(np.linspace(0.01, 0.02, 8))
+    row = {"parts": [["optimizer", "adam", "sgd"]], "state": "meaningful"}
     rows = [
         {"levels": ["optimizer", "adam", "sgd"], "p_holm": 0.01, "difference": d}
         for d in (-0.1, 0.2)
     ]
-    states = [(tested, "meaningful")]
-    assert "opposite signs" in statement.qualification(tested, states, rows, study)
-    assert statement.qualification(tested, states, rows[:1], study) == ""
+    assert "opposite signs" in statement.qualification(row, [row], rows, study)
+    assert statement.qualification(row, [row], rows[:1], study) == ""
     rows[0]["p_holm"] = 0.5
-    assert statement.qualification(tested, states, rows, study) == ""
+    assert statement.qualification(row, [row], rows, study) == ""
 
 
 def test_every_rung_has_its_meaning() -> None:

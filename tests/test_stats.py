@@ -258,3 +258,18 @@ def test_only_mann_whitney_of_very_many_is_approximate_and_says_so() -> None:
     d = rng.normal(0.15, 1, 250)
     assert stats.paired_interval(d).low < 0.15 < stats.paired_interval(d).high
     assert stats.signed_rank(d).p == pytest.approx(wilcoxon(d, method="approx").pvalue, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("differences", "hull"),
+    [([0] * 11 + [0.5], (0, 0)), ([0] * 10 + [-1, 1], (0, 0)), ([0.25] * 12, (0.25, 0.25))],
+)
+def test_the_interval_of_mostly_equal_differences_is_what_the_test_keeps(
+    differences: list[float], hull: tuple[float, float]
+) -> None:
+    interval = stats.paired_interval(differences)
+    assert (interval.low, interval.high) == hull
+    d = np.array(differences, dtype=float)
+    assert stats.signed_rank(d - interval.low).p > 0.05
+    for beside in (interval.low - 0.01, interval.high + 0.01):
+        assert stats.signed_rank(d - beside).p <= 0.05
