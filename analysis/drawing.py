@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis import curves, effects, figures, folds, images, segmentation, signs
+from analysis import curves, effects, figures, folds, images, network, segmentation, signs
 from analysis.grid import Study, Sweep
 from analysis.ledger import Ledger, scores
 
@@ -17,13 +17,14 @@ class Drawn:
     """A figure with its caption and the ids of the runs that it shows.
 
     ``figure`` is None where it takes files that are not here (radiographs are not for git).
-    ``provenance``: of its runs where they are not the study's.
+    ``provenance``: of its runs where they are not the study's. ``explained``: for a newcomer.
     """
 
     figure: Figure | None
     caption: str
     runs: list[str]
     provenance: dict[str, Any] | None = None
+    explained: str = ""
 
 
 def draw(
@@ -63,7 +64,24 @@ def draw(
         else None,
     }
     drawn = {key: Drawn(*pair, everyone) for key, pair in pairs.items() if pair is not None}
-    return drawn | _of_images(sweep, study, ledger, values, table, of_folds, folder)
+    drawn |= _of_images(sweep, study, ledger, values, table, of_folds, folder)
+    return drawn | _of_networks(sweep, study, folder)
+
+
+def _of_networks(sweep: Sweep, study: Study, folder: Path) -> dict[str, Drawn]:
+    """Return the figures of trained networks, where lib.fields has looked into some."""
+    networks, arrays = network.read(folder)
+    if not networks:
+        return {}
+    fields = network.receptive_fields(networks, arrays, sweep, study)
+    drawn = {"fig11_receptive_fields": Drawn(*fields, explained=network.OF_FIELDS)}
+    if any("/flat/" in key for key in arrays):
+        flat = network.checkerboards(networks, arrays, sweep, study)
+        drawn["fig12_flat_image"] = Drawn(*flat, explained=network.OF_FLAT)
+    else:
+        inside = network.filters_and_maps(networks, arrays, sweep, study)
+        drawn["fig12_filters_and_maps"] = Drawn(*inside, explained=network.OF_FILTERS)
+    return drawn
 
 
 def _of_images(

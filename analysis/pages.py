@@ -7,7 +7,7 @@ from typing import Any
 
 import jinja2
 
-from analysis import plotting, statement
+from analysis import network, plotting, statement
 from analysis.drawing import Drawn
 from analysis.grid import RULES, Study, Sweep
 from analysis.tables import replace_file
@@ -60,11 +60,13 @@ def write(
             continue
         data = base64.b64encode(files[0].read_bytes()).decode()
         pictures.append({"name": name, "caption": one.caption, "data": data})
+        pictures[-1]["explained"] = one.explained
     results = results | {"captions": {p["name"]: p["caption"] for p in pictures}}
-    pages = {"results.json": _json(results)}
+    pages, networks = {"results.json": _json(results)}, network.described(folder)
     for name in PAGES:
         template = _environment(study, name).get_template(f"{name}.j2")
-        pages[name] = template.render(_variables(results, pictures, study, sweep)).encode()
+        variables = _variables(results, pictures, study, sweep) | {"networks": networks}
+        pages[name] = template.render(variables).encode()
     for name, page in pages.items():  # all of them, or none
         replace_file(folder / name, page)
     for name in set(earlier) - set(results["captions"]):

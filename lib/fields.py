@@ -1,0 +1,184 @@
+r"""Look into trained networks: effective receptive fields, filters, feature maps, checkerboards.
+
+    python -m lib.fields runs/gtsrb_short/3c8c5bdf runs/gtsrb_short/00db1c6b \
+        --data data/GTSRB --out analysis/results/gtsrb_short
+
+Takes finished runs' folders (their newest checkpoint), signs or lungs. Writes network.npz and
+network.json, from which `python -m analysis.report` draws and writes its section on the network.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode, resolve_name
+
+from lib import describe, gtsrb, jsrt, seeding
+from lib.augment import CROP, center_crop
+from lib.cnn import CNN
+from lib.errors import UserError
+from lib.files import read_torch, write_atomically
+from lib.trace import OPERATIONS, Layer, trace
+from lib.unet import UNet
+
+IMAGES = 64  # whose gradients are averaged; 16 radiographs
+SHOWN = (14, 33, 2)  # classes of the signs whose feature maps are kept: stop, turn right, 50 km/h
+MAPS = 8  # feature maps kept a layer: those that vary most over the image
+
+
+class Watch(TorchFunctionMode):
+    """Keep the output of every operation that lib.trace knows, in its order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outputs: list[torch.Tensor] = []
+
+    def __torch_function__(
+        self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        output = func(*args, **(kwargs or {}))
+        if (resolve_name(func) or "").split(".")[-1] in OPERATIONS:
+            self.outputs.append(output)
+        return output
+
+
+def load_run(folder: Path) -> tuple[dict[str, Any], nn.Module, nn.Module]:
+    """Return a run's configuration, its network before training and after its last epoch.
+
+    Raises:
+        UserError: when the folder has no readable checkpoint.
+    """
+    paths = sorted(folder.glob("checkpoint-*.pt"))
+    state = read_torch(paths[-1]) if paths else None
+    if state is None:
+        raise UserError(f"{folder} has no readable checkpoint; is it a run's folder, runs/…/<id>?")
+    config, networks = state["identity"], []
+    for _ in range(2):
+        torch.manual_seed(seeding.stream_seed(config["seed"], "init"))
+        networks.append(build(config))
+    networks[1].load_state_dict(state["stateful"][0])
+    return config, networks[0].eval(), networks[1].eval()
+
+
+def build(config: dict[str, Any]) -> nn.Module:
+    """Return the network of a run's configuration."""
+    norm, activation = config["batch_norm"], config["activation"]
+    if "upsampling" in config:
+        depth, width = config["depth"], config["width"]
+        return UNet(depth, width, config["upsampling"], activation, norm)
+    return CNN(norm, activation)
+
+
+def effective_field(model: nn.Module, images: torch.Tensor, operation: int) -> np.ndarray:
+    """Return the mean absolute gradient (H, W) of an operation's middle output, by input pixel.
+
+    All channels of the output count together, and those of the input; the mean is over ``images``
+    (N, C, H, W). Source: Luo, Li, Urtasun, Zemel, NeurIPS 2016.
+    """
+    images = images.clone().requires_grad_()
+    with Watch() as watch:
+        model(images)
+    output = watch.outputs[operation]
+    middle = output.shape[-1] // 2
+    one = output[:, :, middle, middle] if output.dim() == 4 else output
+    (gradient,) = torch.autograd.grad(one.sum(), images)
+    return gradient.abs().sum(1).mean(0).numpy()
+
+
+@torch.no_grad()
+def feature_maps(model: nn.Module, images: torch.Tensor, operation: int) -> np.ndarray:
+    """Return the ``MAPS`` channels of an operation that vary most, (N, MAPS, H, W) float16."""
+    with Watch() as watch:
+        model(images)
+    output = watch.outputs[operation]
+    chosen = output.var((2, 3)).mean(0).argsort(descending=True)[:MAPS].sort().values
+    return output[:, chosen].numpy().astype(np.float16)
+
+
+def places(layers: list[Layer]) -> dict[str, int]:
+    """Return the operations to look at: signs' convolutions and poolings, a U-Net's two ends."""
+    if layers[-1].kind == "linear":
+        found = {}
+        for kind in ("convolution", "max-pooling"):
+            own = [i for i, layer in enumerate(layers) if layer.kind == kind]
+            found |= {f"{kind} {count}": i for count, i in enumerate(own, 1)}
+        return dict(sorted(found.items(), key=lambda item: item[1]))
+    encoder = [i for i, layer in enumerate(layers) if layer.name.startswith("encoder")]
+    return {"bottleneck": encoder[-1], "output": len(layers) - 1}
+
+
+def look(folder: Path, data: str, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Return what network.json says of a run; put its pictures into ``arrays``.
+
+    Raises:
+        UserError: when the run's folder or the data cannot be read.
+    """
+    config, before, after = load_run(folder)
+    run, lungs = folder.name, "upsampling" in config
+    if lungs:
+        side = config["image_size"]
+        images = jsrt.load(data, side).images[: IMAGES // 4]
+        shape = (1, side, side)
+    else:
+        test = gtsrb.load(data).test
+        images, shape = center_crop(test.images[:IMAGES]), (3, CROP, CROP)
+    layers = trace(build(config), shape)
+    fields = {}
+    for name, operation in places(layers).items():
+        for when, model in (("before", before), ("after", after)):
+            field = effective_field(model, images, operation)
+            arrays[f"{run}/{when}/{name}"] = (field / field.max()).astype(np.float16)
+        field = layers[operation].field
+        fields[name] = {"size": field.size, "centre": field.centre}
+    if lungs:
+        flat = torch.zeros(1, *shape)
+        with torch.no_grad():
+            arrays[f"{run}/flat/before"] = before(flat)[0, 0].numpy().astype(np.float32)
+            arrays[f"{run}/flat/after"] = after(flat)[0, 0].numpy().astype(np.float32)
+    else:
+        arrays[f"{run}/filters"] = after.features[0].weight.detach().numpy()
+        first = [int((test.labels == label).nonzero()[0]) for label in SHOWN]
+        signs = center_crop(test.images[first])
+        arrays[f"{run}/signs"] = test.images[first].permute(0, 2, 3, 1).numpy()
+        acted = [i for i, x in enumerate(layers) if x.kind in ("ELU", "ReLU", "GELU")]
+        for depth, operation in enumerate(acted, 1):
+            arrays[f"{run}/maps/{depth}"] = feature_maps(after, signs, operation)
+    return {
+        "run": run,
+        "config": {k: v for k, v in config.items() if v is not None},
+        "images": len(images),
+        "fields": fields,
+        "headings": describe.HEADINGS,
+        "rows": describe.rows(layers),
+        "notes": describe.notes(layers),
+    }
+
+
+def main() -> None:
+    """Look into trained networks and write network.npz and network.json for the report."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("runs", type=Path, nargs="+", metavar="run", help="runs/<study>/<run id>")
+    parser.add_argument("--data", required=True, help="data/GTSRB or data/JSRT, as in training")
+    parser.add_argument("--out", type=Path, required=True, help="analysis/results/<study>")
+    arguments = parser.parse_args()
+    arrays: dict[str, np.ndarray] = {}
+    try:
+        found = [look(folder, arguments.data, arrays) for folder in arguments.runs]
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from error
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    write_atomically(
+        arguments.out / "network.npz", lambda file: np.savez_compressed(file, **arrays)
+    )
+    text = json.dumps({"networks": found}, indent=1, ensure_ascii=False) + "\n"
+    write_atomically(arguments.out / "network.json", lambda file: file.write(text.encode()))
+    print(f"{len(found)} networks: {arguments.out / 'network.json'} and network.npz")
+
+
+if __name__ == "__main__":
+    main()

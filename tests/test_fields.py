@@ -1,0 +1,147 @@
+"""Inside trained networks: gradients lie in the theoretical field; the report has its section."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import train_gtsrb
+import train_unet
+from analysis import network, report
+from analysis.grid import load_sweep
+from analysis.tables import TableError
+from lib import fields, gtsrb, jsrt, tracking
+from lib.cnn import CNN
+from lib.errors import UserError
+from lib.trace import trace
+from tests import made_up
+from tests.conftest import call
+from tests.runs import Recorder
+
+
+@pytest.fixture(scope="module")
+def sign_run(signs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train one epoch on drawn signs; give the run's folder."""
+    folder = tmp_path_factory.mktemp("signs") / "bnsgd00"
+    cfg = train_gtsrb.Config(data=str(signs), epochs=1, batch_norm=True, val_fraction=0.3)
+    train_gtsrb.train(cfg, gtsrb.load(signs), tracking.Run("id", folder, Recorder()))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def lung_runs(chests: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Train one epoch on drawn chests with two ways of upsampling; give the runs' folders."""
+    folders = []
+    for upsampling in ("transposed", "nearest"):
+        folder = tmp_path_factory.mktemp("lungs") / upsampling
+        cfg = train_unet.Config(
+            data=str(chests), image_size=64, depth=3, width=8, epochs=1, upsampling=upsampling
+        )
+        train_unet.train(cfg, jsrt.load(chests, 64), tracking.Run("id", folder, Recorder()))
+        folders.append(folder)
+    return folders
+
+
+def test_gradients_stay_inside_the_theoretical_field() -> None:
+    torch.manual_seed(0)
+    model = CNN(False, "elu").eval()
+    images = torch.rand(4, 3, 28, 28)
+    layers = trace(CNN(False, "elu"), (3, 28, 28))
+    for name, operation in fields.places(layers).items():
+        field = fields.effective_field(model, images, operation)
+        theory = layers[operation].field
+        low, high = theory.low[theory.middle], theory.high[theory.middle] + 1
+        assert field[low:high, low:high].sum() == pytest.approx(field.sum()), name
+        assert field.sum() > 0
+    assert list(fields.places(layers)) == [
+        "convolution 1",
+        "convolution 2",
+        "max-pooling 1",
+        "convolution 3",
+        "max-pooling 2",
+    ]
+
+
+def test_a_linear_networks_field_is_its_weight() -> None:
+    convolution = torch.nn.Conv2d(1, 1, 3, bias=False)
+    field = fields.effective_field(convolution, torch.rand(5, 1, 9, 9), 0)
+    np.testing.assert_allclose(field[3:6, 3:6], convolution.weight[0, 0].abs().detach(), rtol=1e-6)
+
+
+def test_the_area_is_the_fewest_pixels_that_hold_the_mass() -> None:
+    field = np.zeros((10, 10))
+    field[:2, :2] = [[90, 4], [2, 1]]
+    field[9, 9] = 3
+    assert network.area(field) == (3, 3.0)  # 90 + 4 + 3 of 100
+
+
+def test_the_last_epochs_weights_are_looked_at(sign_run: Path) -> None:
+    config, before, after = fields.load_run(sign_run)
+    assert config["batch_norm"] is True
+    saved = torch.load(sorted(sign_run.glob("checkpoint-*.pt"))[-1], weights_only=False)
+    for name, value in after.state_dict().items():
+        assert torch.equal(value, saved["stateful"][0][name])
+    model, *_ = train_gtsrb.build(train_gtsrb.Config(batch_norm=True), 1, torch.device("cpu"))
+    for name, value in before.state_dict().items():
+        assert torch.equal(value, model.state_dict()[name]), "the start is the script's own"
+
+
+def test_signs_reach_the_report(signs: Path, sign_run: Path, tmp_path: Path) -> None:
+    sweep_path = made_up.write_sweep(tmp_path / "made_up.yaml")
+    folder = tmp_path / "s"
+    made_up.write_study(folder, sweep_path, *made_up.tables(sweep_path))
+    done = call("-m", "lib.fields", sign_run, "--data", signs, "--out", folder)
+    assert done.returncode == 0, done.stderr
+    report.main([str(folder), "--sweep", str(sweep_path)])
+    results = json.loads((folder / "results.json").read_text())
+    assert {"fig11_receptive_fields", "fig12_filters_and_maps"} <= set(results["captions"])
+    sidecar = json.loads((folder / "figures" / "fig11_receptive_fields.json").read_text())
+    assert sidecar["runs"] == ["bnsgd00"]
+    text = (folder / "report.md").read_text()
+    assert "32 · 4 · 4 = 512" in text
+    assert network.OF_FIELDS in text
+    table = text[text.index("| layer |") :].split("\n\n")[0]
+    assert {len(re.findall(r"\|", row)) for row in table.splitlines()} == {11}
+    html = (folder / "report.html").read_text()
+    assert "<h2>Network</h2>" in html
+    assert "stands after features.0 convolution and before features.2 ELU" in html
+
+
+def test_lungs_have_a_flat_image(chests: Path, lung_runs: list[Path], tmp_path: Path) -> None:
+    done = call("-m", "lib.fields", *lung_runs, "--data", chests, "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    networks, arrays = network.read(tmp_path)
+    assert [one["run"] for one in networks] == ["transposed", "nearest"]
+    assert list(networks[0]["fields"]) == ["bottleneck", "output"]
+    flat = {run: arrays[f"{run}/flat/before"][16:-16, 16:-16] for run in ("transposed", "nearest")}
+    assert flat["transposed"].std() > 10 * flat["nearest"].std(), "the grid of 2×2 blocks"
+    path = tmp_path / "s.yaml"
+    path.write_text(
+        "method: grid\nparameters:\n  upsampling: {values: [transposed, nearest]}\n"
+        "  seed: {values: [0, 1]}\n"
+    )
+    study = report.Study(metric="test/jaccard", direction="higher")
+    figure, caption, runs = network.checkerboards(networks, arrays, load_sweep(path), study)
+    assert len(figure.axes) == 4
+    assert runs == ["transposed", "nearest"]
+    assert "n = 2 networks" in caption
+    assert len(network.described(tmp_path)) == 2
+
+
+def test_damage_is_told(tmp_path: Path, sign_run: Path, signs: Path) -> None:
+    with pytest.raises(UserError, match="has no readable checkpoint"):
+        fields.load_run(tmp_path)
+    bad = call("-m", "lib.fields", tmp_path, "--data", signs, "--out", tmp_path / "o")
+    assert bad.returncode == 1
+    assert "Traceback" not in bad.stderr
+    assert network.read(tmp_path) == ([], {})
+    (tmp_path / network.NAME).write_text('{"networks": [{"run": "a"}]}')
+    np.savez(tmp_path / network.ARRAYS, **{"b/x": np.zeros(2)})
+    with pytest.raises(TableError, match="of different runs"):
+        network.read(tmp_path)
+    (tmp_path / network.ARRAYS).write_bytes(b"half")
+    with pytest.raises(TableError, match="is damaged"):
+        network.read(tmp_path)
