@@ -7,7 +7,17 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis import curves, effects, figures, folds, images, network, segmentation, signs
+from analysis import (
+    curves,
+    effects,
+    figures,
+    folds,
+    images,
+    network,
+    segmentation,
+    signs,
+    tuning,
+)
 from analysis.grid import Study, Sweep
 from analysis.ledger import Ledger, scores
 
@@ -37,6 +47,7 @@ def draw(
     table: pd.DataFrame | None,
     of_folds: dict[str, Any] | None,
     folder: Path,
+    sweep_path: Path,
 ) -> dict[str, Drawn]:
     """Return the report's figures by file name.
 
@@ -65,7 +76,10 @@ def draw(
     }
     drawn = {key: Drawn(*pair, everyone) for key, pair in pairs.items() if pair is not None}
     drawn |= _of_images(sweep, study, ledger, values, table, of_folds, folder)
-    return drawn | _of_networks(sweep, study, folder)
+    drawn |= _of_networks(sweep, study, folder)
+    if chosen := tuning.draw(study, folder, sweep_path):
+        drawn["fig13_tuning"] = Drawn(*chosen, provenance={"studies": study.tuning})
+    return drawn
 
 
 def _of_networks(sweep: Sweep, study: Study, folder: Path) -> dict[str, Drawn]:
@@ -73,14 +87,15 @@ def _of_networks(sweep: Sweep, study: Study, folder: Path) -> dict[str, Drawn]:
     networks, arrays = network.read(folder)
     if not networks:
         return {}
+    origins = {"networks": {one["run"]: one["origin"] for one in networks}}
     fields = network.receptive_fields(networks, arrays, sweep, study)
-    drawn = {"fig11_receptive_fields": Drawn(*fields, explained=network.OF_FIELDS)}
+    drawn = {"fig11_receptive_fields": Drawn(*fields, origins, network.OF_FIELDS)}
     if any("/flat/" in key for key in arrays):
         flat = network.checkerboards(networks, arrays, sweep, study)
-        drawn["fig12_flat_image"] = Drawn(*flat, explained=network.OF_FLAT)
+        drawn["fig12_flat_image"] = Drawn(*flat, origins, network.OF_FLAT)
     else:
         inside = network.filters_and_maps(networks, arrays, sweep, study)
-        drawn["fig12_filters_and_maps"] = Drawn(*inside, explained=network.OF_FILTERS)
+        drawn["fig12_filters_and_maps"] = Drawn(*inside, origins, network.OF_FILTERS)
     return drawn
 
 

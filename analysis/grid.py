@@ -69,6 +69,7 @@ class Study(BaseModel):
     # Names of the primary contrasts; None: all of them.
     family: Annotated[list[str], Field(min_length=1), AfterValidator(_each_once)] | None = None
     data_source: str = ""  # citation of the images that a figure shows
+    tuning: list[str] = []  # the sweeps in which its learning rates were chosen, on validation
     class_names: Literal["gtsrb"] | None = None  # whose classes the labels count; None: numbers
     threshold: float | None = None  # of the validation metric, for the figure of epochs until it
     folds: str | None = None  # the sweep that tests every radiograph, for the published table

@@ -28,8 +28,8 @@ OF_FIELDS = (
     "A network sees an image through windows: an output in the middle of a layer can only depend "
     "on the pixels inside the orange square. How much each pixel really moves that output is its "
     "gradient, and it is largest in the middle, because more paths lead there than from the "
-    "corners. Training moves and sharpens that spot: most of the influence comes from fewer pixels "
-    "than theory allows."
+    "corners. Training changes that spot, narrower where details decide, wider where the "
+    "surroundings help; the number below each picture tells how many pixels hold nearly all of it."
 )
 OF_FILTERS = (
     "Each small square above is a pattern of colours that the first layer looks for all over the "

@@ -85,6 +85,7 @@ def _variables(
         "unit": "%" if study.percent else "",
         "difference_unit": "percentage points" if study.percent else "",
         "rules": RULES,
+        "optimizers": (TEMPLATES / "optimizers.txt").read_text(encoding="utf-8").splitlines(),
         "grades": statement.GRADES,
         "words": study.level_label,
         "labels": {

@@ -273,6 +273,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             table,
             two_folds,
             arguments.folder,
+            arguments.sweep,
         )
         shutil.rmtree(arguments.folder / INCOMPLETE, ignore_errors=True)
         pages.write(arguments.folder, results, drawn, study, sweep)

@@ -24,6 +24,7 @@ from lib.cnn import CNN
 from lib.errors import UserError
 from lib.files import read_torch, write_atomically
 from lib.trace import OPERATIONS, Layer, trace
+from lib.tracking import FINISHED
 from lib.unet import UNet
 
 IMAGES = 64  # whose gradients are averaged; 16 radiographs
@@ -47,8 +48,8 @@ class Watch(TorchFunctionMode):
         return output
 
 
-def load_run(folder: Path) -> tuple[dict[str, Any], nn.Module, nn.Module]:
-    """Return a run's configuration, its network before training and after its last epoch.
+def newest_checkpoint(folder: Path) -> dict[str, Any]:
+    """Return what a run's last checkpoint holds.
 
     Raises:
         UserError: when the folder has no readable checkpoint.
@@ -57,6 +58,16 @@ def load_run(folder: Path) -> tuple[dict[str, Any], nn.Module, nn.Module]:
     state = read_torch(paths[-1]) if paths else None
     if state is None:
         raise UserError(f"{folder} has no readable checkpoint; is it a run's folder, runs/…/<id>?")
+    return state
+
+
+def load_run(folder: Path) -> tuple[dict[str, Any], nn.Module, nn.Module]:
+    """Return a run's configuration, its network before training and after its last epoch.
+
+    Raises:
+        UserError: when the folder has no readable checkpoint.
+    """
+    state = newest_checkpoint(folder)
     config, networks = state["identity"], []
     for _ in range(2):
         torch.manual_seed(seeding.stream_seed(config["seed"], "init"))
@@ -72,6 +83,39 @@ def build(config: dict[str, Any]) -> nn.Module:
         depth, width = config["depth"], config["width"]
         return UNet(depth, width, config["upsampling"], activation, norm)
     return CNN(norm, activation)
+
+
+def origin(folder: Path) -> dict[str, str]:
+    """Return the commit and data hash of a finished run.
+
+    Raises:
+        UserError: when the run has not finished.
+    """
+    try:
+        summary = json.loads((folder / FINISHED).read_text())
+    except FileNotFoundError as error:
+        raise UserError(f"{folder} has not finished; its agent's command continues it") from error
+    return {name: summary[name] for name in ("git_commit", "data_sha256")}
+
+
+def adam_note(folder: Path, config: dict[str, Any]) -> list[str]:
+    """Return a sentence on how Adam's eps compares with what it is added to, after training."""
+    if config.get("optimizer") != "adam":
+        return []
+    saved = newest_checkpoint(folder)["stateful"][1]
+    decay = saved["param_groups"][0]["betas"][1]
+    roots = torch.cat(
+        [
+            (state["exp_avg_sq"] / (1 - decay ** float(state["step"]))).sqrt().flatten()
+            for state in saved["state"].values()
+        ]
+    )
+    below = (roots < config["adam_eps"] / 10).double().mean().item()
+    return [
+        f"After training the root of Adam's mean squared gradient is {roots.median().item():.2g} "
+        f"(median over weights; the largest {roots.max().item():.2g}) and below a tenth of eps = "
+        f"{config['adam_eps']:g} for {100 * below:.1f} % of the weights."
+    ]
 
 
 def effective_field(model: nn.Module, images: torch.Tensor, operation: int) -> np.ndarray:
@@ -150,12 +194,13 @@ def look(folder: Path, data: str, arrays: dict[str, np.ndarray]) -> dict[str, An
             arrays[f"{run}/maps/{depth}"] = feature_maps(after, signs, operation)
     return {
         "run": run,
+        "origin": origin(folder),
         "config": {k: v for k, v in config.items() if v is not None},
         "images": len(images),
         "fields": fields,
         "headings": describe.HEADINGS,
         "rows": describe.rows(layers),
-        "notes": describe.notes(layers),
+        "notes": [*describe.notes(layers), *adam_note(folder, config)],
     }
 
 

@@ -16,6 +16,7 @@ from analysis.tables import TableError
 from lib import fields, gtsrb, jsrt, tracking
 from lib.cnn import CNN
 from lib.errors import UserError
+from lib.files import write_json
 from lib.trace import trace
 from tests import made_up
 from tests.conftest import call
@@ -27,7 +28,9 @@ def sign_run(signs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Train one epoch on drawn signs; give the run's folder."""
     folder = tmp_path_factory.mktemp("signs") / "bnsgd00"
     cfg = train_gtsrb.Config(data=str(signs), epochs=1, batch_norm=True, val_fraction=0.3)
-    train_gtsrb.train(cfg, gtsrb.load(signs), tracking.Run("id", folder, Recorder()))
+    recorder = Recorder()
+    train_gtsrb.train(cfg, gtsrb.load(signs), tracking.Run("id", folder, recorder))
+    write_json(folder / tracking.FINISHED, recorder.summary)
     return folder
 
 
@@ -40,7 +43,9 @@ def lung_runs(chests: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Pa
         cfg = train_unet.Config(
             data=str(chests), image_size=64, depth=3, width=8, epochs=1, upsampling=upsampling
         )
-        train_unet.train(cfg, jsrt.load(chests, 64), tracking.Run("id", folder, Recorder()))
+        recorder = Recorder()
+        train_unet.train(cfg, jsrt.load(chests, 64), tracking.Run("id", folder, recorder))
+        write_json(folder / tracking.FINISHED, recorder.summary)
         folders.append(folder)
     return folders
 
@@ -100,6 +105,7 @@ def test_signs_reach_the_report(signs: Path, sign_run: Path, tmp_path: Path) -> 
     assert {"fig11_receptive_fields", "fig12_filters_and_maps"} <= set(results["captions"])
     sidecar = json.loads((folder / "figures" / "fig11_receptive_fields.json").read_text())
     assert sidecar["runs"] == ["bnsgd00"]
+    assert set(sidecar["networks"]["bnsgd00"]) == {"git_commit", "data_sha256"}
     text = (folder / "report.md").read_text()
     assert "32 · 4 · 4 = 512" in text
     assert network.OF_FIELDS in text
@@ -134,6 +140,8 @@ def test_lungs_have_a_flat_image(chests: Path, lung_runs: list[Path], tmp_path: 
 def test_damage_is_told(tmp_path: Path, sign_run: Path, signs: Path) -> None:
     with pytest.raises(UserError, match="has no readable checkpoint"):
         fields.load_run(tmp_path)
+    with pytest.raises(UserError, match="has not finished"):
+        fields.origin(tmp_path)
     bad = call("-m", "lib.fields", tmp_path, "--data", signs, "--out", tmp_path / "o")
     assert bad.returncode == 1
     assert "Traceback" not in bad.stderr

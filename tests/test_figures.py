@@ -118,7 +118,7 @@ def test_a_variant_without_curves_leaves_the_others_drawn(sweep_path: Path, tmp_
     history.loc[history["run_id"].str.startswith("bnsgd"), "val/error"] = None
     sweep, study, book = load(sweep_path, runs, history)
     rows = report.analyse(sweep, study, book, runs, None)["contrasts"]
-    drawn = drawing.draw(sweep, study, book, runs, history, rows, None, None, tmp_path)
+    drawn = drawing.draw(sweep, study, book, runs, history, rows, None, None, tmp_path, sweep_path)
     assert len(drawn) == 8
     for one in drawn.values():
         one.figure.canvas.draw()
@@ -180,7 +180,7 @@ def test_every_figure_is_readable_in_a_papers_column(sweep_path: Path, tmp_path:
     runs, history = crashed_and_made_again(*diverged(*made_up.tables(sweep_path)))
     sweep, study, book = load(sweep_path, runs, history)
     rows = report.analyse(sweep, study, book, runs, None)["contrasts"]
-    drawn = drawing.draw(sweep, study, book, runs, history, rows, None, None, tmp_path)
+    drawn = drawing.draw(sweep, study, book, runs, history, rows, None, None, tmp_path, sweep_path)
     assert len(drawn) == 8
     for name, one in drawn.items():
         assert one.figure.get_figwidth() == plotting.COLUMN, name

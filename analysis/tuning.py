@@ -1,0 +1,76 @@
+"""Figure 13: how a study's learning rates were chosen: validation score against the rate."""
+
+from pathlib import Path
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from analysis import plotting
+from analysis.grid import GridError, Study, load_study, load_sweep
+from analysis.ledger import check
+from analysis.tables import read_tables
+
+RATE = "_lr"  # a tuning sweep varies one parameter of such a name
+
+
+def draw(study: Study, folder: Path, sweep_path: Path) -> tuple[Figure, str, list[str]] | None:
+    """Return the figure of the study's tuning sweeps with caption and runs, or None without any.
+
+    Their tables lie beside ``folder``, their YAMLs beside ``sweep_path``. One dot a run; the cross
+    marks the rate with the best mean over the other factors' levels.
+
+    Raises:
+        GridError: when such a sweep is incomplete or varies no learning rate.
+    """
+    if not study.tuning:
+        return None
+    mpl.rcParams.update(plotting.STYLE)
+    size = (plotting.COLUMN, 2.7)
+    figure, axes = plt.subplots(1, len(study.tuning), figsize=size, sharey=True, squeeze=False)
+    told, everyone, shown = [], [], []
+    for axis, name in zip(axes[0], study.tuning, strict=True):
+        sweep = load_sweep(sweep_path.with_name(f"{name}.yaml"))
+        runs, history = read_tables(folder.parent / name)
+        ledger = check(sweep, load_study(sweep), runs, history)
+        rates = [factor for factor in sweep.factors if factor.endswith(RATE)]
+        if ledger.problems or len(rates) != 1:
+            why = "; ".join(ledger.problems) or f"it varies {', '.join(sweep.factors)}"
+            raise GridError(f"the tuning sweep {name} is incomplete or tunes no rate: {why}")
+        (rate,) = rates
+        others = [factor for factor in sweep.factors if factor != rate]
+        column = f"val/{study.metric.split('/')[-1]}"
+        counting = runs[runs["run_id"].isin(ledger.counting)]
+        scores = counting.assign(score=counting[column] * plotting.display_factor(study))
+        groups = scores.groupby(others) if others else [((), scores)]
+        for i, (levels, own) in enumerate(groups):
+            words = [study.level_label(f, v) for f, v in zip(others, levels, strict=True)]
+            style = {"color": plotting.colour(i), "marker": plotting.marker(i)}
+            axis.plot(
+                own[rate], own["score"], linestyle="", label=", ".join(words) or name, **style
+            )
+        mean = scores.groupby(rate)["score"].mean()
+        best = float(mean.idxmin() if study.direction == "lower" else mean.idxmax())
+        axis.axvline(best, color="0.8", linewidth=5, zorder=0)
+        axis.set_xscale("log")
+        axis.set_xticks(list(mean.index), [f"{value:g}" for value in mean.index])
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.set_xlabel("Learning rate")
+        fixed = sweep.fixed.get("optimizer", name)
+        axis.set_title(study.level_label("optimizer", fixed), fontsize=8)
+        told.append(f"{study.level_label('optimizer', fixed)} {best:g}")
+        everyone += ledger.counting
+        shown.append(scores["score"].to_numpy())
+    words = plotting.part_name("val", study)
+    axes[0, 0].set_ylabel(f"{words}{plotting.unit(study)}")
+    plotting.metric_scale(list(axes[0]), np.concatenate(shown))
+    plotting.legend_above(figure, axes[0, 0])
+    caption = (
+        f"{words} after the tuning budget against the learning rate, one dot a run "
+        f"({', '.join(study.tuning)}; {len(everyone)} runs, n = 1 seed, which the study does not "
+        f"use; the same budget for each). Grey: the rate with the best mean, which the study "
+        f"takes ({'; '.join(told)}). Chosen on validation; no test was made."
+    )
+    return figure, caption, everyone
