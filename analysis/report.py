@@ -135,11 +135,7 @@ def _variant(
 ) -> dict[str, Any]:
     """Return what results.json says of a variant: its scores by seed, and its networks' size."""
     own = runs[runs["run_id"].isin(ledger.runs(cell))]
-    sizes = (
-        pd.to_numeric(own["parameters"], errors="coerce")
-        if "parameters" in own
-        else own.iloc[:0, 0]
-    )
+    sizes = pd.to_numeric(own.get("parameters", pd.Series(dtype=float)), errors="coerce")
     return {
         "name": sweep.label(cell),
         "median": float(np.median(values)),

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode, resolve_name
+from torch.overrides import resolve_name
 
 import train_gtsrb
 import train_unet
-from lib import describe, metrics
+from lib import describe, fields, metrics
 from lib.cnn import CNN
-from lib.trace import OPERATIONS, trace
+from lib.trace import trace
 from lib.unet import UNet
 from tests.conftest import call
 
@@ -35,24 +35,16 @@ EACH = pytest.mark.parametrize(
 )
 
 
-class Smooth(TorchFunctionMode):
-    """Keep every operation's output; take means for maxima, so that each input has a gradient."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.outputs: list[torch.Tensor] = []
+class Smooth(fields.Watch):
+    """Take means for maxima, so that each input has a gradient."""
 
     def __torch_function__(
         self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
-        name = (resolve_name(func) or "").split(".")[-1]
-        if name == "max_pool2d":
-            func, kwargs = nn.functional.avg_pool2d, {}
-            args = (args[0], 2)
-        output = func(*args, **(kwargs or {}))
-        if name in OPERATIONS:
-            self.outputs.append(output)
-        return output
+        if (resolve_name(func) or "").endswith("max_pool2d"):
+            self.outputs.append(nn.functional.avg_pool2d(args[0], 2))
+            return self.outputs[-1]
+        return super().__torch_function__(func, types, args, kwargs)
 
 
 @EACH
