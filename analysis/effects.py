@@ -87,7 +87,7 @@ def forest(
         axis.plot(middle, i, "o", color=plotting.COLOURS[0])
         if over_images:
             ends = [factor * r["test_set_low"], factor * r["test_set_high"]]
-            style = {"color": plotting.COLOURS[1], "linewidth": 2, "solid_capstyle": "butt"}
+            style = {"color": plotting.COLOURS[1], "linewidth": 2, "marker": "|"}  # seen if short
             axis.plot(ends, [i + 0.16] * 2, label=None if i else "test images", **style)
         numbers = f"p {format_p(r['p'])},  Holm p {format_p(r['p_holm'])}, "
         numbers += f" r {r['rank_biserial']:+.2f}"

@@ -5,7 +5,9 @@ Drawn from network.json and network.npz, which `python -m lib.fields` writes bes
 
 import json
 import textwrap
+import tokenize
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,9 @@ from analysis.grid import Study, Sweep
 from analysis.tables import TableError
 
 NAME, ARRAYS = "network.json", "network.npz"
+# What numpy and json raise on files that were cut off or changed.
+DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError)
+DAMAGE += (zipfile.BadZipFile, zlib.error, tokenize.TokenError)
 MASS = 0.95  # of the gradient, inside the area that is told
 SQUARE = "#D55E00"  # the theoretical field
 
@@ -27,9 +32,9 @@ SQUARE = "#D55E00"  # the theoretical field
 OF_FIELDS = (
     "A network sees an image through windows: an output in the middle of a layer can only depend "
     "on the pixels inside the orange square. How much each pixel really moves that output is its "
-    "gradient, and it is largest in the middle, because more paths lead there than from the "
-    "corners. Training changes that spot, narrower where details decide, wider where the "
-    "surroundings help; the number below each picture tells how many pixels hold nearly all of it."
+    "gradient; before training it is largest near the middle, since more paths lead there than "
+    "from the corners. What training made of it, the second row of each network shows, and the "
+    "number of pixels that hold nearly all of the gradient."
 )
 OF_FILTERS = (
     "Each small square above is a pattern of colours that the first layer looks for all over the "
@@ -37,10 +42,11 @@ OF_FILTERS = (
     "With every layer the maps become smaller and say less about pixels, more about parts of signs."
 )
 OF_FLAT = (
-    "The input is one even grey, so an even output is the only one with a reason. A transposed "
-    "convolution writes each pixel into its own 2×2 block with four different weights, so a grid "
-    "with the size of these blocks can appear. Copying or interpolating pixels treats all four "
-    "alike; what then remains comes from the image's border."
+    "The input is one even grey, and the pictures show its middle, which no border reaches: an "
+    "even output is the only one with a reason. A transposed convolution writes each pixel into "
+    "its own 2×2 block with four different weights, so a grid as fine as these blocks appears, "
+    "and a coarser one from each level below. Copying pixels treats all places alike, so nothing "
+    "appears; interpolation with aligned corners nearly does."
 )
 
 
@@ -56,9 +62,10 @@ def read(folder: Path) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
         networks = json.loads((folder / NAME).read_text(encoding="utf-8"))["networks"]
         with np.load(folder / ARRAYS) as file:
             arrays = dict(file)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise TableError(f"{folder / NAME} or {ARRAYS} is damaged: {error}") from error
-    if {key.split("/")[0] for key in arrays} != {network["run"] for network in networks}:
+        runs = {network["run"] for network in networks}
+    except DAMAGE as error:
+        raise TableError(f"{folder / NAME} or {ARRAYS} is damaged: {error!r}") from error
+    if {key.split("/")[0] for key in arrays} != runs:
         raise TableError(
             f"{folder / NAME} and {ARRAYS} are of different runs; run lib.fields again"
         )
@@ -83,7 +90,12 @@ def label(network: dict[str, Any], sweep: Sweep, study: Study) -> str:
 
 
 def area(field: np.ndarray) -> tuple[int, float]:
-    """Return how many pixels hold ``MASS`` of a field (H, W), and the least value among them."""
+    """Return how many pixels hold ``MASS`` of a field (H, W), and the least value among them.
+
+    None and infinity for a field of zeros, as of a layer that no input moves.
+    """
+    if not field.any():
+        return 0, np.inf
     values = np.sort(field.astype(float), axis=None)[::-1]
     held = np.cumsum(values) / values.sum()
     count = int(np.searchsorted(held, MASS)) + 1
@@ -114,21 +126,21 @@ def receptive_fields(
         text = f"{label(network, sweep, study)}\n{when} training"
         line[0].set_ylabel(text, rotation=0, ha="right", va="center", fontsize=6.5)
     for axis, name in zip(axes[0], layers, strict=True):
-        size = networks[0]["fields"][name]["size"]
-        axis.set_title(f"{textwrap.fill(name, 12)}\n{size}×{size}", fontsize=6.5)
+        axis.set_title(textwrap.fill(name, 12), fontsize=6.5)
     runs = [network["run"] for network in networks]
     caption = (
         f"Receptive field of the output in the middle of each layer. Grey: mean absolute gradient "
-        f"by input pixel (dark: large; square-root scale), n = {networks[0]['images']} images; "
-        f"orange square: the field by theory, its size in the heading; blue: the pixels that hold "
-        f"95 % of the gradient, their number below each picture. Runs: {' '.join(runs)}."
+        f"by input pixel (dark: large; square-root scale), n = {networks[0]['images']} test "
+        f"images; batch normalization before training has their statistics. Orange square: the "
+        f"field by theory; blue: the pixels that hold 95 % of the gradient. Below each picture: "
+        f"their number, of how many by theory (“cut”: by the image's edge). Runs: {' '.join(runs)}."
     )
     return figure, caption, runs
 
 
 def _draw_field(axis: Axes, field: np.ndarray, theory: dict[str, Any]) -> None:
     count, least = area(field)
-    axis.imshow(np.sqrt(field / field.max()), cmap="Greys", vmin=0, vmax=1)
+    axis.imshow(np.sqrt(field / max(field.max(), 1e-30)), cmap="Greys", vmin=0, vmax=1)
     if 1 < count < field.size:
         axis.contour(field >= least, [0.5], colors=plotting.COLOURS[0], linewidths=0.7)
     size, centre = theory["size"], theory["centre"]
@@ -137,7 +149,8 @@ def _draw_field(axis: Axes, field: np.ndarray, theory: dict[str, Any]) -> None:
     axis.add_patch(box)
     axis.set_xticks([])
     axis.set_yticks([])
-    axis.set_xlabel(f"{count} px", fontsize=6.5, labelpad=1)
+    told = f"{count} of {size}²{' cut' if theory['cut'] else ''}" if count else "no gradient"
+    axis.set_xlabel(told, fontsize=6.5, labelpad=1)
 
 
 def filters_and_maps(
@@ -147,7 +160,7 @@ def filters_and_maps(
     network = networks[-1]
     run = network["run"]
     filters = arrays[f"{run}/filters"].astype(float).transpose(0, 2, 3, 1)  # (64, 5, 5, 3)
-    bound = np.abs(filters).max(axis=(1, 2, 3), keepdims=True)
+    bound = np.maximum(np.abs(filters).max(axis=(1, 2, 3), keepdims=True), 1e-30)
     tiles = _tile(0.5 + filters / (2 * bound), 16, 1.0)
     signs = arrays[f"{run}/signs"]
     depths = sorted(int(key.split("/")[-1]) for key in arrays if key.startswith(f"{run}/maps/"))
@@ -177,8 +190,8 @@ def filters_and_maps(
     caption = (
         f"Inside a trained network ({name}, run {run}; n = {len(signs)} test images): above, the "
         f"first layer's filters as colours, each scaled to its largest weight (grey is 0); below, "
-        f"for each sign the eight feature maps that vary most after each activation, each scaled "
-        f"to its own range. Images: German Traffic Sign Recognition Benchmark."
+        f"after each activation the eight channels that vary most over these signs, each picture "
+        f"scaled to its own range. Images: German Traffic Sign Recognition Benchmark."
     )
     return figure, caption, [run]
 
@@ -186,31 +199,30 @@ def filters_and_maps(
 def checkerboards(
     networks: list[dict[str, Any]], arrays: dict[str, np.ndarray], sweep: Sweep, study: Study
 ) -> tuple[Figure, str, list[str]]:
-    """Figure 12: what each U-Net makes of a flat image, away from its border."""
+    """Figure 12: what each U-Net makes of a flat image, where no border reaches."""
     mpl.rcParams.update(plotting.STYLE)
-    figure, axes = plt.subplots(2, len(networks), figsize=(plotting.COLUMN, 3.4), squeeze=False)
-    shares = []
-    for column, network in zip(axes.T, networks, strict=True):
-        for axis, when in zip(column, ("before", "after"), strict=True):
-            flat = arrays[f"{network['run']}/flat/{when}"].astype(float)
-            quarter = len(flat) // 4
-            inner = flat[quarter:-quarter, quarter:-quarter]
-            spread = np.abs(inner - inner.mean()).max()
-            limit = max(spread, 1e-6)
-            axis.imshow(inner - inner.mean(), cmap="PuOr", vmin=-limit, vmax=limit)
+    size = (plotting.COLUMN, 3.7)
+    figure, axes = plt.subplots(2, len(networks), figsize=size, squeeze=False)
+    for line, when in zip(axes, ("before", "after"), strict=True):
+        flat = [arrays[f"{network['run']}/flat/{when}"].astype(float) for network in networks]
+        flat = [picture - picture.mean() for picture in flat]
+        limit = max(1e-30, *(np.abs(picture).max() for picture in flat))  # one scale for the row
+        for axis, picture in zip(line, flat, strict=True):
+            shown = axis.imshow(picture, cmap="PuOr", vmin=-limit, vmax=limit)
             axis.set_xticks([])
             axis.set_yticks([])
-            axis.set_xlabel(f"SD {inner.std():.2g}", fontsize=7)
-            shares.append((network["run"], when, inner.std()))
-        column[0].set_title(label(network, sweep, study), fontsize=7)
-    for axis, when in zip(axes[:, 0], ("before", "after"), strict=True):
-        axis.set_ylabel(f"{when} training", fontsize=7)
-    runs = [network["run"] for network in networks]
+            axis.set_xlabel(f"SD {picture.std():.2g}", fontsize=7)
+        line[0].set_ylabel(f"{when} training", fontsize=7)
+        figure.colorbar(shown, ax=line.tolist(), shrink=0.8, aspect=12)
+    for axis, network in zip(axes[0], networks, strict=True):
+        axis.set_title(label(network, sweep, study), fontsize=7)
+    runs, side = [network["run"] for network in networks], len(flat[0])
     caption = (
-        f"What each network makes of a flat image (its mean grey everywhere), in the middle half, "
-        f"logits about their mean, each picture on its own scale; n = {len(networks)} networks. A "
-        f"flat image gives no reason for a pattern: a grid comes from the way of upsampling. "
-        f"Runs: {' '.join(runs)}."
+        f"What each network makes of a flat image: {side}×{side} pixels from the middle of a "
+        f"larger one, so that no output shown depends on its border; logits about their mean, one "
+        f"scale a row, SD: their standard deviation; n = {len(networks)} networks. Batch "
+        f"normalization before training has the statistics of {networks[0]['images']} test "
+        f"images. Runs: {' '.join(runs)}."
     )
     return figure, caption, runs
 

@@ -66,6 +66,8 @@ def write(
     for name in PAGES:
         template = _environment(study, name).get_template(f"{name}.j2")
         variables = _variables(results, pictures, study, sweep) | {"networks": networks}
+        words = _environment(study, "optimizers.txt").get_template("optimizers.txt")
+        variables["optimizers"] = words.render(variables).splitlines()
         pages[name] = template.render(variables).encode()
     for name, page in pages.items():  # all of them, or none
         replace_file(folder / name, page)
@@ -85,7 +87,6 @@ def _variables(
         "unit": "%" if study.percent else "",
         "difference_unit": "percentage points" if study.percent else "",
         "rules": RULES,
-        "optimizers": (TEMPLATES / "optimizers.txt").read_text(encoding="utf-8").splitlines(),
         "grades": statement.GRADES,
         "words": study.level_label,
         "labels": {

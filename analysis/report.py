@@ -78,7 +78,8 @@ def analyse(
         if row["scale_robust"] is False:
             row["sentence"] += statement.other_scale(robustness.log_scale_name(study))
     hashes = [h for h in PAIR_HASHES if h in runs and runs[h].notna().all()]
-    intervals, about_images = robustness.over_test_set(sweep, study, ledger, table)
+    paired = [row["paired"] for row in rows]
+    intervals, about_images = robustness.over_test_set(sweep, study, ledger, table, paired)
     for row, interval in zip(rows, intervals or [None] * len(rows), strict=True):
         row["test_set_low"], row["test_set_high"] = interval or (None, None)
     return {

@@ -98,11 +98,12 @@ def exploratory(
 
 
 def over_test_set(
-    sweep: Sweep, study: Study, ledger: Ledger, table: pd.DataFrame | None
+    sweep: Sweep, study: Study, ledger: Ledger, table: pd.DataFrame | None, paired: list[bool]
 ) -> tuple[list[tuple[float, float]] | None, str]:
     """Return each contrast's interval over test images, or None, and a sentence about them.
 
     Runs save their outputs at the last epoch, so a study that scores another one has none.
+    ``paired``: whether the seeds are pairs, for each contrast.
     """
     if table is None:
         return None, f"{UNKNOWN}: the runs kept no output per image."
@@ -111,10 +112,10 @@ def over_test_set(
     per_run = images.scores(table, study, ledger.counting)
     if per_run is None or len(per_run) < 20:
         return None, f"{UNKNOWN}: the runs kept no output per image of this metric that all share."
-    per_cell = {cell: per_run[ledger.runs(cell)].mean(axis=1).to_numpy() for cell in sweep.cells}
-    intervals = contrasts.over_images(sweep, study, per_cell)
+    per_cell = {cell: per_run[ledger.runs(cell)].to_numpy(dtype=float) for cell in sweep.cells}
+    intervals = contrasts.over_images(sweep, study, per_cell, paired)
     about = SEVERAL_OF_ONE_SIGN if "label" in table else ONE_OF_EACH_PATIENT
-    return [(i.low, i.high) for i in intervals], about
+    return intervals, about
 
 
 def collapsed(ledger: Ledger, table: pd.DataFrame | None) -> list[str]:

@@ -23,14 +23,16 @@ def draw(study: Study, folder: Path, sweep_path: Path) -> tuple[Figure, str, lis
     marks the rate with the best mean over the other factors' levels.
 
     Raises:
-        GridError: when such a sweep is incomplete or varies no learning rate.
+        GridError: when such a sweep is incomplete or varies no learning rate, when their budgets
+            differ, or the study takes another rate or repeats a tuning seed.
     """
     if not study.tuning:
         return None
     mpl.rcParams.update(plotting.STYLE)
     size = (plotting.COLUMN, 2.7)
     figure, axes = plt.subplots(1, len(study.tuning), figsize=size, sharey=True, squeeze=False)
-    told, everyone, shown = [], [], []
+    own_sweep = load_sweep(sweep_path)
+    told, everyone, shown, budgets = [], [], [], set()
     for axis, name in zip(axes[0], study.tuning, strict=True):
         sweep = load_sweep(sweep_path.with_name(f"{name}.yaml"))
         runs, history = read_tables(folder.parent / name)
@@ -40,6 +42,7 @@ def draw(study: Study, folder: Path, sweep_path: Path) -> tuple[Figure, str, lis
             why = "; ".join(ledger.problems) or f"it varies {', '.join(sweep.factors)}"
             raise GridError(f"the tuning sweep {name} is incomplete or tunes no rate: {why}")
         (rate,) = rates
+        budgets.add((len(sweep.cells), tuple(sweep.seeds), sweep.fixed.get("epochs")))
         others = [factor for factor in sweep.factors if factor != rate]
         column = f"val/{study.metric.split('/')[-1]}"
         counting = runs[runs["run_id"].isin(ledger.counting)]
@@ -53,6 +56,13 @@ def draw(study: Study, folder: Path, sweep_path: Path) -> tuple[Figure, str, lis
             )
         mean = scores.groupby(rate)["score"].mean()
         best = float(mean.idxmin() if study.direction == "lower" else mean.idxmax())
+        if own_sweep.fixed.get(rate) != best:
+            raise GridError(
+                f"{name} has its best mean at {rate} = {best:g}, but {own_sweep.name} takes "
+                f"{own_sweep.fixed.get(rate)}"
+            )
+        if set(sweep.seeds) & set(own_sweep.seeds):
+            raise GridError(f"{name} was tuned on seeds that {own_sweep.name} tests")
         axis.axvline(best, color="0.8", linewidth=5, zorder=0)
         axis.set_xscale("log")
         axis.set_xticks(list(mean.index), [f"{value:g}" for value in mean.index])
@@ -63,14 +73,17 @@ def draw(study: Study, folder: Path, sweep_path: Path) -> tuple[Figure, str, lis
         told.append(f"{study.level_label('optimizer', fixed)} {best:g}")
         everyone += ledger.counting
         shown.append(scores["score"].to_numpy())
+    if len(budgets) > 1:
+        raise GridError(f"{', '.join(study.tuning)} had unlike budgets: {sorted(budgets)}")
+    ((count, seeds, epochs),) = budgets
     words = plotting.part_name("val", study)
     axes[0, 0].set_ylabel(f"{words}{plotting.unit(study)}")
     plotting.metric_scale(list(axes[0]), np.concatenate(shown))
     plotting.legend_above(figure, axes[0, 0])
     caption = (
-        f"{words} after the tuning budget against the learning rate, one dot a run "
-        f"({', '.join(study.tuning)}; {len(everyone)} runs, n = 1 seed, which the study does not "
-        f"use; the same budget for each). Grey: the rate with the best mean, which the study "
-        f"takes ({'; '.join(told)}). Chosen on validation; no test was made."
+        f"{words} at the end of the tuning runs against the learning rate, one dot a run "
+        f"({', '.join(study.tuning)}: {count} cells each, {epochs} epoch(s), n = {len(seeds)} "
+        f"seed(s), which the study does not use). Grey: the rate with the best mean, which the "
+        f"study takes ({'; '.join(told)}). Chosen on validation; no test was made."
     )
     return figure, caption, everyone

@@ -58,8 +58,10 @@ class Unet:
         """Return the network's operations on one image.
 
         Raises:
-            UserError: when the image's side does not fit the depth.
+            UserError: on numbers below 1, or when the image's side does not fit the depth.
         """
+        if min(self.image_size, self.depth, self.width) < 1:
+            raise UserError("--image-size, --depth and --width must be whole numbers from 1")
         check_size(self.image_size, self.image_size, 2 ** (self.depth - 1))
         network = UNet(self.depth, self.width, self.upsampling, self.activation, self.batch_norm)
         return trace(network, (1, self.image_size, self.image_size))
@@ -67,6 +69,7 @@ class Unet:
 
 def words(layer: Layer) -> str:
     """Return what a layer does, in one plain sentence."""
+    _only_what_is_told(layer)
     d, inputs = layer.detail, layer.inputs[0]
     if layer.kind == "convolution":
         k = d["kernel_size"]
@@ -99,6 +102,7 @@ def words(layer: Layer) -> str:
 
 def arithmetic(layer: Layer) -> str:
     """Return how the output's side or length follows from the input's."""
+    _only_what_is_told(layer)
     d, inputs, output = layer.detail, layer.inputs, layer.output
     side, after = inputs[0][-1], output[-1]
     if layer.kind == "convolution":
@@ -117,6 +121,21 @@ def arithmetic(layer: Layer) -> str:
     if layer.kind == "linear":
         return f"{side} · {after} + {after} = {layer.parameters:,} parameters"
     return ""
+
+
+def _only_what_is_told(layer: Layer) -> None:
+    """Refuse what the sentences and sums here would tell wrongly.
+
+    Raises:
+        NotImplementedError: on strided convolutions, and on other ways to double or halve a side.
+    """
+    d, kind = layer.detail, layer.kind
+    plain = {"convolution": d.get("stride") == 1}
+    plain["max-pooling"] = d.get("kernel_size") == d.get("stride") == 2
+    plain["transposed convolution"] = plain["max-pooling"] and d.get("padding") == 0
+    plain["interpolation"] = d.get("factor") == 2
+    if not plain.get(kind, True):
+        raise NotImplementedError(f"{layer.name}: no words for a {kind} with {d}; add them here")
 
 
 def field(layer: Layer) -> str:
@@ -138,7 +157,7 @@ def rows(layers: list[Layer]) -> list[list[str]]:
         shapes = [" + ".join("×".join(map(str, shape)) for shape in layer.inputs)]
         shapes.append("×".join(map(str, layer.output)))
         whole = layer.kind in ("flatten", "linear")
-        step = "" if whole else str(layer.field.step)
+        step = "" if whole else f"{float(layer.field.step):.4g}"
         centre = f"{layer.field.centre:g}"
         sizes = [f"{layer.parameters:,}", f"{layer.macs:,}"]
         row = [name, words(layer), *shapes, arithmetic(layer), *sizes, field(layer), step, centre]
@@ -191,27 +210,34 @@ def as_markdown(layers: list[Layer]) -> str:
 
 
 def as_latex(layers: list[Layer]) -> str:
-    """Return the description as a LaTeX table (booktabs) with notes; words and shapes apart."""
+    """Return the description as two LaTeX tables that run over pages, words apart from numbers."""
     marks = {"×": r"$\times$", "·": r"$\cdot$", "−": "$-$", "&": r"\&", "%": r"\%", "_": r"\_"}
+    marks["."] = r".\allowbreak{}"
 
     def escaped(text: str) -> str:
         return "".join(marks.get(character, character) for character in text)
 
-    body = [" & ".join(map(escaped, cells)) + r" \\" for cells in rows(layers)]
-    return "\n".join(
-        [
-            r"% needs \usepackage{booktabs}",
-            r"\begin{tabular}{l p{5cm} lll rrrrr}",
-            r"\toprule",
-            " & ".join(HEADINGS) + r" \\",
-            r"\midrule",
-            *body,
-            r"\bottomrule",
-            r"\end{tabular}",
-            "",
-            *(escaped(note) + r"\par" for note in notes(layers)),
-        ]
-    )
+    def table(columns: list[int], widths: str) -> list[str]:
+        def line(cells: list[str]) -> str:
+            return " & ".join(escaped(cells[k]) for k in columns) + r" \\"
+
+        head = [line(HEADINGS), r"\midrule", r"\endhead"]
+        body = [line(cells) for cells in rows(layers)]
+        start = [rf"\begin{{longtable}}{{{widths}}}", r"\toprule"]
+        return [*start, *head, *body, r"\bottomrule", r"\end{longtable}"]
+
+    left = r">{\raggedright\arraybackslash}p"
+    lines = [
+        r"% needs \usepackage{booktabs,longtable,array}",
+        r"{\scriptsize\setlength{\tabcolsep}{2pt}",
+        *table([0, 1, 4], f"{left}{{25mm}}{left}{{52mm}}{left}{{32mm}}"),
+        *table(
+            [0, 2, 3, 5, 6, 7, 8, 9],
+            f"{left}{{25mm}}{left}{{14mm}}{left}{{14mm}}rr{left}{{14mm}}rr",
+        ),
+        r"}",
+    ]
+    return "\n".join([*lines, *(escaped(note) + r"\par" for note in notes(layers))])
 
 
 FORMATS = {"text": as_text, "markdown": as_markdown, "latex": as_latex}

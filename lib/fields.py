@@ -19,7 +19,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode, resolve_name
 
 from lib import describe, gtsrb, jsrt, seeding
-from lib.augment import CROP, center_crop
+from lib.augment import center_crop
 from lib.cnn import CNN
 from lib.errors import UserError
 from lib.files import read_torch, write_atomically
@@ -29,7 +29,8 @@ from lib.unet import UNet
 
 IMAGES = 64  # whose gradients are averaged; 16 radiographs
 SHOWN = (14, 33, 2)  # classes of the signs whose feature maps are kept: stop, turn right, 50 km/h
-MAPS = 8  # feature maps kept a layer: those that vary most over the image
+MAPS = 8  # feature maps kept a layer: the channels that vary most over these signs
+FLAT = 64  # pixels a side of what is kept of a flat image's output
 
 
 class Watch(TorchFunctionMode):
@@ -89,12 +90,14 @@ def origin(folder: Path) -> dict[str, str]:
     """Return the commit and data hash of a finished run.
 
     Raises:
-        UserError: when the run has not finished.
+        UserError: when the run has not finished, or diverged.
     """
     try:
         summary = json.loads((folder / FINISHED).read_text())
     except FileNotFoundError as error:
         raise UserError(f"{folder} has not finished; its agent's command continues it") from error
+    if summary["diverged"]:
+        raise UserError(f"{folder} diverged: its network shows nothing; take another run")
     return {name: summary[name] for name in ("git_commit", "data_sha256")}
 
 
@@ -156,45 +159,92 @@ def places(layers: list[Layer]) -> dict[str, int]:
     return {"bottleneck": encoder[-1], "output": len(layers) - 1}
 
 
+def settle(model: nn.Module, images: torch.Tensor) -> None:
+    """Give an untrained network's batch normalizations the statistics of ``images``.
+
+    Theirs are 0 and 1 until training begins; with those each layer's signal fades, as it never does
+    in training.
+    """
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean over all batches seen: here one
+    model.train()
+    with torch.no_grad():
+        model(images)
+    model.eval()
+
+
+def looked_at(config: dict[str, Any], data: str, sha256: str) -> tuple[torch.Tensor, Any]:
+    """Return the first test images of a run (N, C, H, W), and all signs of the test set.
+
+    Raises:
+        UserError: when the data cannot be read or are not those that the run saw.
+    """
+    if "upsampling" in config:
+        part, signs = jsrt.load(data, config["image_size"]), None
+        split = jsrt.split(
+            part,
+            config["fold"],
+            config["val_fraction"],
+            seeding.numpy_generator(config["seed"], "split"),
+        )
+        images, found = part.images[torch.from_numpy(split[-1])[: IMAGES // 4]], part.sha256
+    else:
+        whole = gtsrb.load(data)
+        signs, found = whole.test, whole.sha256
+        images = center_crop(signs.images[:IMAGES])
+    if found != sha256:
+        raise UserError(f"{data} holds other data than the run saw ({found[:8]}…, {sha256[:8]}…)")
+    return images, signs
+
+
+def flat_response(model: nn.Module, config: dict[str, Any]) -> np.ndarray:
+    """Return a U-Net's logits (FLAT, FLAT) on an even image, where none depends on its border."""
+    side = 4 * FLAT
+    while True:
+        field = trace(build(config), (1, side, side))[-1].field
+        first = (side - FLAT) // 2
+        if field.low[first] > 0 and field.high[first + FLAT - 1] < side - 1:
+            break
+        side *= 2
+    with torch.no_grad():
+        logits = model(torch.zeros(1, 1, side, side))[0, 0]
+    return logits[first : first + FLAT, first : first + FLAT].numpy()
+
+
 def look(folder: Path, data: str, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     """Return what network.json says of a run; put its pictures into ``arrays``.
 
     Raises:
-        UserError: when the run's folder or the data cannot be read.
+        UserError: when the run has not finished or diverged, or its data are not these.
     """
+    source = origin(folder)
     config, before, after = load_run(folder)
-    run, lungs = folder.name, "upsampling" in config
-    if lungs:
-        side = config["image_size"]
-        images = jsrt.load(data, side).images[: IMAGES // 4]
-        shape = (1, side, side)
-    else:
-        test = gtsrb.load(data).test
-        images, shape = center_crop(test.images[:IMAGES]), (3, CROP, CROP)
-    layers = trace(build(config), shape)
+    images, signs = looked_at(config, data, source["data_sha256"])
+    settle(before, images)
+    run, layers = folder.name, trace(build(config), tuple(images.shape[1:]))
     fields = {}
     for name, operation in places(layers).items():
         for when, model in (("before", before), ("after", after)):
             field = effective_field(model, images, operation)
-            arrays[f"{run}/{when}/{name}"] = (field / field.max()).astype(np.float16)
-        field = layers[operation].field
-        fields[name] = {"size": field.size, "centre": field.centre}
-    if lungs:
-        flat = torch.zeros(1, *shape)
-        with torch.no_grad():
-            arrays[f"{run}/flat/before"] = before(flat)[0, 0].numpy().astype(np.float32)
-            arrays[f"{run}/flat/after"] = after(flat)[0, 0].numpy().astype(np.float32)
+            arrays[f"{run}/{when}/{name}"] = (field / max(field.max(), 1e-30)).astype(np.float16)
+        theory = layers[operation].field
+        fields[name] = {"size": theory.size, "centre": theory.centre, "cut": theory.cut}
+    if signs is None:
+        arrays[f"{run}/flat/before"] = flat_response(before, config)
+        arrays[f"{run}/flat/after"] = flat_response(after, config)
     else:
         arrays[f"{run}/filters"] = after.features[0].weight.detach().numpy()
-        first = [int((test.labels == label).nonzero()[0]) for label in SHOWN]
-        signs = center_crop(test.images[first])
-        arrays[f"{run}/signs"] = test.images[first].permute(0, 2, 3, 1).numpy()
+        first = [int((signs.labels == label).nonzero()[0]) for label in SHOWN]
+        arrays[f"{run}/signs"] = signs.images[first].permute(0, 2, 3, 1).numpy()
         acted = [i for i, x in enumerate(layers) if x.kind in ("ELU", "ReLU", "GELU")]
         for depth, operation in enumerate(acted, 1):
-            arrays[f"{run}/maps/{depth}"] = feature_maps(after, signs, operation)
+            maps = feature_maps(after, center_crop(signs.images[first]), operation)
+            arrays[f"{run}/maps/{depth}"] = maps
     return {
         "run": run,
-        "origin": origin(folder),
+        "origin": source,
         "config": {k: v for k, v in config.items() if v is not None},
         "images": len(images),
         "fields": fields,
@@ -214,14 +264,14 @@ def main() -> None:
     arrays: dict[str, np.ndarray] = {}
     try:
         found = [look(folder, arguments.data, arrays) for folder in arguments.runs]
-    except UserError as error:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"networks": found}, indent=1, ensure_ascii=False) + "\n"
+        write_atomically(
+            arguments.out / "network.npz", lambda file: np.savez_compressed(file, **arrays)
+        )
+        write_atomically(arguments.out / "network.json", lambda file: file.write(text.encode()))
+    except (UserError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    write_atomically(
-        arguments.out / "network.npz", lambda file: np.savez_compressed(file, **arrays)
-    )
-    text = json.dumps({"networks": found}, indent=1, ensure_ascii=False) + "\n"
-    write_atomically(arguments.out / "network.json", lambda file: file.write(text.encode()))
     print(f"{len(found)} networks: {arguments.out / 'network.json'} and network.npz")
 
 

@@ -179,10 +179,12 @@ def _interpolation(args: tuple, kwargs: dict, output: torch.Tensor, fields: list
     mode = kwargs.get("mode", "nearest")
     if mode == "nearest":
         low = high = np.arange(n) * before // n
+        step = Fraction(before, n)
     else:  # bilinear with aligned corners: the two neighbours of o (before - 1) / (n - 1)
         numerator = np.arange(n) * (before - 1)
         low, high = numerator // (n - 1), -(-numerator // (n - 1))
-    field = Field(fields[0].low[low], fields[0].high[high], fields[0].step * before / n)
+        step = Fraction(before - 1, n - 1)
+    field = Field(fields[0].low[low], fields[0].high[high], fields[0].step * step)
     return {"mode": mode, "factor": n // before}, field, 0
 
 

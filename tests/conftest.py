@@ -1,6 +1,7 @@
 """What tests share: small drawn data, and an environment in which nothing leaves the machine."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -95,3 +96,11 @@ def call(
         timeout=timeout,
         check=False,
     )
+
+
+def has_booktabs() -> bool:
+    """Say whether LaTeX and its package booktabs are installed."""
+    if shutil.which("pdflatex") is None or shutil.which("kpsewhich") is None:
+        return False
+    found = subprocess.run(["kpsewhich", "booktabs.sty"], capture_output=True, check=False)
+    return found.returncode == 0

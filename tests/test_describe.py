@@ -2,7 +2,11 @@
 
 import dataclasses
 import itertools
+import re
+import subprocess
 from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import numpy as np
@@ -17,7 +21,7 @@ from lib import describe, fields, metrics
 from lib.cnn import CNN
 from lib.trace import trace
 from lib.unet import UNet
-from tests.conftest import call
+from tests.conftest import call, has_booktabs
 
 CNNS = list(itertools.product([False, True], ["elu", "relu", "gelu"]))
 UNETS = list(
@@ -127,7 +131,7 @@ def test_every_format_says_the_same() -> None:
             assert describe.words(layer) in page
             assert describe.arithmetic(layer) in page
         assert f"{layer.macs:,}" in latex
-    assert latex.count(r"\\") == len(layers) + 1
+    assert latex.count(r" \\") == 2 * (len(layers) + 1)
     assert {row.count("|") for row in markdown.splitlines() if row.startswith("|")} == {11}
 
 
@@ -139,6 +143,41 @@ def test_the_command() -> None:
     assert bad.returncode == 1
     assert "use a multiple of 16, such as 96 or 112" in bad.stderr
     assert "Traceback" not in bad.stderr
+
+
+@pytest.mark.parametrize("flags", [("gtsrb", "--batch-norm", "True"), ("unet",)])
+@pytest.mark.skipif(not has_booktabs(), reason="LaTeX with booktabs is not installed")
+def test_the_latex_tables_fit_a_page(flags: tuple[str, ...], tmp_path: Path) -> None:
+    done = call("-m", "lib.describe", *flags, "--format", "latex")
+    (tmp_path / "paper.tex").write_text(
+        "\\documentclass{article}\\usepackage{booktabs,longtable,array}\\begin{document}\n"
+        f"{done.stdout}\\end{{document}}\n"
+    )
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+    made = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stdout[-2000:]
+    wide = [float(points) for points in re.findall(r"Overfull .*?\(([\d.]+)pt too", made.stdout)]
+    assert max(wide, default=0) < 15, "points; the margin is 125"
+
+
+@pytest.mark.parametrize("flag", ["--depth", "--width", "--image-size"])
+def test_numbers_below_one_are_refused(flag: str) -> None:
+    done = call("-m", "lib.describe", "unet", flag, "0")
+    assert done.returncode == 1
+    assert "must be whole numbers from 1" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_steps_are_input_pixels_between_outputs() -> None:
+    layers = describe.Unet(image_size=64, depth=3, width=2, upsampling="bilinear").layers()
+    steps = [layer.field.step for layer in layers if layer.kind in ("max-pooling", "interpolation")]
+    assert steps == [2, 4, Fraction(4 * 15, 31), Fraction(62, 63)]  # a skip counts 2
+
+
+def test_what_has_no_words_is_refused() -> None:
+    (layer,) = trace(nn.Conv2d(1, 1, 3, stride=2), (1, 9, 9))
+    with pytest.raises(NotImplementedError, match="no words for a convolution"):
+        describe.arithmetic(layer)
 
 
 def test_what_cannot_be_followed_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -122,8 +123,11 @@ def test_lungs_have_a_flat_image(chests: Path, lung_runs: list[Path], tmp_path: 
     networks, arrays = network.read(tmp_path)
     assert [one["run"] for one in networks] == ["transposed", "nearest"]
     assert list(networks[0]["fields"]) == ["bottleneck", "output"]
-    flat = {run: arrays[f"{run}/flat/before"][16:-16, 16:-16] for run in ("transposed", "nearest")}
-    assert flat["transposed"].std() > 10 * flat["nearest"].std(), "the grid of 2×2 blocks"
+    for when in ("before", "after"):
+        grid, even = (arrays[f"{run}/flat/{when}"] for run in ("transposed", "nearest"))
+        assert grid.std() > 1e-4
+        assert np.ptp(even) == 0, "copied pixels are alike wherever no border reaches"
+        np.testing.assert_allclose(grid[:-4, :-4], grid[4:, 4:], atol=1e-6)  # two levels: 4×4
     path = tmp_path / "s.yaml"
     path.write_text(
         "method: grid\nparameters:\n  upsampling: {values: [transposed, nearest]}\n"
@@ -131,10 +135,52 @@ def test_lungs_have_a_flat_image(chests: Path, lung_runs: list[Path], tmp_path: 
     )
     study = report.Study(metric="test/jaccard", direction="higher")
     figure, caption, runs = network.checkerboards(networks, arrays, load_sweep(path), study)
-    assert len(figure.axes) == 4
+    assert len(figure.axes) == 4 + 2  # and a colour bar a row
     assert runs == ["transposed", "nearest"]
     assert "n = 2 networks" in caption
     assert len(network.described(tmp_path)) == 2
+
+
+def test_batch_norm_before_training_has_the_images_statistics(lung_runs: list[Path]) -> None:
+    _, before, _ = fields.load_run(lung_runs[0])
+    images = torch.rand(8, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    fields.settle(before, images)
+    seen = {}
+    for name, module in before.named_modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.register_forward_hook(lambda _m, _i, o, n=name: seen.update({n: o}))
+    before(images)
+    assert len(seen) == 10
+    for output in seen.values():
+        assert output.mean((0, 2, 3)).abs().max() < 0.01
+        assert output.var((0, 2, 3)).max() < 1.01
+
+
+def test_runs_that_show_nothing_and_other_data_are_refused(
+    sign_run: Path, signs: Path, tmp_path: Path
+) -> None:
+    for changes, words in (
+        ({"diverged": True}, "diverged: its network shows nothing"),
+        ({"data_sha256": "0" * 64}, "holds other data than the run saw"),
+    ):
+        copy = tmp_path / words[:4] / sign_run.name
+        shutil.copytree(sign_run, copy)
+        summary = json.loads((copy / tracking.FINISHED).read_text())
+        write_json(copy / tracking.FINISHED, summary | changes)
+        with pytest.raises(UserError, match=words):
+            fields.look(copy, str(signs), {})
+
+
+def test_a_dead_layer_has_no_gradient() -> None:
+    assert network.area(np.zeros((4, 4))) == (0, np.inf)
+
+
+@pytest.mark.parametrize("content", ["[]", '{"networks": 5}', '{"networks": [{}]}', "{"])
+def test_damaged_descriptions_are_told(tmp_path: Path, content: str) -> None:
+    (tmp_path / network.NAME).write_text(content)
+    np.savez(tmp_path / network.ARRAYS, **{"b/x": np.zeros(2)})
+    with pytest.raises(TableError, match="is damaged"):
+        network.read(tmp_path)
 
 
 def test_damage_is_told(tmp_path: Path, sign_run: Path, signs: Path) -> None:
@@ -150,6 +196,11 @@ def test_damage_is_told(tmp_path: Path, sign_run: Path, signs: Path) -> None:
     np.savez(tmp_path / network.ARRAYS, **{"b/x": np.zeros(2)})
     with pytest.raises(TableError, match="of different runs"):
         network.read(tmp_path)
-    (tmp_path / network.ARRAYS).write_bytes(b"half")
-    with pytest.raises(TableError, match="is damaged"):
-        network.read(tmp_path)
+    for damaged in (b"half", b""):
+        (tmp_path / network.ARRAYS).write_bytes(damaged)
+        with pytest.raises(TableError, match="is damaged"):
+            network.read(tmp_path)
+    (tmp_path / "file").write_text("not a folder")
+    bad = call("-m", "lib.fields", sign_run, "--data", signs, "--out", tmp_path / "file")
+    assert bad.returncode == 1
+    assert "Traceback" not in bad.stderr

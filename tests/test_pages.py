@@ -12,6 +12,7 @@ import pytest
 
 from analysis import grid, pages, provenance, report, statement
 from tests import made_up
+from tests.conftest import has_booktabs
 from tests.test_statement import FORBIDDEN
 
 DELTA = 0.005
@@ -161,13 +162,6 @@ def test_latex_tables_are_whole_and_escaped(sweep_path: Path, tmp_path: Path) ->
         columns = {len(re.findall(r"(?<!\\)&", row)) for row in table.strip().splitlines()}
         assert len(columns) == 1
     assert f"{100 * results['variants'][0]['median']:.2f}" in text
-
-
-def has_booktabs() -> bool:
-    if shutil.which("pdflatex") is None or shutil.which("kpsewhich") is None:
-        return False
-    found = subprocess.run(["kpsewhich", "booktabs.sty"], capture_output=True, check=False)
-    return found.returncode == 0
 
 
 def test_words_may_hold_what_markdown_and_html_are_written_with(

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import images, ledger, report, robustness, signs
+from analysis import contrasts, images, ledger, report, robustness, signs
 from analysis.grid import load_study, load_sweep
 from tests import made_up
 
@@ -83,7 +83,7 @@ def test_the_interval_over_images_stands_beside_the_one_over_seeds(
     assert {"fig9_class_errors", "fig9_confusion"} <= set(results["captions"])
     assert results["test_images"] == len(table)
     for row in results["contrasts"]:
-        assert row["test_set_low"] <= np.mean(row["per_seed"]) <= row["test_set_high"]
+        assert row["test_set_low"] <= row["difference"] <= row["test_set_high"]
     text = (tmp_path / "s" / "report.md").read_text()
     assert "Interval over seeds: what other seeds would give on these test images." in text
     assert re.search(r"Interval over images: what other images of the same kind would give", text)
@@ -100,3 +100,21 @@ def test_runs_that_see_one_class_everywhere_are_named(sweep_path: Path, tmp_path
     assert "1 run(s) take every test image for one class" in (
         (tmp_path / "s" / "report.md").read_text()
     )
+
+
+def test_the_interval_over_images_covers_what_other_images_give(tmp_path: Path) -> None:
+    sweep = load_sweep(made_up.write_sweep(tmp_path / "made_up.yaml", seeds=5))
+    study = load_study(sweep)
+    rng, covered = np.random.default_rng(0), []
+    for _ in range(60):
+        hard = rng.uniform(0, 0.4, 300)[:, None]  # images differ; all runs see the same ones
+        lower = {cell: 0.3 * (cell[0] is True) for cell in sweep.cells}
+        per_image = {
+            cell: (rng.uniform(size=(300, 5)) < hard * (1 - lower[cell])).astype(float)
+            for cell in sweep.cells
+        }
+        intervals = contrasts.over_images(sweep, study, per_image, [True] * 3, resamples=300)
+        covered.append(intervals[0][0] <= -0.3 * 0.2 <= intervals[0][1])
+    assert 0.85 < np.mean(covered) <= 1.0
+    one = contrasts.over_images(sweep, study, per_image, [True] * 3, resamples=300)
+    assert one == contrasts.over_images(sweep, study, per_image, [True] * 3, resamples=300)

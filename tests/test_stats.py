@@ -213,31 +213,14 @@ def test_all_zero_differences() -> None:
     assert (result.p, result.n_zero, result.rank_biserial) == (1.0, 3, 0.0)
 
 
-def test_mean_interval_covers_and_agrees_with_the_normal_one() -> None:
+def test_the_estimates_of_many_rows_are_those_of_each() -> None:
     rng = np.random.default_rng(0)
-    values = rng.normal(0.3, 2.0, 400)
-    interval = stats.mean_interval(values, 0.95, np.random.default_rng(1))
-    half = 1.96 * values.std(ddof=1) / 20
-    assert interval.estimate == values.mean()
-    assert interval.low == pytest.approx(values.mean() - half, abs=0.1 * half)
-    assert interval.high == pytest.approx(values.mean() + half, abs=0.1 * half)
-    again = stats.mean_interval(values, 0.95, np.random.default_rng(1))
-    assert again == interval
-    samples = rng.exponential(1.0, (300, 60))
-    covered = [
-        i.low <= 1.0 <= i.high
-        for i in (stats.mean_interval(v, 0.95, rng, resamples=499) for v in samples)
-    ]
-    assert 0.88 < np.mean(covered) < 0.98
-
-
-def test_mean_interval_refuses_few_and_bad_values() -> None:
-    rng = np.random.default_rng(0)
-    with pytest.raises(ValueError, match="7 values are too few"):
-        stats.mean_interval(np.ones(7), 0.95, rng)
-    with pytest.raises(ValueError, match="not finite"):
-        stats.mean_interval([np.nan] * 30, 0.95, rng)
-    assert stats.mean_interval(np.ones(30), 0.95, rng) == stats.Interval(1.0, 1.0, 1.0, 0.95)
+    x, y = rng.normal(0, 1, (2, 20, 7)).round(3)
+    both = zip(x, y, strict=True)
+    pairs = [stats.paired_interval(b - a).estimate for a, b in both]
+    np.testing.assert_allclose(stats.hodges_lehmann(x, y, True), pairs, atol=1e-9)
+    shifts = [stats.shift_interval(a, b).estimate for a, b in zip(x, y, strict=True)]
+    np.testing.assert_allclose(stats.hodges_lehmann(x, y, False), shifts, atol=1e-9)
 
 
 def test_only_mann_whitney_of_very_many_is_approximate_and_says_so() -> None:

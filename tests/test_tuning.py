@@ -10,12 +10,17 @@ from analysis import tuning
 from analysis.grid import GridError, Study, load_sweep
 from analysis.tables import write_tables
 
+STUDY_SWEEP = (
+    "method: grid\nparameters:\n  batch_norm: {{values: [false, true]}}\n"
+    "  adam_lr: {{value: {rate}}}\n  seed: {{values: [{seed}, 1]}}\n"
+)
 STUDY = Study(metric="test/error", direction="lower", tuning=["tune"])
 
 
 def write(folder: Path, best: float, parameter: str = "adam_lr") -> Path:
     """Write a tuning sweep and its tables, with the least validation error at ``best``."""
     (folder / "sweeps").mkdir()
+    (folder / "sweeps" / "study.yaml").write_text(STUDY_SWEEP.format(rate=best, seed=0))
     (folder / "sweeps" / "tune.yaml").write_text(
         "method: grid\nmetric: {name: val/error, goal: minimize}\nparameters:\n"
         f"  {parameter}: {{values: [0.001, 0.01, 0.1]}}\n"
@@ -56,4 +61,14 @@ def test_what_tunes_no_rate_or_is_incomplete_is_refused(tmp_path: Path) -> None:
     runs = tmp_path / "results" / "tune" / "runs.csv"
     runs.write_text(runs.read_text().replace(",finished,", ",crashed,", 1))
     with pytest.raises(GridError, match=r"is incomplete .*: .* is crashed"):
+        tuning.draw(STUDY, tmp_path / "results" / "study", path)
+
+
+def test_a_study_that_takes_another_rate_or_a_tuning_seed_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, 0.01)
+    path.write_text(STUDY_SWEEP.format(rate=0.1, seed=0))
+    with pytest.raises(GridError, match=r"best mean at adam_lr = 0.01, but study takes 0.1"):
+        tuning.draw(STUDY, tmp_path / "results" / "study", path)
+    path.write_text(STUDY_SWEEP.format(rate=0.01, seed=100))
+    with pytest.raises(GridError, match="was tuned on seeds that study tests"):
         tuning.draw(STUDY, tmp_path / "results" / "study", path)
