@@ -21,8 +21,8 @@ from tqdm import tqdm
 
 from analysis.grid import load_sweep
 from analysis.tables import write_tables
-from tests.conftest import ROOT
 
+ROOT = Path(__file__).parent.parent  # not conftest's: torch would make this process a large one
 EPOCHS = 400
 SHAPES = {  # levels of each factor -> seeds
     "2 x 2 x 2 seeds": ([2, 2], 2),
@@ -64,6 +64,8 @@ def write_study(folder: Path, levels: list[int], seeds: int) -> Path:
 
 def measure(command: list[str]) -> tuple[float, float]:
     """Run a Python command; return its seconds and the most memory it held, in MiB.
+
+    Linux counts what this process held when it started the other: keep it the smaller one.
 
     Raises:
         RuntimeError: when it fails.
