@@ -1,11 +1,13 @@
 """Made-up studies: tables as analysis.fetch writes them, with chosen scores."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from analysis import report as report_module
 from analysis.grid import load_sweep
@@ -85,3 +87,21 @@ def report(folder: Path, sweep_path: Path, *flags: str) -> dict:
     with mock.patch("analysis.report.drawing.draw", return_value={}):
         report_module.main([str(folder), "--sweep", str(sweep_path), *flags])
     return json.loads((folder / "results.json").read_text())
+
+
+def refusal(folder: Path, sweep_path: Path) -> str:
+    """Run the report's command in this process and return what it refuses with."""
+    with pytest.raises(SystemExit) as error:
+        report_module.main([str(folder), "--sweep", str(sweep_path)])
+    return str(error.value)
+
+
+def change(column: str, value: object) -> Callable:
+    """Return a function that sets a column of run bnsgd03 in the tables given to it."""
+
+    def changed(runs: pd.DataFrame, history: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+        runs[column] = runs[column].astype(object)
+        runs.loc[runs["run_id"] == "bnsgd03", column] = value
+        return runs, history
+
+    return changed
