@@ -198,7 +198,11 @@ def test_a_page_that_fails_leaves_all_of_the_earlier_report(
 
 
 @pytest.mark.skipif(not has_booktabs(), reason="LaTeX with booktabs is not installed")
-def test_latex_tables_compile(sweep_path: Path, tmp_path: Path) -> None:
+def test_latex_tables_fit_a_page(sweep_path: Path, tmp_path: Path) -> None:
+    study = tmp_path / "studies" / "made_up.yaml"
+    labels = "batch_norm=False: no batch normalization, batch_norm=True: batch normalization"
+    labels += ", optimizer=sgd: SGD with Nesterov momentum"
+    study.write_text(study.read_text() + f"labels: {{{labels}}}\n")
     made_up.write_study(tmp_path / "s", sweep_path, *made_up.tables(sweep_path))
     made_up.report(tmp_path / "s", sweep_path)
     (tmp_path / "paper.tex").write_text(
@@ -208,3 +212,4 @@ def test_latex_tables_compile(sweep_path: Path, tmp_path: Path) -> None:
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull" not in done.stdout
