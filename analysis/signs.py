@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from analysis import plotting
 from analysis.grid import Study, Sweep
@@ -57,16 +58,18 @@ def class_errors(
     axis.set_yticks(rows, [f"{class_name(study, k)} ({counts[k]})" for k in order])
     axis.set_ylim(len(order) - 0.4, -0.6)
     axis.set_xlabel("Test error of the class (%)")
-    axis.set_xscale("symlog", linthresh=1)
-    axis.set_xlim(left=-0.05)
-    axis.set_xticks([0, 1, 2, 5, 10, 20, 50, 100], [0, 1, 2, 5, 10, 20, 50, 100])
+    wide = bool((medians.loc[order] < 0.05).any(axis=None))
+    if wide:
+        axis.set_xscale("symlog", linthresh=1)
+        axis.set_xlim(left=-0.05)
+        axis.set_xticks([0, 1, 2, 5, 10, 20, 50, 100], [0, 1, 2, 5, 10, 20, 50, 100])
     axis.grid(axis="y", color="0.92")
     axis.set_axisbelow(True)
     plotting.legend_above(figure, axis)
     return figure, (
         f"Test error per class: the {len(order)} of {len(counts)} classes with the highest error, "
         f"in brackets their number of test images. Marks: median over n = {len(sweep.seeds)} "
-        f"seeds, lines: lowest to highest; the axis is logarithmic beyond 1 %. "
+        f"seeds, lines: lowest to highest{'; the axis is logarithmic beyond 1 %' * wide}. "
         f"{plotting.run_set(sweep, ledger)}"
     )
 
@@ -102,6 +105,8 @@ def confusion(
     axis.set_facecolor("0.97")
     bar = figure.colorbar(picture, ax=axis, shrink=0.8)
     bar.set_label("Test images, mean over runs")
+    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    bar.ax.yaxis.set_minor_formatter(NullFormatter())
     order = np.argsort(-counts, axis=None, kind="stable")[:PAIRS]
     pairs = [divmod(int(k), classes) for k in order if counts.flat[k] > 0]
     named = "; ".join(
