@@ -9,6 +9,7 @@ assignment's template: three convolutions, ELU, Adam with eps 0.1, batches of 12
 """
 
 import dataclasses
+import functools
 import math
 import time
 from typing import Annotated, Literal
@@ -17,9 +18,8 @@ import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
-from lib import checkpoint, config, gtsrb, metrics, optim, seeding, tracking
+from lib import checkpoint, config, gtsrb, hardware, metrics, optim, seeding, tracking
 from lib.augment import CROP, augment, center_crop
 from lib.cnn import CNN
 
@@ -45,38 +45,30 @@ class Config:
     brightness: NonNegativeFloat = 0.8  # augmentation: factor 1 ± this
     contrast: NonNegativeFloat = 0.4  # augmentation: factor 1 ± this
     flip: bool = True  # augmentation: mirror classes whose mirror image keeps its meaning
+    precision: hardware.Precision = "float32"  # of convolutions and matrix products
     checkpoint_every: PositiveInt = 10  # epochs; a run that is killed loses at most so many
 
 
-def train_one_epoch(
+def train_step(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    scheduler: torch.optim.lr_scheduler.LRScheduler,
     part: gtsrb.Images,
-    order: torch.Tensor,
     generator: torch.Generator,
     cfg: Config,
-    bar: tqdm,
-) -> tuple[float, float]:
-    """Train on the images ``order`` (n,); return mean loss and error over the epoch's batches."""
+    sums: torch.Tensor,
+    batch: torch.Tensor,
+) -> None:
+    """Train on the images ``batch`` (n,); add loss and mistakes to ``sums`` (2,)."""
     model.train()
-    loss_sum = torch.zeros((), device=order.device)
-    wrong = torch.zeros((), device=order.device)
-    for batch in order.split(cfg.batch_size):
-        images, labels = part.images[batch], part.labels[batch]
-        images = augment(
-            images, labels, generator, cfg.rotation, cfg.brightness, cfg.contrast, cfg.flip
-        )
-        logits = model(images)
-        loss = F.cross_entropy(logits, labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        scheduler.step()
-        loss_sum += loss.detach() * len(batch)  # read once per epoch: no waiting for the device
-        wrong += (logits.argmax(1) != labels).sum()
-        bar.update()
-    return loss_sum.item() / len(order), wrong.item() / len(order)
+    images, labels = part.images[batch], part.labels[batch]
+    variation = (cfg.rotation, cfg.brightness, cfg.contrast, cfg.flip)
+    images = augment(images, labels, generator, *variation)
+    logits = model(images)
+    loss = F.cross_entropy(logits, labels)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    sums += torch.stack([loss.detach() * len(batch), (logits.argmax(1) != labels).sum()])
 
 
 @torch.no_grad()
@@ -102,6 +94,7 @@ def build(
     torch.manual_seed(seeding.stream_seed(cfg.seed, "init"))
     model = CNN(cfg.batch_norm, cfg.activation)
     model = model.to(device, memory_format=torch.channels_last)
+    model.forward = hardware.in_precision(model.forward, device, cfg.precision)
     if cfg.optimizer == "sgd":
         optimizer = optim.sgd(model.parameters(), cfg.sgd_lr, cfg.sgd_momentum)
     else:
@@ -116,7 +109,7 @@ def train(cfg: Config, data: gtsrb.Data, run: tracking.Run) -> None:
     Continues from the newest checkpoint; on the CPU, with as many threads, bit for bit. A
     non-finite loss ends the training: the run has ``diverged``.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = hardware.best_device()
     split_generator = seeding.numpy_generator(cfg.seed, "split")
     split = gtsrb.split_by_track(data.train, cfg.val_fraction, split_generator)
     train_indices, val_indices = (torch.from_numpy(indices).to(device) for indices in split)
@@ -127,11 +120,11 @@ def train(cfg: Config, data: gtsrb.Data, run: tracking.Run) -> None:
     order = seeding.torch_generator(cfg.seed, "order")
     augmentation = seeding.torch_generator(cfg.seed, "augmentation", device)
     start_summary = {"data_sha256": data.sha256} | tracking.provenance(device)
-    start_summary |= metrics.size(model, (3, CROP, CROP))
-    start_summary |= seeding.pair_hashes(cfg.seed, split)
+    start_summary |= metrics.size(model, (3, CROP, CROP)) | seeding.pair_hashes(cfg.seed, split)
 
     stateful = [model, optimizer, scheduler, order, augmentation]
     identity = dataclasses.asdict(cfg) | {"data": data.sha256, "checkpoint_every": None}
+    identity["device"] = device.type  # it holds a generator
     progress = {"history": [], "diverged": False, "test_errors": []}
     progress["best"] = {"epoch": 0, "error": math.inf}
     progress = checkpoint.resume(run.folder, identity, stateful) or progress
@@ -139,14 +132,20 @@ def train(cfg: Config, data: gtsrb.Data, run: tracking.Run) -> None:
     run.summarize(start_summary | {"resumed_from_epoch": epoch})
     run.log_epochs(progress["history"])
 
+    sums = torch.zeros(2, device=device)  # of loss and mistakes; read once per epoch: no waiting
+    step = functools.partial(train_step, model, optimizer, part, augmentation, cfg, sums)
+    step = hardware.graphed(step, cfg.batch_size, steps * cfg.epochs, optimizer, augmentation)
     with tracking.progress_bar(steps * cfg.epochs, steps * epoch) as bar:
         while epoch < cfg.epochs and not progress["diverged"]:
             epoch += 1
-            start, lr = time.perf_counter(), scheduler.get_last_lr()[0]
+            start, lr = time.perf_counter(), float(scheduler.get_last_lr()[0])
             shuffled = train_indices[torch.randperm(n, generator=order).to(device)]
-            train_loss, train_error = train_one_epoch(
-                model, optimizer, scheduler, part, shuffled, augmentation, cfg, bar
-            )
+            for batch in shuffled.split(cfg.batch_size):
+                step(batch)
+                scheduler.step()
+                bar.update()
+            train_loss, train_error = (sums / n).tolist()
+            sums.zero_()
             trained = time.perf_counter()
             val_loss, val_error, *_ = evaluate(model, part, val_indices)
             row = {"epoch": epoch, "train/loss": train_loss, "train/error": train_error}
@@ -191,6 +190,7 @@ def test(model: nn.Module, part: gtsrb.Images, progress: dict, run: tracking.Run
 
 def main() -> None:
     """Read flags and sweep, load the data, train."""
+    hardware.prepare()
     with tracking.start(config.from_flags(Config)) as (cfg, run):
         train(cfg, gtsrb.load(cfg.data), run)
 

@@ -29,6 +29,7 @@ import yaml
 from tqdm import tqdm
 
 from lib.errors import UserError
+from lib.hardware import cores
 from lib.tracking import FINISHED
 
 MACROS = {"${env}", "${interpreter}", "${program}", "python"}
@@ -129,11 +130,6 @@ def environment(
     if devices := gpus():
         values["CUDA_VISIBLE_DEVICES"] = devices[slot % len(devices)]
     return os.environ | values
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def gpus() -> list[str]:

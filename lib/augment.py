@@ -41,7 +41,7 @@ def augment(
     top = (draws[1] * (height - CROP + 1)).long()
     left = (draws[2] * (width - CROP + 1)).long()
     mirrored = draws[3] < (0.5 if flip else 0.0)
-    mirrored &= torch.isin(labels, torch.tensor(FLIP_SAFE, device=labels.device))
+    mirrored &= sum(labels == label for label in FLIP_SAFE) > 0  # no copy to the device
     varied = rotate_crop_flip(images.float() / 255, angles, top, left, mirrored)
     varied = adjust_brightness(varied, _factors(draws[4], brightness))
     return adjust_contrast(varied, _factors(draws[5], contrast))
@@ -81,8 +81,8 @@ def adjust_contrast(images: torch.Tensor, factors: torch.Tensor) -> torch.Tensor
 
     Grey is 0.2989 R + 0.587 G + 0.114 B (ITU-R 601-2), as torchvision has it.
     """
-    weights = images.new_tensor([0.2989, 0.587, 0.114])[None, :, None, None]
-    mean = (images * weights).sum(1, keepdim=True).mean((2, 3), keepdim=True)
+    red, green, blue = images.mean((2, 3)).T
+    mean = (0.2989 * red + 0.587 * green + 0.114 * blue)[:, None, None, None]
     factors = factors[:, None, None, None]
     return (factors * images + (1 - factors) * mean).clamp(0, 1)
 

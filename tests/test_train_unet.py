@@ -89,6 +89,7 @@ def test_every_hyperparameter_counts(chests: Path, tmp_path: Path) -> None:
     changed |= {"upsampling": "nearest", "depth": 2, "rotation": 20.0, "shift": 0.3, "scale": 0.4}
     changed |= {"brightness": 1.0, "contrast": 0.9, "seed": 3, "fold": "even", "batch_size": 2}
     changed |= {"val_fraction": 0.3, "adam_lr": 0.02, "adam_eps": 0.1, "image_size": 16}
+    changed["precision"] = "bfloat16"
     base = Config(**SMALL, data=str(chests), epochs=2)
     untried = {"data", "epochs", "schedule", "save_overlays", "checkpoint_every"}
     assert {field.name for field in dataclasses.fields(Config)} == set(changed) | untried

@@ -1,0 +1,119 @@
+"""Use what this machine has: its cores, its number formats, its GPU without waiting for it."""
+
+import contextlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+Precision = Literal["float32", "bfloat16"]
+
+GRAPH_FROM = 200  # steps; a CUDA graph takes some tenths of a second to record
+WARM_UP = 3  # steps before a graph is recorded: libraries and optimizers set themselves up in them
+
+
+def prepare() -> None:
+    """Set up threads and kernels of the CPU; to be called before the first computation.
+
+    Environment variables that are set win.
+    """
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(cores())
+    processor = Path("/proc/cpuinfo")
+    if processor.exists() and "avx512f" in processor.read_text():
+        # torch's expm1, and so ELU, takes two to five times as long with AVX-512 as with AVX2
+        # (EPYC, torch 2.14); convolutions and matrix products choose their instructions themselves.
+        os.environ.setdefault("ATEN_CPU_CAPABILITY", "avx2")
+
+
+def best_device() -> torch.device:
+    """Return the GPU where there is one, else the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    torch.backends.cudnn.benchmark = True  # every batch has one shape: the fastest kernel for it
+    return torch.device("cuda")
+
+
+def cores() -> int:
+    """Return how many cores this process may use: affinity, then a container's quota."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    with contextlib.suppress(OSError, ValueError):  # no Linux, no such file, or "max": no quota
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        count = min(count or 1, round(int(quota) / int(period)))
+    return max(1, count or 1)
+
+
+def in_precision(
+    forward: Callable[[torch.Tensor], torch.Tensor], device: torch.device, precision: Precision
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return ``forward`` with its convolutions and matrix products in ``precision``.
+
+    Weights, batch normalization's statistics and what comes out stay float32 (torch.autocast). On a
+    GPU, convolutions in float32 round their inputs to TF32, as torch has it.
+    """
+
+    def run(images: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            return forward(images).float()
+
+    return run
+
+
+class GraphedStep:
+    """A training step, replayed on a GPU as one CUDA graph instead of a hundred small launches.
+
+    ``step`` takes a batch's indices (n,) and returns nothing; it must not read a value back. The
+    first steps, and batches of another size (an epoch's last), are run plainly: the numbers are
+    those of the plain step. The learning rate becomes a tensor, which a scheduler fills.
+    Source: https://docs.pytorch.org/docs/stable/notes/cuda.html#whole-network-capture
+    """
+
+    def __init__(
+        self,
+        step: Callable[[torch.Tensor], None],
+        size: int,
+        optimizer: torch.optim.Optimizer,
+        generator: torch.Generator,
+    ) -> None:
+        self.step, self.size, self.generator = step, size, generator
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.stream = torch.cuda.Stream()
+        self.plain_steps = 0
+        for group in optimizer.param_groups:
+            group["lr"] = torch.tensor(float(group["lr"]), device="cuda")
+
+    def __call__(self, batch: torch.Tensor) -> None:
+        """Train on one batch."""
+        if len(batch) != self.size or self.plain_steps < WARM_UP:
+            self.plain_steps += 1
+            self.stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self.stream):
+                self.step(batch)
+            torch.cuda.current_stream().wait_stream(self.stream)
+            return
+        if self.graph is None:
+            self.batch = batch.clone()
+            self.graph = torch.cuda.CUDAGraph()
+            self.graph.register_generator_state(self.generator)
+            with torch.cuda.graph(self.graph):
+                self.step(self.batch)  # recorded, not run
+        self.batch.copy_(batch)
+        self.graph.replay()
+
+
+def graphed(
+    step: Callable[[torch.Tensor], None],
+    size: int,
+    steps: int,
+    optimizer: torch.optim.Optimizer,
+    generator: torch.Generator,
+) -> Callable[[torch.Tensor], None]:
+    """Return ``step`` for batches of ``size``, on a GPU as a graph if there are enough ``steps``.
+
+    ``generator`` is what the step draws from. See GraphedStep.
+    """
+    if generator.device.type != "cuda" or steps < GRAPH_FROM:
+        return step
+    return GraphedStep(step, size, optimizer, generator)
