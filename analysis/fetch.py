@@ -12,11 +12,9 @@ read as one study. Runs that an earlier call found finished are not read again. 
 """
 
 import argparse
-import json
+import itertools
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,10 +24,11 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from analysis import images
+from analysis import images, offline
 from analysis.grid import GridError, load_sweep
 from analysis.tables import TableError, read_tables, write_tables
 
+CHUNK = 16  # runs that one process reads
 STATE_OF_EXIT = {0: "finished", 255: "killed"}
 
 
@@ -65,14 +64,17 @@ def fetch_folder(
     new = {i: files for i, files in attempts.items() if i not in kept}
 
     def read() -> Iterator[Fetched]:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            reads = pool.map(_read_attempts, new, new.values())
-            for run in tqdm(reads, total=len(new), desc="reading runs", unit="run", disable=None):
+        runs = list(new.items())
+        chunks = [runs[i : i + CHUNK] for i in range(0, len(runs), CHUNK)]
+        bar = tqdm(total=len(runs), desc="reading runs", unit="run", disable=None)
+        with bar, ThreadPoolExecutor(os.cpu_count()) as pool:
+            for run in itertools.chain.from_iterable(pool.map(_read_runs, chunks)):
                 run_id = run.row["run_id"]
                 for name in (images.SCORES, images.OVERLAYS):
                     if (folder / run_id / name).exists():
                         (files / run_id).mkdir(parents=True, exist_ok=True)
                         shutil.copyfile(folder / run_id / name, files / run_id / name)
+                bar.update()
                 yield run
 
     return kept, read()
@@ -123,28 +125,20 @@ def fetch_server(
     return kept, read()
 
 
-def _read_attempts(run_id: str, files: list[Path]) -> Fetched:
-    newest = None
-    for file in reversed(files):
-        attempt = _read_attempt(run_id, file)
-        newest = newest or attempt
-        if attempt.row["state"] == "finished":
-            return attempt
-    return newest
+def _read_runs(attempts: list[tuple[str, list[Path]]]) -> list[Fetched]:
+    """Read runs' offline files; of each run, see fetch_folder, one attempt."""
+    contents = iter(offline.read([file for _, files in attempts for file in files]))
+    runs = []
+    for run_id, files in attempts:
+        tries = [_from_records(run_id, file.parent.name, next(contents)) for file in files]
+        finished = [attempt for attempt in tries if attempt.row["state"] == "finished"]
+        runs.append((finished or tries)[-1])
+    return runs
 
 
-def _read_attempt(run_id: str, file: Path) -> Fetched:
-    """Read one .wandb file with W&B's own reader, a JSON record a line."""
-    wandb = shutil.which("wandb", path=f"{Path(sys.executable).parent}{os.pathsep}{os.defpath}")
-    if wandb is None:
-        raise FetchError("the `wandb` command is not installed; pip install -r requirements.txt")
-    command = [wandb, "leet", "inspect", "--json", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise FetchError(f"{file} cannot be read: {done.stderr.strip()[-500:]}")
+def _from_records(run_id: str, source: str, records: list[dict[str, Any]]) -> Fetched:
     config, summary, rows, exit_code = {}, {}, [], None
-    for line in done.stdout.splitlines():
-        record = json.loads(line)
+    for record in records:
         match record.get("type"):
             case "run":
                 config |= record["run"].get("config", {}).get("update", {})
@@ -157,7 +151,6 @@ def _read_attempt(run_id: str, file: Path) -> Fetched:
             case "exit":
                 exit_code = record["exit"].get("exit_code", 0)
     state = "crashed" if exit_code is None else STATE_OF_EXIT.get(exit_code, "failed")
-    source = file.parent.name
     return _fetched(run_id, state, exit_code, source, _public(config), _public(summary), rows)
 
 
@@ -222,7 +215,7 @@ def main() -> None:
             read = []
             try:
                 read.extend(reading)
-            except FetchError as error:
+            except (FetchError, offline.OfflineError) as error:
                 broken_off = error
             found = same | {run.row["run_id"] for run in read}
             if twice := found & (kept | {run.row["run_id"] for run in fetched}):
@@ -243,7 +236,7 @@ def main() -> None:
             print(f"without per-image test outputs: {', '.join(lacking)}")
         if broken_off:
             raise broken_off
-    except (GridError, FetchError, TableError, OSError) as error:
+    except (GridError, FetchError, offline.OfflineError, TableError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
     gone = len(set(known) - kept - {f.row["run_id"] for f in fetched})
     print(

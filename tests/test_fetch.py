@@ -11,6 +11,7 @@ import pytest
 import wandb
 
 from analysis import fetch, tables
+from analysis.offline import OfflineError, read
 from tests.conftest import ROOT, call, command
 
 RUN = """
@@ -200,3 +201,16 @@ def test_two_sources_are_one_study(offline: dict[str, str], sweep: Path, tmp_pat
     twice = call(*arguments, first, second)
     assert twice.returncode == 1
     assert "has run(s) of another source: one" in twice.stderr
+
+
+def test_an_unreadable_file_is_named(tmp_path: Path, offline: dict[str, str]) -> None:
+    make_run(offline, "good", "finish")
+    good = next(tmp_path.glob("runs/wandb/offline-run-*-good/*.wandb"))
+    bad = tmp_path / "run-bad.wandb"
+    bad.write_bytes(b"not W&B's format")
+    records, again = read([good, good])
+    assert records == again
+    assert [record["type"] for record in records].count("history") == 4
+    for unreadable in (bad, tmp_path / "absent" / "run-bad.wandb"):
+        with pytest.raises(OfflineError, match=r"run-bad\.wandb cannot be read"):
+            read([good, unreadable])
