@@ -4,6 +4,8 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 READY := .venv/.ready
+SHELL := bash
+.SHELLFLAGS := -o pipefail -c
 
 .PHONY: demo test test-slow data lint bench report help
 .DELETE_ON_ERROR:
@@ -39,8 +41,11 @@ lint: $(READY)  ## check style and formatting
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 
-bench: $(READY)  ## measure speed and memory, a JSON line each
-	$(PY) -m tests.bench_analysis
+bench: $(READY)  ## measure speed and memory, ten minutes on an idle machine
+	mkdir -p runs
+	$(PY) -m tests.bench_training | tee runs/bench.jsonl
+	$(PY) -m tests.bench_analysis | tee -a runs/bench.jsonl
+	$(PY) -m tests.bench_table runs/bench.jsonl
 
 STUDY ?= gtsrb_short
 report: $(READY)  ## write STUDY's report and README block anew from its committed tables

@@ -80,7 +80,7 @@ def evaluate(
     On centre crops of the images ``indices`` (n,); with n = 0 loss and error are NaN.
     """
     model.eval()
-    logits = torch.cat([model(center_crop(part.images[batch])) for batch in indices.split(1024)])
+    logits = torch.cat([model(center_crop(part.images[batch])) for batch in indices.split(256)])
     losses = F.cross_entropy(logits, part.labels[indices], reduction="none").double()
     predicted = logits.argmax(1)
     error = (predicted != part.labels[indices]).double().mean().item()

@@ -36,11 +36,11 @@ def best_device() -> torch.device:
     return torch.device("cuda")
 
 
-def cores() -> int:
-    """Return how many cores this process may use: affinity, then a container's quota."""
+def cores(quota_file: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Return how many cores this process may use: those it is bound to, within Linux's quota."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     with contextlib.suppress(OSError, ValueError):  # no Linux, no such file, or "max": no quota
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        quota, period = quota_file.read_text().split()
         count = min(count or 1, round(int(quota) / int(period)))
     return max(1, count or 1)
 
@@ -87,7 +87,7 @@ class GraphedStep:
     def __call__(self, batch: torch.Tensor) -> None:
         """Train on one batch."""
         if len(batch) != self.size or self.plain_steps < WARM_UP:
-            self.plain_steps += 1
+            self.plain_steps += len(batch) == self.size
             self.stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(self.stream):
                 self.step(batch)
@@ -97,7 +97,7 @@ class GraphedStep:
             self.batch = batch.clone()
             self.graph = torch.cuda.CUDAGraph()
             self.graph.register_generator_state(self.generator)
-            with torch.cuda.graph(self.graph):
+            with torch.cuda.graph(self.graph, stream=self.stream):
                 self.step(self.batch)  # recorded, not run
         self.batch.copy_(batch)
         self.graph.replay()

@@ -1,16 +1,13 @@
-"""Measure the way from tables to report: seconds and peak memory, against reading the tables alone.
+"""Measure the way from offline runs to tables and from tables to report: seconds and peak memory.
 
     python -m tests.bench_analysis
 
-Prints a JSON line per study size. Nothing is asserted: a clock is no test.
+Prints a JSON line per step and size of study; reports against reading the tables alone. Nothing is
+asserted: a clock is no test.
 """
 
-import json
 import os
-import subprocess
-import sys
 import tempfile
-import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -21,15 +18,24 @@ from tqdm import tqdm
 
 from analysis.grid import load_sweep
 from analysis.tables import write_tables
+from tests.measuring import measure, say
 
-ROOT = Path(__file__).parent.parent  # not conftest's: torch would make this process a large one
 EPOCHS = 400
 SHAPES = {  # levels of each factor -> seeds
-    "2 x 2 x 2 seeds": ([2, 2], 2),
-    "2 x 2 x 25 seeds": ([2, 2], 25),
-    "2 x 2 x 250 seeds": ([2, 2], 250),
-    "5 x 5 x 2 x 2 x 10 seeds": ([5, 5, 2, 2], 10),
+    "2 × 5 seeds = 10": ([2], 5),
+    "2 × 2 × 25 seeds = 100": ([2, 2], 25),
+    "2 × 2 × 250 seeds = 1,000": ([2, 2], 250),
+    "5 × 5 × 2 × 2 × 10 seeds = 1,000": ([5, 5, 2, 2], 10),
 }
+ONE_RUN = """
+import sys, wandb
+epochs, folder = int(sys.argv[1]), sys.argv[2]
+with wandb.init(mode="offline", dir=folder, project="bench", config={"a": 0, "seed": 0}) as run:
+    for epoch in range(1, epochs + 1):
+        names = ("train/loss", "train/error", "val/loss", "val/error", "lr", "seconds")
+        run.log({"epoch": epoch} | {name: 1 / epoch for name in names})
+    run.summary.update({"test/error": 0.1, "diverged": False})
+"""
 READ = "import sys, pandas; [pandas.read_csv(path) for path in sys.argv[1:]]"
 
 
@@ -62,38 +68,48 @@ def write_study(folder: Path, levels: list[int], seeds: int) -> Path:
     return folder / "bench.yaml"
 
 
-def measure(command: list[str]) -> tuple[float, float]:
-    """Run a Python command; return its seconds and the most memory it held, in MiB.
-
-    Linux counts what this process held when it started the other: keep it the smaller one.
-
-    Raises:
-        RuntimeError: when it fails.
-    """
-    start = time.perf_counter()
-    process = subprocess.Popen([sys.executable, *command], cwd=ROOT, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"{command} ended with exit code {process.returncode}")
-    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss: bytes there, KiB on Linux
-    return time.perf_counter() - start, usage.ru_maxrss * unit / 2**20
+def write_offline_runs(folder: Path, runs: int) -> None:
+    """Write ``runs`` folders of offline W&B files: one real run, linked under other names."""
+    for i in range(runs):
+        name = f"{i:08x}"
+        place = folder / "wandb" / f"offline-run-20260101_000000-{name}"
+        place.mkdir(parents=True)
+        os.link(next(folder.glob("one/wandb/offline-run-*/*.wandb")), place / f"run-{name}.wandb")
 
 
-def main() -> None:
-    """Print seconds, memory and the ratio to reading the tables for each study size."""
+def fetch() -> None:
+    """Measure `analysis.fetch` from a folder of offline runs."""
+    for runs in (10, 100, 1000):
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            (folder / "one").mkdir()
+            measure(["-c", ONE_RUN, str(EPOCHS), str(folder / "one")])
+            write_offline_runs(folder, runs)
+            (folder / "bench.yaml").write_text(
+                "method: grid\nmetric: {name: val/error, goal: minimize}\n"
+                "parameters:\n  a: {values: [0, 1]}\n  seed: {values: [0, 1]}\n"
+            )
+            out = ["--sweep", str(folder / "bench.yaml"), "--out", str(folder / "tables")]
+            seconds, peak, _ = measure(["-m", "analysis.fetch", name, *out])
+        say("fetch", runs=runs, epochs=EPOCHS, seconds=seconds, peak_mib=peak)
+
+
+def report() -> None:
+    """Measure `analysis.report` from tables."""
     for name, (levels, seeds) in tqdm(SHAPES.items(), unit="study", disable=None):
         with tempfile.TemporaryDirectory() as made:
             with ProcessPoolExecutor(1, get_context("spawn")) as apart:  # its memory is not ours
                 sweep = apart.submit(write_study, Path(made), levels, seeds).result()
             study = sweep.with_name("study")
-            tables = [str(study / name) for name in ("runs.csv", "history.csv")]
-            read, _ = measure(["-c", READ, *tables])
-            seconds, peak = measure(["-m", "analysis.report", str(study), "--sweep", str(sweep)])
-        line = {"bench": "report", "study": name, "runs": int(np.prod(levels)) * seeds}
-        line |= {"epochs": EPOCHS, "seconds": round(seconds, 1), "peak_mib": round(peak)}
-        print(json.dumps(line | {"times_reading": round(seconds / read, 1)}), flush=True)
+            read, *_ = measure(
+                ["-c", READ, *(str(study / f"{t}.csv") for t in ("runs", "history"))]
+            )
+            command = ["-m", "analysis.report", str(study), "--sweep", str(sweep)]
+            seconds, peak, _ = measure(command)
+        values = {"runs": int(np.prod(levels)) * seeds, "epochs": EPOCHS, "seconds": seconds}
+        say("report", study=name, **values, peak_mib=peak, times_reading=seconds / read)
 
 
 if __name__ == "__main__":
-    main()
+    fetch()
+    report()
