@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from lib import checkpoint, config, gtsrb, hardware, metrics, optim, seeding, tracking
 from lib.augment import CROP, augment, center_crop
 from lib.cnn import CNN
+from lib.hardware import graphed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +125,6 @@ def train(cfg: Config, data: gtsrb.Data, run: tracking.Run) -> None:
 
     stateful = [model, optimizer, scheduler, order, augmentation]
     identity = dataclasses.asdict(cfg) | {"data": data.sha256, "checkpoint_every": None}
-    identity["device"] = device.type  # it holds a generator
     progress = {"history": [], "diverged": False, "test_errors": []}
     progress["best"] = {"epoch": 0, "error": math.inf}
     progress = checkpoint.resume(run.folder, identity, stateful) or progress
@@ -134,24 +134,23 @@ def train(cfg: Config, data: gtsrb.Data, run: tracking.Run) -> None:
 
     sums = torch.zeros(2, device=device)  # of loss and mistakes; read once per epoch: no waiting
     step = functools.partial(train_step, model, optimizer, part, augmentation, cfg, sums)
-    step = hardware.graphed(step, cfg.batch_size, steps * cfg.epochs, optimizer, augmentation)
+    step = graphed(step, cfg.batch_size, steps * (cfg.epochs - epoch), optimizer, augmentation)
     with tracking.progress_bar(steps * cfg.epochs, steps * epoch) as bar:
         while epoch < cfg.epochs and not progress["diverged"]:
             epoch += 1
-            start, lr = time.perf_counter(), float(scheduler.get_last_lr()[0])
+            start, lr = time.perf_counter(), optim.current_lr(scheduler)
             shuffled = train_indices[torch.randperm(n, generator=order).to(device)]
             for batch in shuffled.split(cfg.batch_size):
                 step(batch)
                 scheduler.step()
                 bar.update()
-            train_loss, train_error = (sums / n).tolist()
+            train_loss, train_error = (total / n for total in sums.tolist())
             sums.zero_()
-            trained = time.perf_counter()
+            rate = n / (time.perf_counter() - start)
             val_loss, val_error, *_ = evaluate(model, part, val_indices)
             row = {"epoch": epoch, "train/loss": train_loss, "train/error": train_error}
             row |= {"val/loss": val_loss, "val/error": val_error, "lr": lr}
-            row["seconds"] = time.perf_counter() - start
-            row["images_per_second"] = n / (trained - start)
+            row |= {"seconds": time.perf_counter() - start, "images_per_second": rate}
             progress["history"].append(row)
             run.log_epochs([row])
             tracking.show_epoch(bar, row, cfg.epochs, "val/error")

@@ -20,6 +20,7 @@ from torch import nn
 
 from lib import checkpoint, config, hardware, jsrt, metrics, optim, seeding, tracking, unet
 from lib.augment import augment_pair
+from lib.hardware import graphed
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -117,9 +118,9 @@ def train(cfg: Config, data: jsrt.Radiographs, run: tracking.Run) -> None:
     start_summary |= metrics.size(model, (1, cfg.image_size, cfg.image_size))
 
     stateful = [model, optimizer, scheduler, order, augmentation]
-    identity = dataclasses.asdict(cfg) | {"checkpoint_every": None, "save_overlays": None}
-    identity |= {"data": data.sha256, "device": device.type}  # it holds a generator's state
-    progress = {"history": [], "diverged": False, "test_overlaps": []}
+    identity = dataclasses.asdict(cfg) | {"data": data.sha256}
+    identity |= {"checkpoint_every": None, "save_overlays": None}
+    progress = {"history": [], "diverged": False, "overlaps": []}
     progress["best"] = {"epoch": 0, "jaccard": -math.inf}
     progress = checkpoint.resume(run.folder, identity, stateful) or progress
     epoch = len(progress["history"])
@@ -128,23 +129,22 @@ def train(cfg: Config, data: jsrt.Radiographs, run: tracking.Run) -> None:
 
     loss_sum = torch.zeros((), device=device)  # read once per epoch: no waiting for the device
     step = functools.partial(train_step, model, optimizer, train_part, augmentation, cfg, loss_sum)
-    step = hardware.graphed(step, cfg.batch_size, steps * cfg.epochs, optimizer, augmentation)
+    step = graphed(step, cfg.batch_size, steps * (cfg.epochs - epoch), optimizer, augmentation)
     with tracking.progress_bar(steps * cfg.epochs, steps * epoch) as bar:
         while epoch < cfg.epochs and not progress["diverged"]:
             epoch += 1
-            start, lr = time.perf_counter(), float(scheduler.get_last_lr()[0])
+            start, lr = time.perf_counter(), optim.current_lr(scheduler)
             for batch in torch.randperm(n, generator=order).to(device).split(cfg.batch_size):
                 step(batch)
                 scheduler.step()
                 bar.update()
             train_loss = loss_sum.item() / n
             loss_sum.zero_()
-            trained = time.perf_counter()
+            rate = n / (time.perf_counter() - start)
             val_loss, jaccard, dice, _ = evaluate(model, val_part, cfg)
             row = {"epoch": epoch, "train/loss": train_loss, "val/loss": val_loss, "lr": lr}
             row |= {"val/jaccard": jaccard.mean().item(), "val/dice": dice.mean().item()}
-            row["seconds"] = time.perf_counter() - start
-            row["images_per_second"] = n / (trained - start)
+            row |= {"seconds": time.perf_counter() - start, "images_per_second": rate}
             progress["history"].append(row)
             run.log_epochs([row])
             tracking.show_epoch(bar, row, cfg.epochs, "val/jaccard")
@@ -155,7 +155,7 @@ def train(cfg: Config, data: jsrt.Radiographs, run: tracking.Run) -> None:
                 weights = {name: value.clone() for name, value in model.state_dict().items()}
                 progress["best"] = {"epoch": epoch, "jaccard": row["val/jaccard"], "model": weights}
             if epoch > cfg.epochs - 5:  # their mean is one of the score rules
-                progress["test_overlaps"].append(evaluate(model, test_part, cfg)[1:3])
+                progress["overlaps"].append([s.cpu() for s in evaluate(model, test_part, cfg)[1:3]])
             if epoch % cfg.checkpoint_every == 0 or epoch == cfg.epochs or progress["diverged"]:
                 checkpoint.save(run.folder, epoch, identity, progress, stateful)
 
@@ -173,7 +173,7 @@ def test(
     last = best = mean = (none, none)  # Jaccard and Dice, an image each
     if not progress["diverged"]:
         _, *last, predicted = evaluate(model, part, cfg)
-        mean = [torch.stack(tail).mean(0) for tail in zip(*progress["test_overlaps"], strict=True)]
+        mean = [torch.stack(tail).mean(0) for tail in zip(*progress["overlaps"], strict=True)]
         model.load_state_dict(progress["best"]["model"])
         _, *best, _ = evaluate(model, part, cfg)
     run.save_arrays("test_scores.npz", names=part.names, jaccard=last[0], dice=last[1])

@@ -12,10 +12,12 @@ read as one study. Runs that an earlier call found finished are not read again. 
 """
 
 import argparse
+import functools
 import itertools
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,7 @@ from analysis.grid import GridError, load_sweep
 from analysis.tables import TableError, read_tables, write_tables
 
 CHUNK = 16  # runs that one process reads
+TRIES = 4  # of a run on a server, before fetching breaks off
 STATE_OF_EXIT = {0: "finished", 255: "killed"}
 
 
@@ -67,8 +70,10 @@ def fetch_folder(
         runs = list(new.items())
         chunks = [runs[i : i + CHUNK] for i in range(0, len(runs), CHUNK)]
         bar = tqdm(total=len(runs), desc="reading runs", unit="run", disable=None)
-        with bar, ThreadPoolExecutor(os.cpu_count()) as pool:
+        with bar, ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
             for run in itertools.chain.from_iterable(pool.map(_read_runs, chunks)):
+                if isinstance(run, offline.OfflineError):
+                    raise run
                 run_id = run.row["run_id"]
                 for name in (images.SCORES, images.OVERLAYS):
                     if (folder / run_id / name).exists():
@@ -106,34 +111,66 @@ def fetch_server(
 
     def read() -> Iterator[Fetched]:
         for run in tqdm(new, desc="reading runs", unit="run", disable=None):
-            try:
-                config, summary = _public(run.config), _public(dict(run.summary))
-                rows = [dict(row) for row in run.scan_history()]
-                for file in run.files([images.SCORES, images.OVERLAYS]):
-                    file.download(root=str(files / run.id), replace=True).close()
-            except (wandb.errors.Error, OSError) as error:
-                raise FetchError(
-                    f"reading {'/'.join(run.path)} broke off: {error}. What was read is kept; the "
-                    "same command reads the rest."
-                ) from error
-            exit_code = 0 if run.state == "finished" else None
-            source = "/".join(run.path)
-            fetched = _fetched(run.id, run.state, exit_code, source, config, summary, rows)
-            fetched.row["url"] = run.url
-            yield fetched
+            yield _with_retries(functools.partial(_read_server_run, run, files), run.path)
 
     return kept, read()
 
 
-def _read_runs(attempts: list[tuple[str, list[Path]]]) -> list[Fetched]:
-    """Read runs' offline files; of each run, see fetch_folder, one attempt."""
+def _read_server_run(run: Any, files: Path) -> Fetched:
+    """Read one run of W&B's public API, with what it saved; its state is read again first."""
+    run.load_full_data(force=True)
+    config, summary = _public(run.config), _public(dict(run.summary))
+    rows = [dict(row) for row in run.scan_history() if row]
+    for file in run.files([images.SCORES, images.OVERLAYS]):
+        file.download(root=str(files / run.id), replace=True).close()
+    exit_code = 0 if run.state == "finished" else None
+    source = "/".join(run.path)
+    fetched = _fetched(run.id, run.state, exit_code, source, config, summary, rows)
+    fetched.row["url"] = run.url
+    return fetched
+
+
+def _with_retries(read: Callable[[], Fetched], path: list[str]) -> Fetched:
+    """Call ``read`` until it succeeds, after a second, two, four, ... at most TRIES times.
+
+    Raises:
+        FetchError: naming the run when the last try fails.
+    """
+    from wandb.errors import Error
+
+    for again in range(TRIES):
+        try:
+            return read()
+        except (Error, OSError) as error:
+            failure = error
+            if again < TRIES - 1:
+                time.sleep(2**again)
+    raise FetchError(
+        f"reading {'/'.join(path)} broke off {TRIES} times: {failure}. What was read is kept; the "
+        "same command reads the rest."
+    ) from failure
+
+
+def _read_runs(attempts: list[tuple[str, list[Path]]]) -> list[Fetched | offline.OfflineError]:
+    """Read runs' offline files; of each run one attempt, see fetch_folder, or why there is none."""
     contents = iter(offline.read([file for _, files in attempts for file in files]))
-    runs = []
-    for run_id, files in attempts:
-        tries = [_from_records(run_id, file.parent.name, next(contents)) for file in files]
-        finished = [attempt for attempt in tries if attempt.row["state"] == "finished"]
-        runs.append((finished or tries)[-1])
-    return runs
+    return [
+        _attempt(run_id, [(file.parent.name, next(contents)) for file in files])
+        for run_id, files in attempts
+    ]
+
+
+def _attempt(run_id: str, tries: list[tuple[str, Any]]) -> Fetched | offline.OfflineError:
+    newest = None
+    for source, records in reversed(tries):
+        if isinstance(records, offline.OfflineError):
+            newest = newest or records
+            continue
+        attempt = _from_records(run_id, source, records)
+        if attempt.row["state"] == "finished":
+            return attempt
+        newest = newest or attempt
+    return newest
 
 
 def _from_records(run_id: str, source: str, records: list[dict[str, Any]]) -> Fetched:

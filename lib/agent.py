@@ -33,13 +33,6 @@ from lib.hardware import cores
 from lib.tracking import FINISHED
 
 MACROS = {"${env}", "${interpreter}", "${program}", "python"}
-# glibc gives large blocks back at once and faults them in again at the next step; kept, a run
-# spends a tenth of that time in the kernel and gives the same numbers. Others ignore these.
-KEEP_MEMORY = {
-    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
-    "MALLOC_TOP_PAD_": str(1 << 26),
-}
 STOP_SECONDS = 30  # a stopped run may take so long to close its files
 LOG_LINES = 12  # of a failed run's log are shown
 
@@ -125,7 +118,6 @@ def environment(
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
         "PYTHONUNBUFFERED": "1",
-        **KEEP_MEMORY,
     }
     if devices := gpus():
         values["CUDA_VISIBLE_DEVICES"] = devices[slot % len(devices)]

@@ -22,7 +22,7 @@ def save(
     beside ``stateful``: models, optimizers, schedulers and torch generators.
     """
     state = {
-        "identity": identity,
+        "identity": identity | _devices(stateful),
         "progress": progress,
         "stateful": [_get(part) for part in stateful],
     }
@@ -37,8 +37,10 @@ def resume(folder: Path, identity: dict[str, Any], stateful: list) -> dict[str, 
     A damaged file (a full or failing disk) is named and the one before it is taken.
 
     Raises:
-        UserError: when the checkpoint belongs to another configuration or other data.
+        UserError: when the checkpoint belongs to another configuration, other data or another kind
+            of device, which no generator's state fits.
     """
+    identity = identity | _devices(stateful)
     for path in reversed(_paths(folder)):
         state = read_torch(path)
         if state is None:
@@ -46,7 +48,7 @@ def resume(folder: Path, identity: dict[str, Any], stateful: list) -> dict[str, 
         if state["identity"] != identity:
             other = [key for key in identity if identity[key] != state["identity"].get(key)]
             raise UserError(
-                f"{path} belongs to another configuration or other data (different: "
+                f"{path} belongs to another configuration, data or device (different: "
                 f"{', '.join(other)}). Use another run id, or move that folder away to start anew."
             )
         for part, saved in zip(stateful, state["stateful"], strict=True):
@@ -54,6 +56,11 @@ def resume(folder: Path, identity: dict[str, Any], stateful: list) -> dict[str, 
         print(f"continuing from {path}", flush=True)
         return state["progress"]
     return None
+
+
+def _devices(stateful: list) -> dict[str, str]:
+    generators = [part for part in stateful if isinstance(part, torch.Generator)]
+    return {"devices": ", ".join(generator.device.type for generator in generators)}
 
 
 def _get(part: Any) -> Any:

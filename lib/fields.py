@@ -82,8 +82,13 @@ def build(config: dict[str, Any]) -> nn.Module:
     norm, activation = config["batch_norm"], config["activation"]
     if "upsampling" in config:
         depth, width = config["depth"], config["width"]
-        return UNet(depth, width, config["upsampling"], activation, norm)
-    return CNN(norm, activation)
+        network = UNet(depth, width, config["upsampling"], activation, norm)
+    else:
+        network = CNN(norm, activation)
+    for module in network.modules():
+        if hasattr(module, "inplace"):
+            module.inplace = False  # what an operation gave is looked at later
+    return network
 
 
 def origin(folder: Path) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Use what this machine has: its cores, its number formats, its GPU without waiting for it."""
 
 import contextlib
+import ctypes
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,15 +11,23 @@ import torch
 
 Precision = Literal["float32", "bfloat16"]
 
+# glibc gives large blocks back at once and faults them in again at the next step; kept, a run
+# spends a tenth of that time in the kernel, with the same numbers. In bytes; keys as in malloc.h:
+# M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD.
+MALLOPT = {-1: 1 << 30, -2: 1 << 26, -3: 1 << 30}
 GRAPH_FROM = 200  # steps; a CUDA graph takes some tenths of a second to record
 WARM_UP = 3  # steps before a graph is recorded: libraries and optimizers set themselves up in them
 
 
 def prepare() -> None:
-    """Set up threads and kernels of the CPU; to be called before the first computation.
+    """Set up threads, memory and kernels; to be called before the first computation.
 
     Environment variables that are set win.
     """
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # only glibc has it
+        mallopt = ctypes.CDLL(None).mallopt
+        for setting, value in MALLOPT.items():
+            mallopt(setting, value)
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(cores())
     processor = Path("/proc/cpuinfo")
@@ -26,14 +35,14 @@ def prepare() -> None:
         # torch's expm1, and so ELU, takes two to five times as long with AVX-512 as with AVX2
         # (EPYC, torch 2.14); convolutions and matrix products choose their instructions themselves.
         os.environ.setdefault("ATEN_CPU_CAPABILITY", "avx2")
+    torch.backends.cudnn.benchmark = (
+        True  # a GPU tries its kernels on each new shape: there are few
+    )
 
 
 def best_device() -> torch.device:
     """Return the GPU where there is one, else the CPU."""
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    torch.backends.cudnn.benchmark = True  # every batch has one shape: the fastest kernel for it
-    return torch.device("cuda")
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def cores(quota_file: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
@@ -66,7 +75,7 @@ class GraphedStep:
 
     ``step`` takes a batch's indices (n,) and returns nothing; it must not read a value back. The
     first steps, and batches of another size (an epoch's last), are run plainly: the numbers are
-    those of the plain step. The learning rate becomes a tensor, which a scheduler fills.
+    those of the plain step. The learning rate becomes a float32 tensor, which a scheduler fills.
     Source: https://docs.pytorch.org/docs/stable/notes/cuda.html#whole-network-capture
     """
 
@@ -77,17 +86,17 @@ class GraphedStep:
         optimizer: torch.optim.Optimizer,
         generator: torch.Generator,
     ) -> None:
-        self.step, self.size, self.generator = step, size, generator
+        self.step, self.size, self.optimizer, self.generator = step, size, optimizer, generator
         self.graph: torch.cuda.CUDAGraph | None = None
         self.stream = torch.cuda.Stream()
-        self.plain_steps = 0
+        self.warmed_up = 0
         for group in optimizer.param_groups:
-            group["lr"] = torch.tensor(float(group["lr"]), device="cuda")
+            group["lr"] = torch.tensor(float(group["lr"]), device=generator.device)
 
     def __call__(self, batch: torch.Tensor) -> None:
         """Train on one batch."""
-        if len(batch) != self.size or self.plain_steps < WARM_UP:
-            self.plain_steps += len(batch) == self.size
+        if len(batch) != self.size or self.warmed_up < WARM_UP:
+            self.warmed_up += len(batch) == self.size
             self.stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(self.stream):
                 self.step(batch)
@@ -97,10 +106,18 @@ class GraphedStep:
             self.batch = batch.clone()
             self.graph = torch.cuda.CUDAGraph()
             self.graph.register_generator_state(self.generator)
+            self._say_capturable(True)
             with torch.cuda.graph(self.graph, stream=self.stream):
                 self.step(self.batch)  # recorded, not run
+            self._say_capturable(False)  # a plain step would warn of it
         self.batch.copy_(batch)
         self.graph.replay()
+
+    def _say_capturable(self, value: bool) -> None:
+        """Let Adam be recorded, or not; its fused step is the same either way."""
+        for group in self.optimizer.param_groups:
+            if "capturable" in group:
+                group["capturable"] = value
 
 
 def graphed(
@@ -110,10 +127,14 @@ def graphed(
     optimizer: torch.optim.Optimizer,
     generator: torch.Generator,
 ) -> Callable[[torch.Tensor], None]:
-    """Return ``step`` for batches of ``size``, on a GPU as a graph if there are enough ``steps``.
+    """Return ``step`` for batches of ``size``, on a GPU as a graph if ``steps`` are enough for it.
 
-    ``generator`` is what the step draws from. See GraphedStep.
+    ``generator`` is what the step draws from. CUDA_GRAPH=0 in the environment: never a graph.
     """
     if generator.device.type != "cuda" or steps < GRAPH_FROM:
         return step
-    return GraphedStep(step, size, optimizer, generator)
+    return (
+        step
+        if os.environ.get("CUDA_GRAPH") == "0"
+        else GraphedStep(step, size, optimizer, generator)
+    )

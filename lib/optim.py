@@ -29,8 +29,7 @@ def adam(parameters: Iterable[nn.Parameter], lr: float, eps: float) -> torch.opt
     the step is then about lr / eps times their running mean.
     """
     parameters = list(parameters)
-    on_gpu = _on_gpu(parameters)
-    return torch.optim.Adam(parameters, lr=lr, eps=eps, fused=on_gpu, capturable=on_gpu)
+    return torch.optim.Adam(parameters, lr=lr, eps=eps, fused=_on_gpu(parameters))
 
 
 def _on_gpu(parameters: list[nn.Parameter]) -> bool:
@@ -51,3 +50,8 @@ def schedule_lr(
         return 1.0 if schedule == "constant" else (1 + math.cos(math.pi * step / steps)) / 2
 
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def current_lr(scheduler: torch.optim.lr_scheduler.LRScheduler) -> float:
+    """Return the learning rate of the next step, to the seven digits that a GPU's float32 has."""
+    return float(f"{float(scheduler.get_last_lr()[0]):.7g}")

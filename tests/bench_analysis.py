@@ -25,7 +25,6 @@ SHAPES = {  # levels of each factor -> seeds
     "2 × 5 seeds = 10": ([2], 5),
     "2 × 2 × 25 seeds = 100": ([2, 2], 25),
     "2 × 2 × 250 seeds = 1,000": ([2, 2], 250),
-    "5 × 5 × 2 × 2 × 10 seeds = 1,000": ([5, 5, 2, 2], 10),
 }
 ONE_RUN = """
 import sys, wandb

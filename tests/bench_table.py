@@ -11,6 +11,7 @@ from typing import Any
 from analysis.readme import insert
 
 Line = dict[str, Any]
+EPOCH = 39_209  # images of the official training set
 
 
 def tables(lines: list[Line]) -> str:
@@ -25,7 +26,7 @@ def tables(lines: list[Line]) -> str:
         f"{machine['torch'].split('+')[0]}; signs in `{machine['data']}`.",
         "",
         "| training, batches of 128 | images/s | × template's best | data, share of time "
-        "| step, share of matmul peak | peak memory, MiB |",
+        "| step, share of matmul peak | peak memory of the largest process, MiB |",
         "|---|---|---|---|---|---|",
     ]
     for line in by_bench["training"]:
@@ -52,13 +53,16 @@ def tables(lines: list[Line]) -> str:
     for line in by_bench["side by side"]:
         text.append(
             f"| {line['k']} run(s) at a time, bfloat16 | {line['images_per_second']:,} images/s, "
-            f"{line['epochs_per_hour']:,} epochs of the real signs an hour |"
+            f"{line['epochs_per_hour']:,} times the {EPOCH:,} training images an hour |"
         )
     for bench, what in {"fetch": "offline runs to tables", "report": "tables to report"}.items():
         for line in by_bench.get(bench, []):
+            beside = ""
+            if "times_reading" in line:
+                beside = f" ({line['times_reading']:.0f} times as long as reading the tables)"
             text.append(
                 f"| {what}: {line.get('study', line['runs'])} runs of {line['epochs']} epochs | "
-                f"{line['seconds']} s, {line['peak_mib']:,} MiB |"
+                f"{line['seconds']} s{beside}, {line['peak_mib']:,} MiB |"
             )
     return "\n".join(text)
 

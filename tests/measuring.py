@@ -18,7 +18,8 @@ def measure(
 ) -> tuple[float, float, str]:
     """Run a Python command; return its seconds, the most memory it held (MiB) and its output.
 
-    Linux counts what this process held when it started the other: keep it the smaller one.
+    Of the processes that it starts, the largest counts where that is larger than itself. Linux
+    counts what this process held when it started the other: keep it the smaller one.
 
     Raises:
         RuntimeError: when it fails.
@@ -43,11 +44,6 @@ def say(bench: str, **values: Any) -> None:
     rounded = {k: float(f"{v:.3g}") if isinstance(v, float) else v for k, v in values.items()}
     rounded = {k: int(v) if isinstance(v, float) and v >= 100 else v for k, v in rounded.items()}
     print(json.dumps({"bench": bench} | rounded), flush=True)
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def processor() -> str:

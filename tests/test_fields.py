@@ -148,7 +148,7 @@ def test_batch_norm_before_training_has_the_images_statistics(lung_runs: list[Pa
     seen = {}
     for name, module in before.named_modules():
         if isinstance(module, torch.nn.BatchNorm2d):
-            module.register_forward_hook(lambda _m, _i, o, n=name: seen.update({n: o}))
+            module.register_forward_hook(lambda _m, _i, o, n=name: seen.update({n: o.clone()}))
     before(images)
     assert len(seen) == 10
     for output in seen.values():

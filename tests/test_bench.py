@@ -1,0 +1,69 @@
+"""The benches' own parts; what they measure is no test."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lib import gtsrb
+from tests.bench_cases import Signs
+from tests.bench_table import tables
+from tests.measuring import measure, say
+
+
+def test_numbers_keep_three_digits(capsys: pytest.CaptureFixture) -> None:
+    say("b", large=12345.6, small=0.0123456, count=12345, name="x")
+    line = {"bench": "b", "large": 12300, "small": 0.0123, "count": 12345, "name": "x"}
+    assert json.loads(capsys.readouterr().out) == line
+
+
+def test_a_process_is_measured_from_outside() -> None:
+    seconds, peak, output = measure(["-c", "x = b'1' * 200_000_000; print(len(x))"])
+    assert output == "200000000\n"
+    assert peak > 200_000_000 / 2**20
+    assert seconds > 0
+    with pytest.raises(RuntimeError, match="exit code 3"):
+        measure(["-c", "raise SystemExit(3)"])
+
+
+def test_the_templates_images_are_ours(signs: Path) -> None:
+    """In names and classes; and each access varies an image of the network's size."""
+    template, part = Signs(signs), gtsrb.load(signs).train
+    assert sorted(zip(template.names, template.labels, strict=True)) == sorted(
+        zip(part.names, part.labels.tolist(), strict=True)
+    )
+    (first, label), (again, _) = template[5], template[5]
+    assert first.shape == (3, 28, 28)
+    assert label == template.labels[5]
+    assert not first.equal(again)
+
+
+def test_every_line_of_a_bench_has_its_place() -> None:
+    ours = {"gflops": 271.8, "peak_gflops": 402.0, "share_of_peak": 0.6761}
+    train = {"bench": "training", "images_per_second": 1979, "data_share": 0.031, "peak_mib": 905}
+    other = {f"{k}_{p}": 4321 for k in ("evaluation", "unet") for p in ("float32", "bfloat16")}
+    lines = [
+        {"bench": "machine", "processor": "P", "cores": 2, "device": "cpu", "torch": "2.14+cu"}
+        | {"data": "data/GTSRB"},
+        train | {"pipeline": "ours", "times_best_template": 3.456} | ours,
+        {"bench": "start", "seconds": 6.75},
+        {"bench": "whole run", "precision": "float32", "peak_mib": 1070},
+        {"bench": "other parts", "checkpoint_seconds": 0.0123, "checkpoint_mib": 1.5} | other,
+        {"bench": "side by side", "k": 2, "images_per_second": 2001, "epochs_per_hour": 184},
+        {"bench": "fetch", "runs": 100, "epochs": 400, "seconds": 9.8, "peak_mib": 200},
+        {"bench": "report", "study": "2 x 5", "runs": 10, "epochs": 400, "seconds": 6.1}
+        | {"peak_mib": 222, "times_reading": 14.2},
+    ]
+    text = tables(lines)
+    assert "Machine: P, 2 cores; torch 2.14; signs in `data/GTSRB`." in text
+    assert "| ours | 1,979 | 3.46 | 3% | 68% (272 of 402 GFLOP/s) | 905 |" in text
+    for words in (
+        "6.8 s",
+        "1,070 MiB",
+        "4,321 images/s",
+        "12 ms, 1.5 MiB",
+        "184 times",
+        "9.8 s, 200",
+    ):
+        assert words in text
+    assert "6.1 s (14 times as long as reading the tables), 222 MiB" in text
