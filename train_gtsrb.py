@@ -19,7 +19,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from torch import nn
 from torch.nn import functional as F
 
-from lib import checkpoint, config, gtsrb, hardware, metrics, optim, seeding, tracking
+from lib import checkpoint, config, gtsrb, hardware, media, metrics, optim, seeding, tracking
 from lib.augment import CROP, augment, center_crop
 from lib.cnn import CNN
 from lib.hardware import graphed
@@ -47,6 +47,7 @@ class Config:
     contrast: NonNegativeFloat = 0.4  # augmentation: factor 1 ± this
     flip: bool = True  # augmentation: mirror classes whose mirror image keeps its meaning
     precision: hardware.Precision = "float32"  # of convolutions and matrix products
+    media: bool = False  # show the test's confusions and mistakes in W&B
     checkpoint_every: PositiveInt = 10  # epochs; a run that is killed loses at most so many
 
 
@@ -107,8 +108,7 @@ def train(cfg: Config, data: gtsrb.Data, run: tracking.Run) -> None:
     """Train one network, log a row per epoch; then log the test's summary.
 
     The test set selects nothing: the last epochs are tested, and the one best on validation.
-    Continues from the newest checkpoint; on the CPU, with as many threads, bit for bit. A
-    non-finite loss ends the training: the run has ``diverged``.
+    Continues from the newest checkpoint, on the CPU bit for bit. A non-finite loss: ``diverged``.
     """
     device = hardware.best_device()
     split_generator = seeding.numpy_generator(cfg.seed, "split")
@@ -124,13 +124,13 @@ def train(cfg: Config, data: gtsrb.Data, run: tracking.Run) -> None:
     start_summary |= metrics.size(model, (3, CROP, CROP)) | seeding.pair_hashes(cfg.seed, split)
 
     stateful = [model, optimizer, scheduler, order, augmentation]
-    identity = dataclasses.asdict(cfg) | {"data": data.sha256, "checkpoint_every": None}
+    identity = dataclasses.asdict(cfg) | {"data": data.sha256}
     progress = {"history": [], "diverged": False, "test_errors": []}
     progress["best"] = {"epoch": 0, "error": math.inf}
     progress = checkpoint.resume(run.folder, identity, stateful) or progress
     epoch = len(progress["history"])
     run.summarize(start_summary | {"resumed_from_epoch": epoch})
-    run.log_epochs(progress["history"])
+    run.resume(progress["history"])
 
     sums = torch.zeros(2, device=device)  # of loss and mistakes; read once per epoch: no waiting
     step = functools.partial(train_step, model, optimizer, part, augmentation, cfg, sums)
@@ -161,8 +161,9 @@ def train(cfg: Config, data: gtsrb.Data, run: tracking.Run) -> None:
                 progress["best"] = {"epoch": epoch, "error": val_error, "model": weights}
             if epoch > cfg.epochs - 5:  # their mean is one of the score rules
                 progress["test_errors"].append(evaluate(model, test_part, test_part.indices)[1])
-            if epoch % cfg.checkpoint_every == 0 or epoch == cfg.epochs or progress["diverged"]:
+            if progress["diverged"] or run.is_due(epoch, cfg.epochs, cfg.checkpoint_every):
                 checkpoint.save(run.folder, epoch, identity, progress, stateful)
+                run.stop_if_asked()
 
     test(model, test_part, progress, run)
 
@@ -181,10 +182,10 @@ def test(model: nn.Module, part: gtsrb.Images, progress: dict, run: tracking.Run
         _, best_error, *_ = evaluate(model, part, part.indices)
     scores = {"labels": part.labels, "predicted": predicted, "probability": probability}
     run.save_arrays("test_scores.npz", names=part.names, **scores)
-    summary = {"test/error": error, "test/error_at_best_val": best_error}
-    summary |= {"test/error_mean_last_5": mean_error}
-    summary |= {"best_epoch": progress["best"]["epoch"], "diverged": progress["diverged"]}
-    run.summarize(summary)
+    run.show(media.signs, part.images, part.labels, predicted, probability)
+    run.summarize({"test/error": error, "test/error_at_best_val": best_error})
+    run.summarize({"test/error_mean_last_5": mean_error, "diverged": progress["diverged"]})
+    run.summarize({"best_epoch": progress["best"]["epoch"]})
 
 
 def main() -> None:

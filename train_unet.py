@@ -18,7 +18,7 @@ import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import nn
 
-from lib import checkpoint, config, hardware, jsrt, metrics, optim, seeding, tracking, unet
+from lib import checkpoint, config, hardware, jsrt, media, metrics, optim, seeding, tracking, unet
 from lib.augment import augment_pair
 from lib.hardware import graphed
 
@@ -51,6 +51,7 @@ class Config:
     brightness: NonNegativeFloat = 0.2  # augmentation: ± this, in the image's deviations
     contrast: Share = 0.2  # augmentation: factor 1 ± this
     precision: hardware.Precision = "float32"  # of convolutions and matrix products
+    media: bool = False  # show the worst test images with their lung fields in W&B
     save_overlays: bool = False  # keep test images with true and predicted masks, for figures
     checkpoint_every: PositiveInt = 10  # epochs; a run that is killed loses at most so many
 
@@ -103,8 +104,7 @@ def train(cfg: Config, data: jsrt.Radiographs, run: tracking.Run) -> None:
     """Train one network, log a row per epoch; then log the test's summary.
 
     The test set selects nothing: the last epochs are tested, and the one best on validation.
-    Continues from the newest checkpoint; on the CPU, with as many threads, bit for bit. A
-    non-finite loss ends the training: the run has ``diverged``.
+    Continues from the newest checkpoint, on the CPU bit for bit. A non-finite loss: ``diverged``.
     """
     device = hardware.best_device()
     split = jsrt.split(data, cfg.fold, cfg.val_fraction, seeding.numpy_generator(cfg.seed, "split"))
@@ -119,13 +119,12 @@ def train(cfg: Config, data: jsrt.Radiographs, run: tracking.Run) -> None:
 
     stateful = [model, optimizer, scheduler, order, augmentation]
     identity = dataclasses.asdict(cfg) | {"data": data.sha256}
-    identity |= {"checkpoint_every": None, "save_overlays": None}
     progress = {"history": [], "diverged": False, "overlaps": []}
     progress["best"] = {"epoch": 0, "jaccard": -math.inf}
     progress = checkpoint.resume(run.folder, identity, stateful) or progress
     epoch = len(progress["history"])
     run.summarize(start_summary | tracking.provenance(device) | {"resumed_from_epoch": epoch})
-    run.log_epochs(progress["history"])
+    run.resume(progress["history"])
 
     loss_sum = torch.zeros((), device=device)  # read once per epoch: no waiting for the device
     step = functools.partial(train_step, model, optimizer, train_part, augmentation, cfg, loss_sum)
@@ -156,8 +155,9 @@ def train(cfg: Config, data: jsrt.Radiographs, run: tracking.Run) -> None:
                 progress["best"] = {"epoch": epoch, "jaccard": row["val/jaccard"], "model": weights}
             if epoch > cfg.epochs - 5:  # their mean is one of the score rules
                 progress["overlaps"].append([s.cpu() for s in evaluate(model, test_part, cfg)[1:3]])
-            if epoch % cfg.checkpoint_every == 0 or epoch == cfg.epochs or progress["diverged"]:
+            if progress["diverged"] or run.is_due(epoch, cfg.epochs, cfg.checkpoint_every):
                 checkpoint.save(run.folder, epoch, identity, progress, stateful)
+                run.stop_if_asked()
 
     test(model, test_part, progress, run, cfg)
 
@@ -177,14 +177,14 @@ def test(
         model.load_state_dict(progress["best"]["model"])
         _, *best, _ = evaluate(model, part, cfg)
     run.save_arrays("test_scores.npz", names=part.names, jaccard=last[0], dice=last[1])
+    arrays = {"images": jsrt.to_grey(part.images), "truth": part.masks, "predicted": predicted}
     if cfg.save_overlays:
-        arrays = {"images": jsrt.to_grey(part.images), "truth": part.masks, "predicted": predicted}
         run.save_arrays("test_overlays.npz", names=part.names, **arrays)
-    summary = {"best_epoch": progress["best"]["epoch"], "diverged": progress["diverged"]}
+    run.show(media.lungs, *arrays.values(), part.names, last[0])
     for rule, scores in {"": last, "_at_best_val": best, "_mean_last_5": mean}.items():
         jaccard, dice = (score.mean().item() for score in scores)
-        summary |= {f"test/jaccard{rule}": jaccard, f"test/dice{rule}": dice}
-    run.summarize(summary)
+        run.summarize({f"test/jaccard{rule}": jaccard, f"test/dice{rule}": dice})
+    run.summarize({"best_epoch": progress["best"]["epoch"], "diverged": progress["diverged"]})
 
 
 def main() -> None:

@@ -101,7 +101,7 @@ def fetch_server(
 
     try:
         runs = list(wandb.Api(timeout=120).sweep(sweep_path).runs)
-    except (wandb.errors.Error, ValueError) as error:
+    except Exception as error:  # W&B's client raises many kinds, some of them plain
         raise FetchError(
             f"cannot read the sweep {sweep_path}: {error}. Expected entity/project/sweep_id as "
             "`wandb sweep` prints it, and an account (`wandb login`) that may read it."
@@ -136,12 +136,10 @@ def _with_retries(read: Callable[[], Fetched], path: list[str]) -> Fetched:
     Raises:
         FetchError: naming the run when the last try fails.
     """
-    from wandb.errors import Error
-
     for again in range(TRIES):
         try:
             return read()
-        except (Error, OSError) as error:
+        except Exception as error:  # W&B's client raises many kinds, some of them plain
             failure = error
             if again < TRIES - 1:
                 time.sleep(2**again)
@@ -192,8 +190,12 @@ def _from_records(run_id: str, source: str, records: list[dict[str, Any]]) -> Fe
 
 
 def _public(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out W&B's own keys, which begin with an underscore."""
-    return {key: value for key, value in values.items() if not key.startswith("_")}
+    """Leave out W&B's own keys, which begin with an underscore, and pictures and tables."""
+    return {
+        key: value
+        for key, value in values.items()
+        if not key.startswith("_") and isinstance(value, str | int | float | None)
+    }
 
 
 def _fetched(
@@ -210,15 +212,14 @@ def _fetched(
             f"run {run_id}: {', '.join(sorted(both))} stands in both config and summary"
         )
     head = {"run_id": run_id, "state": state, "exit_code": exit_code, "source": source}
-    values = {key: _number(value) for key, value in (config | summary).items()}
-    by_epoch = {}  # the last row of an epoch wins: a resumed run repeats some
+    head |= {key: _number(value) for key, value in (config | summary).items()}
+    by_epoch = {}  # the last value of an epoch counts: a resumed run repeats some
     for row in rows:
-        if row.get("epoch") is not None:
-            by_epoch[int(row["epoch"])] = {
-                key: _number(value) for key, value in row.items() if not key.startswith("_")
-            }
+        if row.get("epoch") is not None:  # W&B writes it into rows of pictures, too
+            values = {key: _number(value) for key, value in _public(row).items()}
+            by_epoch[int(row["epoch"])] = by_epoch.get(int(row["epoch"]), {}) | values
     history = [{"run_id": run_id, **by_epoch[epoch]} for epoch in sorted(by_epoch)]
-    return Fetched(head | values, history)
+    return Fetched(head, history)
 
 
 def _number(value: Any) -> Any:

@@ -12,7 +12,7 @@ from analysis.ledger import Ledger
 
 HERE = Path(__file__).parent
 # What no report rests on.
-APART = {"calibrate.py", "fetch.py", "offline.py", "plan.py", "readme.py"}
+APART = {"calibrate.py", "fetch.py", "offline.py", "plan.py", "readme.py", "wandb_report.py"}
 SHORT = 12  # hexadecimal digits of the two hashes made here
 OF_ALL = ("git_commit", "data_sha256", "device", "torch_version", "numpy_version", "python_version")
 OF_ONE = ("source", "url", "git_commit", "data_sha256", "split_sha256", "order_sha256", "device")

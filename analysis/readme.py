@@ -10,23 +10,41 @@ import argparse
 import json
 from pathlib import Path
 
-from analysis.grid import RULES, GridError, load_study, load_sweep
+from analysis.grid import RULES, GridError, Study, Sweep, load_study, load_sweep
 from analysis.plotting import cell_label, lower_first, metric_name
 from analysis.statement import digits, format_p, signed
 from analysis.tables import replace_file
 
 
 def block(folder: Path, results: dict) -> str:
-    """Return the Markdown of one study: sentences, figure with caption, table of variants."""
-    sweep = load_sweep(folder.parent.parent.parent / "sweeps" / f"{results['study']}.yaml")
-    study = load_study(sweep)
-    unit = " (%)" if study.percent else ""
-    labels = {sweep.label(cell): cell_label(sweep, study, cell) for cell in sweep.cells}
+    """Return the Markdown of one study: sentences, figure with caption, tables."""
     figure = folder.as_posix() + "/figures/fig3_final_scores.png"
     caption = results["captions"]["fig3_final_scores"]
-    lines = [f"- *{c['state'].replace('_', ' ')}*: {c['sentence']}" for c in results["contrasts"]]
-    lines += ["", f"![{caption}]({figure})", "", f"*{caption}*", ""]
+    lines = [sentences(results), "", f"![{caption}]({figure})", "", f"*{caption}*", ""]
+    sweep = load_sweep(folder.parent.parent.parent / "sweeps" / f"{results['study']}.yaml")
+    study = load_study(sweep)
+    where = folder.as_posix()
+    rule = RULES[results["score_rule"]]
     lines += [
+        tables(results, sweep, study),
+        "",
+        f"Score: {study.metric} ({rule}), {study.direction} is better. Everything behind it: "
+        f"[{where}]({where}/report.md).",
+    ]
+    return "\n".join(lines)
+
+
+def sentences(results: dict) -> str:
+    """Return the graded sentences as a Markdown list."""
+    lines = [f"- *{c['state'].replace('_', ' ')}*: {c['sentence']}" for c in results["contrasts"]]
+    return "\n".join(lines)
+
+
+def tables(results: dict, sweep: Sweep, study: Study) -> str:
+    """Return the Markdown tables of variants and contrasts, and of two folds where there are."""
+    unit = " (%)" if study.percent else ""
+    labels = {sweep.label(cell): cell_label(sweep, study, cell) for cell in sweep.cells}
+    lines = [
         f"| variant | n | epochs | median {lower_first(metric_name(study))}{unit} | min – max |"
     ]
     lines += ["|---|---|---|---|---|"]
@@ -45,13 +63,6 @@ def block(folder: Path, results: dict) -> str:
         lines += [f"| {c['label']} | {c['n']} | {d} | {low} to {high} | {p} | {p_holm} |"]
     if (folds := results["folds"]) and "missing" not in folds:
         lines += ["", _beside_published(folds)]
-    where = folder.as_posix()
-    rule = RULES[results["score_rule"]]
-    lines += [
-        "",
-        f"Score: {study.metric} ({rule}), {study.direction} is better. Everything behind it: "
-        f"[{where}]({where}/report.md).",
-    ]
     return "\n".join(lines)
 
 

@@ -28,6 +28,7 @@ import torch
 import yaml
 from tqdm import tqdm
 
+from lib import naming
 from lib.errors import UserError
 from lib.hardware import cores
 from lib.tracking import FINISHED
@@ -101,9 +102,7 @@ def environment(
     parameters = {name: {"value": value} for name, value in cell.items()}
     sweep_file = folder / "sweep_parameters.yaml"
     sweep_file.write_text(yaml.safe_dump({"wandb_version": 1, **parameters}))
-    varied = {n: cell[n] for n, p in sweep["parameters"].items() if len(p.get("values", [])) > 1}
-    varied.pop("seed", None)
-    group = ", ".join(f"{name}={value}" for name, value in varied.items())
+    name, group, job_type = naming.names(sweep["parameters"], cell, study)
     threads = max(1, cores() // workers)
     values = {
         "WANDB_MODE": "offline",
@@ -112,9 +111,9 @@ def environment(
         "WANDB_SWEEP_PARAM_PATH": str(sweep_file.resolve()),
         "WANDB_PROJECT": sweep.get("project", study),
         "WANDB_DIR": str(out.resolve()),
-        "WANDB_JOB_TYPE": study,
+        "WANDB_JOB_TYPE": job_type,
         "WANDB_RUN_GROUP": group,
-        "WANDB_NAME": f"{group or study}, seed={cell.get('seed')}",
+        "WANDB_NAME": name,
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
         "PYTHONUNBUFFERED": "1",

@@ -10,6 +10,7 @@ from lib.errors import UserError
 from lib.files import read_torch, write_atomically
 
 KEEP = 2  # newest checkpoints
+FREE = ("checkpoint_every", "save_overlays", "media")  # settings that change no number
 
 
 def save(
@@ -22,7 +23,7 @@ def save(
     beside ``stateful``: models, optimizers, schedulers and torch generators.
     """
     state = {
-        "identity": identity | _devices(stateful),
+        "identity": _identity(identity, stateful),
         "progress": progress,
         "stateful": [_get(part) for part in stateful],
     }
@@ -40,7 +41,7 @@ def resume(folder: Path, identity: dict[str, Any], stateful: list) -> dict[str, 
         UserError: when the checkpoint belongs to another configuration, other data or another kind
             of device, which no generator's state fits.
     """
-    identity = identity | _devices(stateful)
+    identity = _identity(identity, stateful)
     for path in reversed(_paths(folder)):
         state = read_torch(path)
         if state is None:
@@ -58,9 +59,11 @@ def resume(folder: Path, identity: dict[str, Any], stateful: list) -> dict[str, 
     return None
 
 
-def _devices(stateful: list) -> dict[str, str]:
+def _identity(identity: dict[str, Any], stateful: list) -> dict[str, Any]:
+    """Leave out what is free; add the devices, since no generator's state fits another kind."""
     generators = [part for part in stateful if isinstance(part, torch.Generator)]
-    return {"devices": ", ".join(generator.device.type for generator in generators)}
+    devices = {"devices": ", ".join(generator.device.type for generator in generators)}
+    return {key: value for key, value in identity.items() if key not in FREE} | devices
 
 
 def _get(part: Any) -> Any:

@@ -8,7 +8,7 @@ import secrets
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
@@ -16,9 +16,10 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 import wandb
+import yaml
 from tqdm import tqdm
 
-from lib import config
+from lib import config, naming
 from lib.errors import UserError
 from lib.files import locked, write_atomically, write_json
 
@@ -26,6 +27,7 @@ T = TypeVar("T")
 
 FINISHED = "finished.json"  # in a run's folder: it ended well, with this summary
 INTERRUPTED = 255  # exit code that W&B gives a run that Ctrl-C ended
+GRACE = 20  # seconds that an epoch may still take after SIGTERM, so that it gets its checkpoint
 
 
 @dataclasses.dataclass
@@ -36,13 +38,37 @@ class Run:
     folder: Path
     wandb_run: Any
     last_logged: int = 0  # epoch; above 0 when the server already has this run's first epochs
+    stopping: bool = False  # SIGTERM came
+    media: bool = False  # pictures of the test results go to W&B
+
+    def resume(self, rows: list[dict[str, float]]) -> None:
+        """Log the epochs of a checkpoint, but for those that the server has already.
+
+        Where there is no checkpoint, the run starts anew, and all of it is logged: of an epoch that
+        is there twice, the last row counts.
+        """
+        if self.last_logged and not rows:
+            print(
+                f"run {self.id} starts anew: the server has {self.last_logged} epoch(s) of it, but "
+                f"there is no checkpoint in {self.folder}",
+                flush=True,
+            )
+            self.last_logged = 0
+        self.log_epochs([row for row in rows if row["epoch"] > self.last_logged])
 
     def log_epochs(self, rows: list[dict[str, float]]) -> None:
-        """Log history rows (``epoch`` counts from 1), but for those that the server has already."""
+        """Log history rows; ``epoch`` counts from 1."""
         for row in rows:
-            if row["epoch"] > self.last_logged:
-                self.wandb_run.log(row)
-                self.last_logged = int(row["epoch"])
+            self.wandb_run.log(row)
+
+    def is_due(self, epoch: int, epochs: int, every: int) -> bool:
+        """Say whether to keep the state after ``epoch``: each ``every``-th, the last, at a stop."""
+        return epoch % every == 0 or epoch == epochs or self.stopping
+
+    def stop_if_asked(self) -> None:
+        """End the run here, as Ctrl-C does, when SIGTERM came."""
+        if self.stopping:
+            raise KeyboardInterrupt
 
     def save_arrays(self, file: str, **arrays: list[str] | torch.Tensor) -> None:
         """Write named arrays, such as per-image test outputs, to a .npz and hand it to W&B."""
@@ -54,6 +80,11 @@ class Run:
     def summarize(self, summary: Mapping[str, Any]) -> None:
         """Set the run's summary."""
         self.wandb_run.summary.update(dict(summary))
+
+    def show(self, panels: Callable[..., dict[str, Any]], *results: Any) -> None:
+        """Log what ``panels`` (see lib/media.py) makes of the test's results, if ``media``."""
+        if self.media and (shown := panels(*results)):
+            self.wandb_run.log(shown)
 
 
 @contextlib.contextmanager
@@ -69,7 +100,6 @@ def start(flags: T) -> Iterator[tuple[T, Run]]:
             dataclass does not allow, bad data, no W&B account while WANDB_MODE does not say
             offline; and after Ctrl-C or SIGTERM, with how to continue.
     """
-    _stop_on_sigterm()
     root = Path(os.environ.get("WANDB_DIR") or "runs")
     if root.resolve() == Path.cwd():  # as W&B's agent sets it when nobody did
         root = Path("runs")
@@ -81,23 +111,31 @@ def start(flags: T) -> Iterator[tuple[T, Run]]:
                 print(f"run {run_id} is finished, see {folder}; not repeated")
                 raise SystemExit(0)
             wandb_run = _init(run_id, root, dataclasses.asdict(flags))
+            run = Run(run_id, folder, wandb_run, int(wandb_run.summary.get("epoch", 0)))
+            _stop_on_sigterm(run)
             try:
                 cfg = config.parse(type(flags), dict(wandb_run.config))
                 for line in config.overridden(flags, cfg, sys.argv[1:]):
                     print(line, flush=True)
                 wandb_run.define_metric("epoch")
                 wandb_run.define_metric("*", step_metric="epoch")
-                run = Run(run_id, folder, wandb_run, int(wandb_run.summary.get("epoch", 0)))
+                run.media = getattr(cfg, "media", False)
                 yield cfg, run
+                _set_alarm(0)
             except KeyboardInterrupt:
+                _set_alarm(0)
+                if run.stopping:
+                    wandb_run.mark_preempting()  # W&B then hands the run out again
                 wandb_run.finish(exit_code=INTERRUPTED)
                 message = f"stopped; WANDB_RUN_ID={run_id} and the same command continue it"
                 raise SystemExit(message) from None
             except BaseException:
+                _set_alarm(0)
                 wandb_run.finish(exit_code=1)
                 raise
             summary = wandb_run.summary  # offers keys() and [], not items()
             public = {key: summary[key] for key in summary.keys() if key[0] != "_"}  # noqa: SIM118
+            public = {key: v for key, v in public.items() if isinstance(v, str | int | float)}
             wandb_run.finish()
             write_json(folder / FINISHED, public)
             tests = [f"{key} {value:.4f}" for key, value in public.items() if key[:5] == "test/"]
@@ -148,7 +186,7 @@ def _init(run_id: str, root: Path, values: dict[str, Any]) -> Any:
     root.mkdir(parents=True, exist_ok=True)
     try:
         given = None if "WANDB_RUN_ID" in os.environ else run_id  # W&B reads that one by itself
-        return wandb.init(id=given, dir=str(root), config=values, resume="allow")
+        return wandb.init(id=given, dir=str(root), config=values, resume="allow", **_names())
     except wandb.errors.Error as error:
         raise SystemExit(
             f"W&B: {error}\nWithout account or network set WANDB_MODE=offline: everything is then "
@@ -156,10 +194,46 @@ def _init(run_id: str, root: Path, values: dict[str, Any]) -> Any:
         ) from error
 
 
-def _stop_on_sigterm() -> None:
-    """Let SIGTERM end a run as Ctrl-C does: W&B's files are closed, checkpoints stay."""
+def _names() -> dict[str, str]:
+    """Return the W&B names of a run that `wandb agent` started; the local agent sets them itself.
 
-    def stop(_signal: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+    Only the server knows which of a cell's parameters vary in its sweep.
+    """
+    sweep_id, file = (os.environ.get(f"WANDB_SWEEP_{name}") for name in ("ID", "PARAM_PATH"))
+    if sweep_id is None or file is None or "WANDB_RUN_GROUP" in os.environ:
+        return {}
+    place = [os.environ.get(f"WANDB_{name}") for name in ("ENTITY", "PROJECT")]
+    path = "/".join([part for part in place if part] + [sweep_id])
+    cell = yaml.safe_load(Path(file).read_text())
+    cell = {key: item["value"] for key, item in cell.items() if isinstance(item, dict)}
+    try:
+        sweep = wandb.Api(timeout=GRACE).sweep(path).config
+    except (
+        Exception
+    ) as error:  # W&B's client raises many kinds; the run is worth more than its name
+        print(f"cannot read the sweep {path} ({error}): W&B names this run", flush=True)
+        return {}
+    names = naming.names(sweep["parameters"], cell, sweep.get("name", sweep_id))
+    return dict(zip(("name", "group", "job_type"), names, strict=True))
+
+
+def _stop_on_sigterm(run: Run) -> None:
+    """Let SIGTERM end a run after its epoch, or after GRACE seconds; a second one ends it at once.
+
+    Checkpoints stay and W&B's files are closed, as after Ctrl-C.
+    """
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        if run.stopping or number != signal.SIGTERM:
+            raise KeyboardInterrupt
+        run.stopping = True
+        _set_alarm(GRACE)
 
     signal.signal(signal.SIGTERM, stop)
+    if hasattr(signal, "SIGALRM"):
+        signal.signal(signal.SIGALRM, stop)
+
+
+def _set_alarm(seconds: int) -> None:
+    if hasattr(signal, "alarm"):  # Windows has none: there an epoch may take its time
+        signal.alarm(seconds)

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from lib import synthetic, synthetic_chests
+from tests.wandb_server import WandbServer
 
 ROOT = Path(__file__).parent.parent
 REAL_SIGNS = ROOT / "data" / "GTSRB"
@@ -76,6 +77,21 @@ def offline(tmp_path: Path) -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "PYTHONUNBUFFERED": "1",
     }
+
+
+@pytest.fixture
+def server() -> Iterator[WandbServer]:
+    """Give a stand-in for the W&B server."""
+    with WandbServer() as running:
+        yield running
+
+
+@pytest.fixture
+def online(offline: dict[str, str], server: WandbServer) -> dict[str, str]:
+    """Give an environment in which the real client and CLI find the stand-in and nothing else."""
+    kept = {k: v for k, v in offline.items() if k not in ("WANDB_MODE", "WANDB_SILENT")}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return kept | server.environment() | {"PATH": path}
 
 
 def command(*words: str | Path) -> list[str]:

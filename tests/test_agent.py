@@ -163,7 +163,7 @@ def test_what_a_run_is_given(sweep: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert given[0]["WANDB_MODE"] == "offline"
     parameters = yaml.safe_load(Path(given[0]["WANDB_SWEEP_PARAM_PATH"]).read_text())
     assert parameters["batch_norm"] == {"value": True}
-    assert given[0]["WANDB_NAME"] == "batch_norm=True, seed=1"
+    assert given[0]["WANDB_NAME"] == "bn-seed1"
     assert len({agent.run_id(grid, cell) for cell in agent.cells(grid)}) == 4
 
 

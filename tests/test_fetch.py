@@ -3,12 +3,9 @@
 import os
 import subprocess
 from pathlib import Path
-from types import SimpleNamespace
-from typing import IO, Any
 
 import numpy as np
 import pytest
-import wandb
 
 from analysis import fetch, tables
 from analysis.offline import OfflineError, read
@@ -87,91 +84,6 @@ def test_an_interrupted_write_leaves_the_tables(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["runs.csv"]
 
 
-def server_run(name: str, **changes: Any) -> SimpleNamespace:
-    rows = [{"epoch": e, "val/error": "NaN" if e == 1 else 1 / e, "_step": e} for e in (1, 3, 2, 2)]
-    values = {
-        "id": name,
-        "path": ["e", "p", name],
-        "url": f"https://example.org/e/p/runs/{name}",
-        "state": "finished",
-        "config": {"seed": 1, "_wandb": {}},
-        "summary": {"test/error": 0.5, "_runtime": 3},
-        "scan_history": lambda: iter(rows),
-        "files": lambda _names: [],
-    }
-    return SimpleNamespace(**values | changes)
-
-
-def test_a_servers_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def download(root: str, replace: bool) -> IO:
-        assert replace
-        Path(root).mkdir()
-        (Path(root) / "test_scores.npz").write_text("scores")
-        return open(Path(root) / "test_scores.npz")
-
-    saved = {"files": lambda names: [SimpleNamespace(download=download)] if names else []}
-    runs = [server_run("a", **saved), server_run("b", state="running"), server_run("old")]
-    api = SimpleNamespace(sweep=lambda _path: SimpleNamespace(runs=runs))
-    monkeypatch.setattr(wandb, "Api", lambda **_: api)
-    kept, reading = fetch.fetch_server("e/p/s", {"old": "e/p/old", "gone": "e/p/gone"}, tmp_path)
-    fetched = list(reading)
-    assert kept == {"old"}
-    assert (tmp_path / "a" / "test_scores.npz").read_text() == "scores"
-    assert [run.row["run_id"] for run in fetched] == ["a", "b"]
-    assert fetched[0].row == {
-        "run_id": "a",
-        "state": "finished",
-        "exit_code": 0,
-        "source": "e/p/a",
-        "url": "https://example.org/e/p/runs/a",
-        "seed": 1,
-        "test/error": 0.5,
-    }
-    assert [row["epoch"] for row in fetched[0].history] == [1, 2, 3]
-    assert np.isnan(fetched[0].history[0]["val/error"])
-    assert (fetched[1].row["state"], fetched[1].row["exit_code"]) == ("running", None)
-
-
-def test_what_a_server_gave_before_it_broke_off_is_kept(
-    monkeypatch: pytest.MonkeyPatch, sweep: Path, tmp_path: Path
-) -> None:
-    def broken() -> None:
-        raise wandb.errors.CommError("gone")
-
-    runs = [server_run("a"), server_run("b", scan_history=broken)]
-    api = SimpleNamespace(sweep=lambda _path: SimpleNamespace(runs=runs))
-    monkeypatch.setattr(wandb, "Api", lambda **_: api)
-    words = ["fetch", "e/p/s", "--sweep", str(sweep), "--out", str(tmp_path / "t")]
-    monkeypatch.setattr("sys.argv", words)
-    with pytest.raises(SystemExit, match="reading e/p/b broke off: gone"):
-        fetch.main()
-    assert tables.read_tables(tmp_path / "t")[0]["run_id"].tolist() == ["a"]
-    runs[1] = server_run("b")
-    fetch.main()
-    assert tables.read_tables(tmp_path / "t")[0]["run_id"].tolist() == ["a", "b"]
-
-
-def test_torn_tables_and_runs_that_are_gone(
-    monkeypatch: pytest.MonkeyPatch, sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    out = tmp_path / "t"
-    runs = [server_run("a"), server_run("b")]
-    api = SimpleNamespace(sweep=lambda _path: SimpleNamespace(runs=runs))
-    monkeypatch.setattr(wandb, "Api", lambda **_: api)
-    monkeypatch.setattr("sys.argv", ["f", "e/p/s", "--sweep", str(sweep), "--out", str(out)])
-    fetch.main()
-    (out / "history.csv").unlink()
-    fetch.main()
-    assert "reading everything anew" in capsys.readouterr().out
-    history = tables.read_tables(out)[1]
-    history[history["run_id"] == "a"].to_csv(out / "history.csv", index=False)
-    fetch.main()  # b counts as finished, but its history is missing: it is read again
-    assert set(tables.read_tables(out)[1]["run_id"]) == {"a", "b"}
-    runs.pop()
-    fetch.main()
-    assert tables.read_tables(out)[0]["run_id"].tolist() == ["a"], "b is gone from the source"
-
-
 def test_no_server_and_no_runs_are_told(tmp_path: Path, sweep: Path, offline: dict) -> None:
     env = {k: v for k, v in offline.items() if k != "WANDB_MODE"}
     env |= {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": "x" * 40}
@@ -203,14 +115,55 @@ def test_two_sources_are_one_study(offline: dict[str, str], sweep: Path, tmp_pat
     assert "has run(s) of another source: one" in twice.stderr
 
 
-def test_an_unreadable_file_is_named(tmp_path: Path, offline: dict[str, str]) -> None:
+def test_an_unreadable_file_is_named_and_the_others_are_kept(
+    tmp_path: Path, sweep: Path, offline: dict[str, str]
+) -> None:
     make_run(offline, "good", "finish")
     good = next(tmp_path.glob("runs/wandb/offline-run-*-good/*.wandb"))
-    bad = tmp_path / "run-bad.wandb"
+    bad = tmp_path / "runs" / "wandb" / "offline-run-20990101_000000-late" / "run-late.wandb"
+    bad.parent.mkdir()
     bad.write_bytes(b"not W&B's format")
-    records, again = read([good, good])
+    records, why, again = read([good, bad, good])
     assert records == again
     assert [record["type"] for record in records].count("history") == 4
-    for unreadable in (bad, tmp_path / "absent" / "run-bad.wandb"):
-        with pytest.raises(OfflineError, match=r"run-bad\.wandb cannot be read"):
-            read([good, unreadable])
+    assert "run-late.wandb cannot be read: " in str(why)
+    (absent,) = read([tmp_path / "run-absent.wandb"])
+    assert "does not exist" in str(absent)
+
+    arguments = ("-m", "analysis.fetch", tmp_path / "runs", "--sweep", sweep)
+    done = call(*arguments, "--out", tmp_path / "tables")
+    assert done.returncode == 1
+    assert "run-late.wandb cannot be read" in done.stderr
+    assert tables.read_tables(tmp_path / "tables")[0]["run_id"].tolist() == ["good"]
+
+
+def test_runs_are_read_in_chunks_and_the_attempt_that_finished_counts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Three attempts a run: the second finished, the first is unreadable or a failure."""
+    chunks = []
+
+    def read(files: list[Path]) -> list:
+        chunks.append(len(files))
+        ends = {"1": OfflineError("bad"), "2": [{"type": "exit", "exit": {}}], "3": []}
+        return [ends[file.parent.name[12]] for file in files]
+
+    monkeypatch.setattr(fetch.offline, "read", read)
+    for i in range(fetch.CHUNK + 3):
+        for attempt in "123":
+            place = tmp_path / "wandb" / f"offline-run-{attempt}-r{i:02d}"
+            place.mkdir(parents=True)
+            (place / f"run-r{i:02d}.wandb").touch()
+    kept, reading = fetch.fetch_folder(tmp_path, {}, tmp_path / "files")
+    found = {run.row["run_id"]: run.row["source"] for run in reading}
+    assert not kept
+    assert found == {f"r{i:02d}": f"offline-run-2-r{i:02d}" for i in range(fetch.CHUNK + 3)}
+    assert sorted(chunks) == [9, 3 * fetch.CHUNK]
+
+
+def test_a_reader_that_does_not_run_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("sys.executable", "false")
+    with pytest.raises(OfflineError, match="W&B's reader does not run"):
+        read([tmp_path / "run-x.wandb"])

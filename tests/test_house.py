@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 
 SOURCES = [p for folder in ("lib", "analysis") for p in sorted((ROOT / folder).glob("*.py"))]
 SCRIPTS = sorted(ROOT.glob("train_*.py"))
-WANDB_DOORS = ("lib/tracking.py", "analysis/fetch.py", "analysis/offline.py")
+WANDB_DOORS = ("lib/tracking.py", "lib/media.py", "analysis/fetch.py", "analysis/offline.py")
 SWEEPS = sorted((ROOT / "sweeps").glob("*.yaml"))
 
 

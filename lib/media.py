@@ -1,0 +1,96 @@
+"""What a run shows in W&B at its end, if asked to: pictures of its test results."""
+
+from typing import Any
+
+import numpy as np
+import torch
+import wandb
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+
+PICTURES = 16  # signs at most, of some 2 kB each
+RADIOGRAPHS = 8  # at most, of some 50 kB each at 256 pixels
+
+
+def signs(
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    predicted: torch.Tensor,
+    probability: torch.Tensor,
+) -> dict[str, Any]:
+    """Return confusions, errors per class, and the most confident mistakes as pictures.
+
+    ``images`` (N, 3, H, W) uint8; true and predicted class (N,); probability of the true class.
+    After divergence, predicted class -1, there is nothing to show.
+    """
+    images, labels, predicted, probability = (
+        tensor.cpu() for tensor in (images, labels, predicted, probability)
+    )
+    if (predicted < 0).any():
+        return {}
+    count = int(max(labels.max(), predicted.max())) + 1
+    matrix = torch.bincount(labels * count + predicted, minlength=count**2).view(count, count)
+    confusions = matrix.fill_diagonal_(0).double()
+    images_per_class = torch.bincount(labels, minlength=count)
+    errors = confusions.sum(1) / images_per_class.clamp(min=1)
+    mistakes = (predicted != labels).nonzero().flatten()
+    confident = mistakes[probability[mistakes].argsort()][:PICTURES]
+    pictures = [
+        wandb.Image(
+            images[i].permute(1, 2, 0).numpy(),
+            caption=f"class {labels[i]} taken for {predicted[i]}; probability of {labels[i]}: "
+            f"{probability[i]:.3f}",
+        )
+        for i in confident.tolist()
+    ]
+    shown = {"media/confusions": _confusions(confusions)}
+    shown["media/class_errors"] = _class_errors(errors, images_per_class)
+    return shown | ({"media/confident_mistakes": pictures} if pictures else {})
+
+
+def _confusions(counts: torch.Tensor) -> wandb.Image:
+    """Draw how often a class (row) was taken for another (column); the diagonal is left out."""
+    figure = Figure(figsize=(6.4, 5.6), dpi=100, layout="constrained")
+    axes = figure.subplots()
+    shades = axes.imshow(counts.numpy(), cmap="cividis", norm=PowerNorm(0.5, vmin=0))
+    axes.set(xlabel="taken for class", ylabel="true class", title="Confusions, test images")
+    figure.colorbar(shades, label="images")
+    return _image(figure, f"{int(counts.sum())} mistakes, the right answers left out")
+
+
+def _class_errors(errors: torch.Tensor, counts: torch.Tensor) -> wandb.Image:
+    """Draw the test error of each class."""
+    figure = Figure(figsize=(6.4, 3.2), dpi=100, layout="constrained")
+    axes = figure.subplots()
+    axes.bar(range(len(errors)), 100 * errors.numpy(), color="#0072b2")
+    axes.set(xlabel="class", ylabel="test error (%)", title="Test error per class")
+    return _image(figure, f"{int(counts.min())} to {int(counts.max())} images a class")
+
+
+def _image(figure: Figure, caption: str) -> wandb.Image:
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return wandb.Image(np.asarray(canvas.buffer_rgba())[..., :3], caption=caption)
+
+
+def lungs(
+    images: torch.Tensor,
+    truth: torch.Tensor,
+    predicted: torch.Tensor,
+    names: list[str],
+    jaccard: torch.Tensor,
+) -> dict[str, Any]:
+    """Return the worst radiographs with their true and predicted lung fields as masks.
+
+    ``images`` (N, 1, S, S) uint8; masks likewise, bool; Jaccard index (N,).
+    """
+    inside, pictures = {0: "outside", 1: "lung"}, []
+    for i in jaccard.argsort()[:RADIOGRAPHS].tolist():
+        masks = {
+            name: {"mask_data": mask[i, 0].cpu().numpy().astype(np.uint8), "class_labels": inside}
+            for name, mask in {"true": truth, "predicted": predicted}.items()
+        }
+        caption = f"{names[i]}: Jaccard {jaccard[i]:.3f}"
+        pictures.append(wandb.Image(images[i, 0].cpu().numpy(), masks=masks, caption=caption))
+    return {"media/worst_lung_fields": pictures}
