@@ -214,8 +214,9 @@ def _fetched(
     head = {"run_id": run_id, "state": state, "exit_code": exit_code, "source": source}
     head |= {key: _number(value) for key, value in (config | summary).items()}
     by_epoch = {}  # the last value of an epoch counts: a resumed run repeats some
-    for row in rows:
+    for row in sorted(rows, key=lambda row: row.get("_step", 0)):
         if row.get("epoch") is not None:  # W&B writes it into rows of pictures, too
+            row = {key: value for key, value in row.items() if value is not None}
             values = {key: _number(value) for key, value in _public(row).items()}
             by_epoch[int(row["epoch"])] = by_epoch.get(int(row["epoch"]), {}) | values
     history = [{"run_id": run_id, **by_epoch[epoch]} for epoch in sorted(by_epoch)]

@@ -46,8 +46,9 @@ def resume(folder: Path, identity: dict[str, Any], stateful: list) -> dict[str, 
         state = read_torch(path)
         if state is None:
             continue
-        if state["identity"] != identity:
-            other = [key for key in identity if identity[key] != state["identity"].get(key)]
+        saved = {key: v for key, v in state["identity"].items() if key not in FREE}
+        if saved != identity:
+            other = [key for key in identity | saved if identity.get(key) != saved.get(key)]
             raise UserError(
                 f"{path} belongs to another configuration, data or device (different: "
                 f"{', '.join(other)}). Use another run id, or move that folder away to start anew."

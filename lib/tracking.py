@@ -8,6 +8,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
@@ -27,6 +28,8 @@ T = TypeVar("T")
 
 FINISHED = "finished.json"  # in a run's folder: it ended well, with this summary
 INTERRUPTED = 255  # exit code that W&B gives a run that Ctrl-C ended
+STOPPING = [name for name in ("SIGTERM", "SIGALRM") if hasattr(signal, name)]
+AGAIN = 2  # seconds after which another SIGTERM is meant
 GRACE = 20  # seconds that an epoch may still take after SIGTERM, so that it gets its checkpoint
 
 
@@ -38,7 +41,7 @@ class Run:
     folder: Path
     wandb_run: Any
     last_logged: int = 0  # epoch; above 0 when the server already has this run's first epochs
-    stopping: bool = False  # SIGTERM came
+    stopped_at: float = 0.0  # when SIGTERM came, of time.monotonic(); 0: it did not
     media: bool = False  # pictures of the test results go to W&B
 
     def resume(self, rows: list[dict[str, float]]) -> None:
@@ -63,11 +66,11 @@ class Run:
 
     def is_due(self, epoch: int, epochs: int, every: int) -> bool:
         """Say whether to keep the state after ``epoch``: each ``every``-th, the last, at a stop."""
-        return epoch % every == 0 or epoch == epochs or self.stopping
+        return epoch % every == 0 or epoch == epochs or self.stopped_at > 0
 
     def stop_if_asked(self) -> None:
         """End the run here, as Ctrl-C does, when SIGTERM came."""
-        if self.stopping:
+        if self.stopped_at > 0:
             raise KeyboardInterrupt
 
     def save_arrays(self, file: str, **arrays: list[str] | torch.Tensor) -> None:
@@ -103,6 +106,8 @@ def start(flags: T) -> Iterator[tuple[T, Run]]:
     root = Path(os.environ.get("WANDB_DIR") or "runs")
     if root.resolve() == Path.cwd():  # as W&B's agent sets it when nobody did
         root = Path("runs")
+    started: list[Run] = []
+    _stop_on_sigterm(started)
     run_id = os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
     folder = root / run_id
     try:
@@ -112,7 +117,7 @@ def start(flags: T) -> Iterator[tuple[T, Run]]:
                 raise SystemExit(0)
             wandb_run = _init(run_id, root, dataclasses.asdict(flags))
             run = Run(run_id, folder, wandb_run, int(wandb_run.summary.get("epoch", 0)))
-            _stop_on_sigterm(run)
+            started.append(run)
             try:
                 cfg = config.parse(type(flags), dict(wandb_run.config))
                 for line in config.overridden(flags, cfg, sys.argv[1:]):
@@ -121,16 +126,16 @@ def start(flags: T) -> Iterator[tuple[T, Run]]:
                 wandb_run.define_metric("*", step_metric="epoch")
                 run.media = getattr(cfg, "media", False)
                 yield cfg, run
-                _set_alarm(0)
+                _ignore_signals()
             except KeyboardInterrupt:
-                _set_alarm(0)
-                if run.stopping:
+                _ignore_signals()
+                if run.stopped_at > 0:
                     wandb_run.mark_preempting()  # W&B then hands the run out again
                 wandb_run.finish(exit_code=INTERRUPTED)
                 message = f"stopped; WANDB_RUN_ID={run_id} and the same command continue it"
                 raise SystemExit(message) from None
             except BaseException:
-                _set_alarm(0)
+                _ignore_signals()
                 wandb_run.finish(exit_code=1)
                 raise
             summary = wandb_run.summary  # offers keys() and [], not items()
@@ -204,36 +209,40 @@ def _names() -> dict[str, str]:
         return {}
     place = [os.environ.get(f"WANDB_{name}") for name in ("ENTITY", "PROJECT")]
     path = "/".join([part for part in place if part] + [sweep_id])
-    cell = yaml.safe_load(Path(file).read_text())
-    cell = {key: item["value"] for key, item in cell.items() if isinstance(item, dict)}
     try:
+        cell = yaml.safe_load(Path(file).read_text())
+        cell = {key: item["value"] for key, item in cell.items() if isinstance(item, dict)}
         sweep = wandb.Api(timeout=GRACE).sweep(path).config
-    except (
-        Exception
-    ) as error:  # W&B's client raises many kinds; the run is worth more than its name
-        print(f"cannot read the sweep {path} ({error}): W&B names this run", flush=True)
+        names = naming.names(sweep["parameters"], cell, sweep.get("name", sweep_id))
+    except Exception as error:  # of many kinds; the run is worth more than its name
+        print(f"cannot read the sweep {path} ({error!r}): W&B names this run", flush=True)
         return {}
-    names = naming.names(sweep["parameters"], cell, sweep.get("name", sweep_id))
     return dict(zip(("name", "group", "job_type"), names, strict=True))
 
 
-def _stop_on_sigterm(run: Run) -> None:
-    """Let SIGTERM end a run after its epoch, or after GRACE seconds; a second one ends it at once.
+def _stop_on_sigterm(started: list[Run]) -> None:
+    """Let SIGTERM end the run in ``started`` after its epoch, at most GRACE seconds later.
 
-    Checkpoints stay and W&B's files are closed, as after Ctrl-C.
+    Before there is a run, it ends the process as Ctrl-C does. The same signal often comes twice at
+    once (a scheduler, an agent that passes it on); one that comes later ends the run at once.
     """
 
     def stop(number: int, _frame: FrameType | None) -> None:
-        if run.stopping or number != signal.SIGTERM:
+        now = time.monotonic()
+        if not started or number != signal.SIGTERM:
             raise KeyboardInterrupt
-        run.stopping = True
-        _set_alarm(GRACE)
+        if started[0].stopped_at == 0:
+            started[0].stopped_at = now
+            if hasattr(signal, "alarm"):  # Windows has none: there an epoch may take its time
+                signal.alarm(GRACE)
+        elif now > started[0].stopped_at + AGAIN:
+            raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, stop)
-    if hasattr(signal, "SIGALRM"):
-        signal.signal(signal.SIGALRM, stop)
+    for name in STOPPING:
+        signal.signal(getattr(signal, name), stop)
 
 
-def _set_alarm(seconds: int) -> None:
-    if hasattr(signal, "alarm"):  # Windows has none: there an epoch may take its time
-        signal.alarm(seconds)
+def _ignore_signals() -> None:
+    """Let nothing disturb the end of a run: W&B's files are being closed."""
+    for name in STOPPING:
+        signal.signal(getattr(signal, name), signal.SIG_IGN)

@@ -87,6 +87,21 @@ def test_what_was_unfinished_is_read_again_and_what_is_gone_goes(
     assert tables.read_tables(tmp_path / "tables")[0]["run_id"].tolist() == ["a"]
 
 
+def test_the_last_value_of_an_epoch_counts_and_nothing_none(
+    server: WandbServer, fetched: Any, tmp_path: Path
+) -> None:
+    """As after a start anew, in disorder, and with a row of pictures that lacks the metrics."""
+    lines = [{"epoch": 1, "val/error": 0.9}, {"epoch": 2, "val/error": 0.8}]
+    lines += [{"epoch": 1, "val/error": 0.5}, {"epoch": 2, "val/error": 0.25}]
+    lines += [{"epoch": 2, "val/error": None, "media/x": {"_type": "images/separated"}}]
+    put(server, "a", history={i: json.dumps(r | {"_step": i}) for i, r in enumerate(lines)})
+    server.faults.repeat_rows = True
+    fetched()
+    history = tables.read_tables(tmp_path / "tables")[1]
+    assert history.columns.tolist() == ["run_id", "epoch", "val/error"]
+    assert history["val/error"].tolist() == [0.5, 0.25]
+
+
 def test_torn_tables_are_read_anew(server: WandbServer, fetched: Any, tmp_path: Path) -> None:
     put(server, "a")
     put(server, "b")
@@ -127,7 +142,7 @@ def test_a_server_that_fails_a_third_of_the_time(
     for i in range(4):
         put(server, f"r{i}")
     fetched("plain")
-    server.faults.errors, server.faults.drops = 0.23, 0.1
+    server.faults.errors, server.faults.drops, server.faults.delay = 0.23, 0.1, 0.02
     done = fetched("faulty")
     assert done.returncode == 0, done.stderr
     for name in ("runs.csv", "history.csv"):
