@@ -91,7 +91,7 @@ def test_every_hyperparameter_counts(chests: Path, tmp_path: Path) -> None:
     changed |= {"val_fraction": 0.3, "adam_lr": 0.02, "adam_eps": 0.1, "image_size": 16}
     changed["precision"] = "bfloat16"
     base = Config(**SMALL, data=str(chests), epochs=2)
-    untried = {"data", "epochs", "schedule", "save_overlays", "checkpoint_every"}
+    untried = {"data", "epochs", "schedule", "save_overlays", "media", "checkpoint_every"}
     assert {field.name for field in dataclasses.fields(Config)} == set(changed) | untried
     values = [{}, *({name: value} for name, value in changed.items()), {"schedule": "cosine"}]
     losses = []

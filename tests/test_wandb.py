@@ -40,7 +40,7 @@ def write_sweep(path: Path, study: str, data: Path, **parameters: Any) -> Path:
     for name, value in ({"data": str(data)} | parameters).items():
         sweep["parameters"][name] = {"values" if isinstance(value, list) else "value": value}
     path.mkdir(exist_ok=True)
-    (path / f"{study}.yaml").write_text(yaml.safe_dump(sweep))
+    (path / f"{study}.yaml").write_text(yaml.safe_dump(sweep, sort_keys=False))
     return path / f"{study}.yaml"
 
 
