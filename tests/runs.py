@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from analysis import fetch
+from analysis import offline
 from tests.conftest import ROOT, command
 
 CLOCK = {"seconds", "images_per_second"}
@@ -26,10 +26,10 @@ class Recorder:
         """Keep nothing."""
 
 
-def fetched(env: dict[str, str], run_id: str) -> fetch.Fetched:
+def fetched(env: dict[str, str], run_id: str) -> offline.Fetched:
     """Read one offline run below the environment's WANDB_DIR."""
     folder = Path(env["WANDB_DIR"])
-    _, runs = fetch.fetch_folder(folder, {}, folder.with_name("files"))
+    _, runs = offline.fetch_folder(folder, {}, folder.with_name("files"))
     return next(run for run in runs if run.row["run_id"] == run_id)
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis import fetch, tables
-from analysis.offline import OfflineError, read
+from analysis import offline as reader
+from analysis import tables
+from analysis.offline import FetchError, read_files
 from tests.conftest import ROOT, call, command
 
 RUN = """
@@ -123,11 +124,11 @@ def test_an_unreadable_file_is_named_and_the_others_are_kept(
     bad = tmp_path / "runs" / "wandb" / "offline-run-20990101_000000-late" / "run-late.wandb"
     bad.parent.mkdir()
     bad.write_bytes(b"not W&B's format")
-    records, why, again = read([good, bad, good])
+    records, why, again = read_files([good, bad, good])
     assert records == again
     assert [record["type"] for record in records].count("history") == 4
     assert "run-late.wandb cannot be read: " in str(why)
-    (absent,) = read([tmp_path / "run-absent.wandb"])
+    (absent,) = read_files([tmp_path / "run-absent.wandb"])
     assert "does not exist" in str(absent)
 
     arguments = ("-m", "analysis.fetch", tmp_path / "runs", "--sweep", sweep)
@@ -145,25 +146,25 @@ def test_runs_are_read_in_chunks_and_the_attempt_that_finished_counts(
 
     def read(files: list[Path]) -> list:
         chunks.append(len(files))
-        ends = {"1": OfflineError("bad"), "2": [{"type": "exit", "exit": {}}], "3": []}
+        ends = {"1": FetchError("bad"), "2": [{"type": "exit", "exit": {}}], "3": []}
         return [ends[file.parent.name[12]] for file in files]
 
-    monkeypatch.setattr(fetch.offline, "read", read)
-    for i in range(fetch.CHUNK + 3):
+    monkeypatch.setattr(reader, "read_files", read)
+    for i in range(reader.CHUNK + 3):
         for attempt in "123":
             place = tmp_path / "wandb" / f"offline-run-{attempt}-r{i:02d}"
             place.mkdir(parents=True)
             (place / f"run-r{i:02d}.wandb").touch()
-    kept, reading = fetch.fetch_folder(tmp_path, {}, tmp_path / "files")
+    kept, reading = reader.fetch_folder(tmp_path, {}, tmp_path / "files")
     found = {run.row["run_id"]: run.row["source"] for run in reading}
     assert not kept
-    assert found == {f"r{i:02d}": f"offline-run-2-r{i:02d}" for i in range(fetch.CHUNK + 3)}
-    assert sorted(chunks) == [9, 3 * fetch.CHUNK]
+    assert found == {f"r{i:02d}": f"offline-run-2-r{i:02d}" for i in range(reader.CHUNK + 3)}
+    assert sorted(chunks) == [9, 3 * reader.CHUNK]
 
 
 def test_a_reader_that_does_not_run_is_told(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("sys.executable", "false")
-    with pytest.raises(OfflineError, match="W&B's reader does not run"):
-        read([tmp_path / "run-x.wandb"])
+    with pytest.raises(FetchError, match="W&B's reader does not run"):
+        read_files([tmp_path / "run-x.wandb"])
