@@ -12,7 +12,8 @@ import pytest
 
 from analysis import tables
 from tests.conftest import call
-from tests.wandb_server import ENTITY, Run, Sweep, WandbServer
+from tests.wandb_server import WandbServer
+from tests.wandb_state import ENTITY, Run, Sweep
 
 PATH = f"{ENTITY}/p/s0"
 

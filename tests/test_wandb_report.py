@@ -10,7 +10,8 @@ import pytest
 from analysis import wandb_report
 from analysis.grid import load_study, load_sweep
 from tests.conftest import ROOT, call
-from tests.wandb_server import ENTITY, WandbServer
+from tests.wandb_server import WandbServer
+from tests.wandb_state import ENTITY
 
 FOLDER = ROOT / "analysis" / "results" / "gtsrb_precision"
 SWEEP = ROOT / "sweeps" / "gtsrb_precision.yaml"
