@@ -32,7 +32,6 @@ from tests.wandb_cli import (
 )
 from tests.wandb_server import WandbServer
 
-
 EPOCHS = 25  # of a third of a second: enough to disturb a run in its midst
 ALONE: dict[str, pd.DataFrame] = {}  # what the local agent gave, by sweep
 
