@@ -22,7 +22,7 @@ WARM_UP = 3  # steps before a graph is recorded: libraries and optimizers set th
 def prepare() -> None:
     """Set up threads, memory and kernels; to be called before the first computation.
 
-    Environment variables that are set win.
+    Where OMP_NUM_THREADS or ATEN_CPU_CAPABILITY is set, it holds.
     """
     with contextlib.suppress(AttributeError, OSError, TypeError):  # only glibc has it
         mallopt = ctypes.CDLL(None).mallopt
@@ -35,9 +35,7 @@ def prepare() -> None:
         # torch's expm1, and so ELU, takes two to five times as long with AVX-512 as with AVX2
         # (EPYC, torch 2.14); convolutions and matrix products choose their instructions themselves.
         os.environ.setdefault("ATEN_CPU_CAPABILITY", "avx2")
-    torch.backends.cudnn.benchmark = (
-        True  # a GPU tries its kernels on each new shape: there are few
-    )
+    torch.backends.cudnn.benchmark = True  # on a GPU: try the kernels; there are few shapes
 
 
 def best_device() -> torch.device:
