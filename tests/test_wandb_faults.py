@@ -228,7 +228,7 @@ def test_under_slurm_sigterm_reaches_the_run(
     """The array script as a plain shell script: SLURM signals the batch shell alone."""
     if not (ROOT / ".venv" / "bin" / "activate").exists():
         pytest.skip("the script activates .venv, which `make test` makes")
-    path, _ = one_sweep()
+    path, _ = one_sweep(epochs=200)  # an agent may take five seconds to pass the signal on
     log = tmp_path / "log"
     with open(log, "w") as file:
         words = ["bash", "sweeps/slurm_array.sh", path]
