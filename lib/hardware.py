@@ -43,6 +43,13 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def own_generator(device: torch.device) -> torch.Generator:
+    """Return the generator that dropout draws from on ``device``: torch's own."""
+    if device.type == "cuda":
+        return torch.cuda.default_generators[torch.cuda.current_device()]
+    return torch.default_generator
+
+
 def cores(quota_file: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
     """Return how many cores this process may use: those it is bound to, within Linux's quota."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -6,19 +6,28 @@ from typing import Literal
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
-Schedule = Literal["constant", "cosine"]
+Schedule = Literal["constant", "cosine", "one_cycle"]
+RISE = 0.2  # share of the steps in which one_cycle's rate rises
 
 
-def sgd(parameters: Iterable[nn.Parameter], lr: float, momentum: float) -> torch.optim.SGD:
+def sgd(
+    parameters: Iterable[nn.Parameter], lr: float, momentum: float, weight_decay: float = 0.0
+) -> torch.optim.SGD:
     """Return SGD with Nesterov momentum (Sutskever et al. 2013, as torch formulates it).
 
     torch refuses Nesterov with momentum 0, where it would change nothing: plain SGD then.
+    ``weight_decay`` times a weight is added to its gradient.
     """
-    nesterov = momentum > 0
     parameters = list(parameters)
     return torch.optim.SGD(
-        parameters, lr=lr, momentum=momentum, nesterov=nesterov, fused=_on_gpu(parameters)
+        parameters,
+        lr=lr,
+        momentum=momentum,
+        nesterov=momentum > 0,
+        weight_decay=weight_decay,
+        fused=_on_gpu(parameters),
     )
 
 
@@ -43,13 +52,35 @@ def schedule_lr(
     """Return a scheduler to be stepped once per batch, for ``steps`` batches in all.
 
     constant: the optimizer's rate throughout. cosine: from that rate to 0 along half a cosine
-    (Loshchilov & Hutter 2017, without restarts).
+    (Loshchilov & Hutter 2017, without restarts). one_cycle: straight up to that rate in the first
+    fifth of the steps, then down to 0 along half a cosine (after Smith & Topin 2019).
     """
 
     def factor(step: int) -> float:
-        return 1.0 if schedule == "constant" else (1 + math.cos(math.pi * step / steps)) / 2
+        if schedule == "constant":
+            return 1.0
+        rise = RISE * steps if schedule == "one_cycle" else 0
+        if step < rise:
+            return (step + 1) / (rise + 1)
+        return (1 + math.cos(math.pi * (step - rise) / (steps - rise))) / 2
 
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def moving_average(model: nn.Module, decay: float) -> AveragedModel:
+    """Return a network whose ``update_parameters(model)`` keeps the average of the model's weights.
+
+    Exponential, of weights and of batch normalization's statistics: after step t the average moves
+    by 1 - min(decay, (1 + t) / (10 + t)) of the way, so that the first weights are soon forgotten.
+    """
+
+    @torch.no_grad()
+    def move(averages: list[torch.Tensor], values: list[torch.Tensor], done: torch.Tensor) -> None:
+        share = 1 - min(decay, (1 + int(done)) / (10 + int(done)))  # counted on the CPU
+        for average, value in zip(averages, values, strict=True):
+            average.copy_(average.lerp(value, share) if value.is_floating_point() else value)
+
+    return AveragedModel(model, multi_avg_fn=move, use_buffers=True)
 
 
 def current_lr(scheduler: torch.optim.lr_scheduler.LRScheduler) -> float:

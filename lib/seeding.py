@@ -6,7 +6,7 @@ import zlib
 import numpy as np
 import torch
 
-STREAMS = ("split", "init", "order", "augmentation")
+STREAMS = ("split", "init", "order", "augmentation", "dropout")
 
 
 def stream_seed(seed: int, stream: str) -> int:
