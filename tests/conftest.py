@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lib import synthetic, synthetic_chests
+from lib import synthetic, synthetic_chests, tracking
 from tests.wandb_server import WandbServer
 
 ROOT = Path(__file__).parent.parent
@@ -21,6 +21,16 @@ REAL_CHESTS = ROOT / "data" / "JSRT"
 # A shell's background jobs ignore Ctrl-C, and so would the processes that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)  # as in the subprocesses: equal numbers, and no fight over two cores
+
+
+@pytest.fixture(autouse=True)
+def signals_as_before() -> Iterator[None]:
+    """Undo what a run in this process did to SIGTERM: processes inherit it where it is ignored."""
+    numbers = [getattr(signal, name) for name in tracking.STOPPING]
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)
