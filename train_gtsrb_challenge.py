@@ -1,4 +1,4 @@
-"""Train one small CNN beyond the best humans on the German traffic signs: one run of a study.
+"""Train one small CNN as well as we can on the German traffic signs: one run of a study.
 
     python train_gtsrb_challenge.py --epochs 3            (WANDB_MODE=offline: without an account)
     python -m lib.agent sweeps/gtsrb_challenge.yaml       (all seeds on this machine)

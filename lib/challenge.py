@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from lib.blocks import ACTIVATIONS, Activation
+from lib.blocks import ACTIVATIONS, Activation, conv_block
 
 WIDTHS = (32, 64, 128, 192)  # channels at each of the four sizes
 
@@ -67,12 +67,9 @@ class ChallengeNet(nn.Module):
 
 
 def _block(inputs: int, outputs: int, kernel_size: int, activation: Activation) -> list[nn.Module]:
-    """Return convolution, batch normalization, activation; the shift is batch normalization's."""
-    return [
-        nn.Conv2d(inputs, outputs, kernel_size, padding=kernel_size // 2, bias=False),
-        nn.BatchNorm2d(outputs),
-        ACTIVATIONS[activation](),
-    ]
+    """Return convolution, batch normalization, whose shift is the only bias, and activation."""
+    padding = kernel_size // 2
+    return conv_block(inputs, outputs, kernel_size, True, activation, padding, bias=False)
 
 
 def normalize(images: torch.Tensor) -> torch.Tensor:
@@ -80,5 +77,6 @@ def normalize(images: torch.Tensor) -> torch.Tensor:
 
     Divided by at least 1/255, the step of a pixel, so that an even image stays even.
     """
-    deviation, mean = torch.std_mean(images, (1, 2, 3), correction=0, keepdim=True)
-    return (images - mean) / deviation.clamp(min=1 / 255)
+    centred = images - images.mean((1, 2, 3), keepdim=True)
+    deviation = centred.square().mean((1, 2, 3), keepdim=True).sqrt()
+    return centred / deviation.clamp(min=1 / 255)

@@ -78,7 +78,10 @@ def moving_average(model: nn.Module, decay: float) -> AveragedModel:
     def move(averages: list[torch.Tensor], values: list[torch.Tensor], done: torch.Tensor) -> None:
         share = 1 - min(decay, (1 + int(done)) / (10 + int(done)))  # counted on the CPU
         for average, value in zip(averages, values, strict=True):
-            average.copy_(average.lerp(value, share) if value.is_floating_point() else value)
+            if value.is_floating_point():
+                average.lerp_(value, share)
+            else:  # batch normalization's count of batches
+                average.copy_(value)
 
     return AveragedModel(model, multi_avg_fn=move, use_buffers=True)
 

@@ -140,7 +140,8 @@ def test_one_cycle_rises_for_a_fifth_and_falls_to_nothing() -> None:
 def train(folder: Path, data: Path, stopped: bool = False, **settings: float) -> Recorder:
     recorder = Recorder()
     run = tracking.Run("id", folder, recorder, stopped_at=float(stopped))
-    cfg = Config(data=str(data), val_fraction=0.34, epochs=2, batch_size=32, views=2, **settings)
+    settings = {"val_fraction": 0.34, "epochs": 2, "batch_size": 32, "views": 2} | settings
+    cfg = Config(data=str(data), **settings)
     train_gtsrb_challenge.train(cfg, gtsrb.load(cfg.data), run)
     return recorder
 
@@ -161,6 +162,13 @@ def test_stopped_it_continues_bit_for_bit(signs: Path, tmp_path: Path) -> None:
     assert all(np.array_equal(scores[0][key], scores[1][key]) for key in scores[0])
     wrong = (scores[0]["predicted"] != scores[0]["labels"]).mean()
     assert whole.summary["test/error"] == pytest.approx(wrong)
+
+
+def test_all_images_may_be_trained_on(signs: Path, tmp_path: Path) -> None:
+    recorder = train(tmp_path, signs, val_fraction=0.0)
+    assert np.isnan(recorder.rows[-1]["val/error"])
+    assert not recorder.summary["diverged"]
+    assert 0 <= recorder.summary["test/error"] <= 1
 
 
 def test_a_diverged_run_has_the_worst_score(signs: Path, tmp_path: Path) -> None:
