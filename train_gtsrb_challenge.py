@@ -19,9 +19,19 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from torch import nn
 from torch.nn import functional as F
 
-from lib import checkpoint, config, distort, gtsrb, hardware, metrics, optim, seeding, tracking
-from lib.challenge import ChallengeNet
-from lib.hardware import graphed
+from lib import (
+    checkpoint,
+    config,
+    distort,
+    gtsrb,
+    hardware,
+    media,
+    metrics,
+    optim,
+    seeding,
+    tracking,
+)
+from lib.challenge import ChallengeNet, evaluate
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -35,6 +45,7 @@ class Config:
     val_fraction: Share = 0.1  # share of each class's tracks; 0: none
     epochs: PositiveInt = 12  # passes over the training images
     batch_size: PositiveInt = 128  # images per step
+    input_size: Annotated[int, Field(ge=16, le=128)] = 32  # pixels; images are resized to squares
     activation: Literal["elu", "relu", "gelu"] = "relu"  # after each normalization
     dropout: Share = 0.2  # share of the last features that a step leaves out
     normalize: bool = True  # each image to mean 0 and standard deviation 1
@@ -53,6 +64,7 @@ class Config:
     cutout: Share = 0.35  # augmentation: side of a grey square on half of the images
     views: Annotated[int, Field(ge=1, le=len(distort.VIEWS))] = 9  # fixed views of a test image
     precision: hardware.Precision = "float32"  # of convolutions and matrix products
+    media: bool = False  # show the test's confusions and mistakes in W&B
     checkpoint_every: PositiveInt = 1  # epochs; a run that is killed loses at most so many
 
 
@@ -76,26 +88,6 @@ def train_step(
     loss.backward()
     optimizer.step()
     sums += torch.stack([loss.detach() * len(batch), (logits.argmax(1) != labels).sum()])
-
-
-@torch.no_grad()
-def evaluate(
-    model: nn.Module, part: gtsrb.Images, indices: torch.Tensor, views: int
-) -> tuple[float, float, torch.Tensor, torch.Tensor]:
-    """Return mean loss, error, predicted class (n,) and probability of the true class (n,).
-
-    Of the images ``indices`` (n,): probabilities are means over the first ``views`` views; with
-    n = 0 loss and error are NaN.
-    """
-    model.eval()
-    logs = []
-    for batch in indices.split(256):
-        seen = [distort.view(part.images[batch], which) for which in distort.VIEWS[:views]]
-        logs.append(torch.stack([model(images).log_softmax(1) for images in seen]).logsumexp(0))
-    logs, labels = torch.cat(logs).double() - math.log(views), part.labels[indices]
-    predicted, own = logs.argmax(1), logs.gather(1, labels[:, None])[:, 0]
-    error = (predicted != labels).double().mean().item()
-    return -own.mean().item(), error, predicted, own.exp().float()
 
 
 def build(
@@ -140,7 +132,9 @@ def train(cfg: Config, data: gtsrb.Data, run: tracking.Run) -> None:
 
     sums = torch.zeros(2, device=device)  # of loss and mistakes; read once per epoch: no waiting
     step = functools.partial(train_step, model, optimizer, part, augmentation, cfg, sums)
-    step = graphed(step, cfg.batch_size, steps * (cfg.epochs - epoch), optimizer, augmentation)
+    step = hardware.graphed(
+        step, cfg.batch_size, steps * (cfg.epochs - epoch), optimizer, augmentation
+    )
     with tracking.progress_bar(steps * cfg.epochs, steps * epoch) as bar:
         while epoch < cfg.epochs and not progress["diverged"]:
             epoch += 1
@@ -167,32 +161,37 @@ def train(cfg: Config, data: gtsrb.Data, run: tracking.Run) -> None:
                 run.stop_if_asked()
 
     run.summarize({"diverged": progress["diverged"]})
-    test((average, model), data.test.to(device), 0 if progress["diverged"] else cfg.views, run)
+    views = 0 if progress["diverged"] else cfg.views
+    outcomes, errors = test((average, model), data.test.to(device), views)
+    run.save_arrays("test_scores.npz", **outcomes, **gtsrb.about_test(data, **outcomes))
+    run.summarize(errors)
+    run.show(media.signs, data.test.images, *outcomes.values())
 
 
 def test(
-    networks: tuple[nn.Module, nn.Module], part: gtsrb.Images, views: int, run: tracking.Run
-) -> None:
+    networks: tuple[nn.Module, nn.Module], part: gtsrb.Images, views: int
+) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
     """Test the first of ``networks``, the average, on all views; then both of them on one view.
 
-    A diverged run has no view: the worst error, 1, predicted class -1 and probability 0.
+    Returns each image's outcome and the errors. A diverged run has no view: the worst error, 1,
+    predicted class -1 and probability 0.
     """
     error = one_view = last_weights = 1.0
     predicted, probability = torch.full_like(part.labels, -1), torch.zeros(len(part.labels))
     if views > 0:
         _, error, predicted, probability = evaluate(networks[0], part, part.indices, views)
         one_view, last_weights = (evaluate(net, part, part.indices, 1)[1] for net in networks)
-    scores = {"names": part.names, "labels": part.labels, "predicted": predicted}
-    run.save_arrays("test_scores.npz", **scores, probability=probability)
-    others = {"test/error_one_view": one_view, "test/error_last_weights": last_weights}
-    run.summarize({"test/error": error} | others)
+    errors = {"test/error": error, "test/error_one_view": one_view}
+    errors |= {"test/error_last_weights": last_weights}
+    outcomes = {"labels": part.labels, "predicted": predicted, "probability": probability}
+    return {name: values.cpu() for name, values in outcomes.items()}, errors
 
 
 def main() -> None:
     """Read flags and sweep, load the data, train."""
     hardware.prepare()
     with tracking.start(config.from_flags(Config)) as (cfg, run):
-        train(cfg, gtsrb.load(cfg.data), run)
+        train(cfg, gtsrb.load(cfg.data, cfg.input_size), run)
 
 
 if __name__ == "__main__":

@@ -28,8 +28,9 @@ from lib.files import cached, fingerprint
 from lib.seeding import sha256
 
 CLASSES = 43
-SIZE = 32  # pixels; every image is resized to SIZE × SIZE, as in the assignment's template
-CACHE_FORMAT = 1
+SIZE = 32  # pixels; unless told otherwise images become SIZE × SIZE, as in the template
+CACHE_FORMAT = 2
+MOST_MISTAKES = 200  # whose pixels a run keeps: some 400 kB
 
 
 class DataError(UserError):
@@ -38,15 +39,17 @@ class DataError(UserError):
 
 @dataclass(frozen=True)
 class Images:
-    """One part of the data: images (N, 3, 32, 32) uint8, labels (N,) int64 in 0..42.
+    """One part of the data: images (N, 3, S, S) uint8, labels (N,) int64 in 0..42.
 
     ``tracks`` (N,) int64: frames of the same physical sign share a number; -1 where not known
-    (test). ``names``: file names below the part's Images folder.
+    (test). ``widths`` (N,) int64: of the original photographs' cuttings, in pixels. ``names``: file
+    names below the part's Images folder.
     """
 
     images: torch.Tensor
     labels: torch.Tensor
     tracks: torch.Tensor
+    widths: torch.Tensor
     names: list[str]
 
     @property
@@ -56,7 +59,8 @@ class Images:
 
     def to(self, device: torch.device) -> "Images":
         """Return the same images with their tensors on ``device``."""
-        tensors = (t.to(device) for t in (self.images, self.labels, self.tracks))
+        tensors = (self.images, self.labels, self.tracks, self.widths)
+        tensors = (tensor.to(device) for tensor in tensors)
         return Images(*tensors, self.names)
 
 
@@ -69,17 +73,19 @@ class Data:
     sha256: str
 
 
-def load(root: str | Path) -> Data:
+def load(root: str | Path, size: int = SIZE) -> Data:
     """Return the data below ``root``, from its cache, which is (re)built when the source changed.
+
+    Every image is resized to ``size`` × ``size`` pixels; each size has a cache of its own.
 
     Raises:
         DataError: a missing folder or CSV, a missing or truncated image, a wrong class id, ...
     """
     root = Path(root)
-    parts = {name: _load_part(root, name) for name in ("train", "test")}
+    parts = {name: _load_part(root, name, size) for name in ("train", "test")}
     digests = "".join(part["sha256"] for part in parts.values())
     train, test = (
-        Images(part["images"], part["labels"], part["tracks"], part["names"])
+        Images(**{name: part[name] for name in ("images", "labels", "tracks", "widths", "names")})
         for part in parts.values()
     )
     return Data(train, test, hashlib.sha256(digests.encode()).hexdigest())
@@ -113,7 +119,24 @@ def split_by_track(
     return np.flatnonzero(~is_val), np.flatnonzero(is_val)
 
 
-def _load_part(root: Path, name: str) -> dict:
+def about_test(
+    data: Data, labels: torch.Tensor, predicted: torch.Tensor, probability: torch.Tensor
+) -> dict[str, list[str] | torch.Tensor]:
+    """Return what is known of the test images beside their outcomes (N,), for a run's own file.
+
+    ``names`` (N,); ``widths`` (N,); ``in_training`` (N,) bool: whether a training image is the same
+    in every pixel; ``mistakes`` (M,) int64: the images that were mistaken, first those whose true
+    class was the least probable, at most MOST_MISTAKES; ``mistaken_images`` (M, 3, S, S).
+    """
+    trained = {image.tobytes() for image in data.train.images.numpy()}
+    twins = torch.tensor([image.tobytes() in trained for image in data.test.images.numpy()])
+    wrong = (predicted != labels).nonzero()[:, 0]
+    wrong = wrong[probability[wrong].argsort(stable=True)][:MOST_MISTAKES]
+    about = {"names": data.test.names, "widths": data.test.widths, "in_training": twins}
+    return about | {"mistakes": wrong, "mistaken_images": data.test.images[wrong]}
+
+
+def _load_part(root: Path, name: str, size: int) -> dict:
     folder = root / ("Final_Training" if name == "train" else "Final_Test")
     if not folder.is_dir():
         raise DataError(
@@ -123,10 +146,10 @@ def _load_part(root: Path, name: str) -> dict:
 
     def build() -> dict:
         table = _training_table(folder) if name == "train" else _test_table(folder, root)
-        return _decode(table, folder / "Images", name)
+        return _decode(table, folder / "Images", name, size)
 
-    source = fingerprint(f"{CACHE_FORMAT} {SIZE}", root, [*root.glob("*.csv"), *_files(folder)])
-    return cached(root / "cache" / f"{name}-{SIZE}px.pt", source, build)
+    source = fingerprint(f"{CACHE_FORMAT} {size}", root, [*root.glob("*.csv"), *_files(folder)])
+    return cached(root / "cache" / f"{name}-{size}px.pt", source, build)
 
 
 def _files(folder: Path) -> Iterator[os.DirEntry]:
@@ -166,6 +189,7 @@ def _training_table(folder: Path) -> pd.DataFrame:
                     "name": name + "/" + table["Filename"],
                     "label": label,
                     "track": 100_000 * label + tracks.astype(int),
+                    "width": table["Width"],
                 }
             )
         )
@@ -190,7 +214,8 @@ def _test_table(folder: Path, root: Path) -> pd.DataFrame:
             f"allowed are 0 to {CLASSES - 1}"
         )
     _compare_files(folder / "Images", table["Filename"])
-    table = pd.DataFrame({"name": table["Filename"], "label": table["ClassId"], "track": -1})
+    columns = {"name": table["Filename"], "label": table["ClassId"], "width": table["Width"]}
+    table = pd.DataFrame(columns | {"track": -1})
     return table.sort_values("name", ignore_index=True)
 
 
@@ -201,12 +226,13 @@ def _read_csv(path: Path) -> pd.DataFrame:
         table = pd.read_csv(path, sep=";", dtype={"Filename": str})
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is not a GTSRB CSV: {error}") from error
-    if lacking := {"Filename", "ClassId"} - set(table.columns):
+    if lacking := {"Filename", "ClassId", "Width"} - set(table.columns):
         raise DataError(f"{path} lacks the column(s) {', '.join(sorted(lacking))} (separator ';')")
     if table.empty:
         raise DataError(f"{path} lists no image")
-    if not pd.api.types.is_integer_dtype(table["ClassId"]) or table["Filename"].isna().any():
-        raise DataError(f"{path}: an entry is empty or a ClassId is not a whole number")
+    whole = [pd.api.types.is_integer_dtype(table[name]) for name in ("ClassId", "Width")]
+    if not all(whole) or table["Filename"].isna().any():
+        raise DataError(f"{path}: an entry is empty, or a ClassId or Width is no whole number")
     if (twice := table["Filename"].duplicated()).any():
         raise DataError(f"{path} lists {table['Filename'][twice].iloc[0]} twice")
     return table
@@ -227,31 +253,32 @@ def _compare_files(folder: Path, listed: pd.Series) -> None:
         )
 
 
-def _decode(table: pd.DataFrame, folder: Path, name: str) -> dict:
-    images = torch.empty(len(table), 3, SIZE, SIZE, dtype=torch.uint8)
+def _decode(table: pd.DataFrame, folder: Path, name: str, size: int) -> dict:
+    images = torch.empty(len(table), 3, size, size, dtype=torch.uint8)
     bar = tqdm(table["name"], desc=f"decoding {name} images", unit="image", disable=None)
     for i, file in enumerate(bar):
-        images[i] = _read_image(folder / file)
+        images[i] = _read_image(folder / file, size)
     labels = torch.tensor(table["label"].to_numpy())
     tracks = torch.tensor(table["track"].to_numpy())
     return {
         "images": images,
         "labels": labels,
         "tracks": tracks,
+        "widths": torch.tensor(table["width"].to_numpy()),
         "names": table["name"].tolist(),
         "sha256": sha256(images, labels, tracks),
     }
 
 
-def _read_image(path: Path) -> torch.Tensor:
-    """Return (3, SIZE, SIZE) uint8; other sizes are resized bilinearly with antialiasing."""
+def _read_image(path: Path, size: int) -> torch.Tensor:
+    """Return (3, size, size) uint8; other sizes are resized bilinearly with antialiasing."""
     try:
         with Image.open(path) as image:
             image = image.convert("RGB")
     except (OSError, ValueError) as error:
         raise DataError(f"{path} is damaged or no image ({error}); unpack it again") from error
-    if image.size != (SIZE, SIZE):
-        image = image.resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+    if image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 

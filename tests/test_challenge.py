@@ -142,7 +142,7 @@ def train(folder: Path, data: Path, stopped: bool = False, **settings: float) ->
     run = tracking.Run("id", folder, recorder, stopped_at=float(stopped))
     settings = {"val_fraction": 0.34, "epochs": 2, "batch_size": 32, "views": 2} | settings
     cfg = Config(data=str(data), **settings)
-    train_gtsrb_challenge.train(cfg, gtsrb.load(cfg.data), run)
+    train_gtsrb_challenge.train(cfg, gtsrb.load(cfg.data, cfg.input_size), run)
     return recorder
 
 
@@ -169,6 +169,14 @@ def test_all_images_may_be_trained_on(signs: Path, tmp_path: Path) -> None:
     assert np.isnan(recorder.rows[-1]["val/error"])
     assert not recorder.summary["diverged"]
     assert 0 <= recorder.summary["test/error"] <= 1
+
+
+def test_images_may_have_another_size(signs: Path, tmp_path: Path) -> None:
+    recorder = train(tmp_path, signs, input_size=20, epochs=1)
+    assert 0 <= recorder.summary["test/error"] <= 1
+    assert recorder.summary["macs"] < 53_190_720 / 2
+    saved = np.load(tmp_path / "test_scores.npz")
+    assert saved["mistaken_images"].shape == (len(saved["mistakes"]), 3, 20, 20)
 
 
 def test_a_diverged_run_has_the_worst_score(signs: Path, tmp_path: Path) -> None:

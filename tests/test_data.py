@@ -38,6 +38,28 @@ def test_other_sizes_are_resized_like_pillow(copy: Path) -> None:
     image.save(path)
     expected = np.array(image.resize((32, 32), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
     np.testing.assert_array_equal(gtsrb.load(copy).train.images[0], expected)
+    expected = np.array(image.resize((48, 48), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+    large = gtsrb.load(copy, 48)
+    np.testing.assert_array_equal(large.train.images[0], expected)
+    assert large.test.images.shape == (86, 3, 48, 48)
+    assert large.sha256 != gtsrb.load(copy).sha256
+
+
+def test_what_is_known_of_test_images_beside_their_outcomes(copy: Path) -> None:
+    """A copy of a training image is found; mistakes come by the true class's probability."""
+    shutil.copy(copy / TRAINING / "00000" / "00000_00000.ppm", copy / TEST / "Images" / "00002.ppm")
+    data = gtsrb.load(copy)
+    labels = data.test.labels
+    predicted, probability = labels.clone(), torch.ones(len(labels))
+    predicted[[3, 5, 8]] = (labels[[3, 5, 8]] + 1) % 43
+    probability[[3, 5, 8]] = torch.tensor([0.3, 0.1, 0.2])
+    about = gtsrb.about_test(data, labels, predicted, probability)
+    assert about["in_training"].nonzero().flatten().tolist() == [2]
+    sizes = [Image.open(copy / TEST / "Images" / name).width for name in data.test.names[3:]]
+    assert about["widths"][3:].tolist() == sizes
+    assert about["mistakes"].tolist() == [5, 8, 3]
+    assert torch.equal(about["mistaken_images"], data.test.images[[5, 8, 3]])
+    assert about["names"] == data.test.names
 
 
 def test_the_cache_follows_the_source(copy: Path) -> None:
@@ -77,6 +99,7 @@ def edit(path: Path, old: str, new: str) -> None:
         ),
         (lambda r: edit(r / TEST / "GT-final_test.csv", "00000.ppm", "00001.ppm"), "twice"),
         (lambda r: edit(r / TEST / "GT-final_test.csv", "ClassId", "Class"), "column(s) ClassId"),
+        (lambda r: edit(r / TEST / "GT-final_test.csv", "00000.ppm;", "00000.ppm;w"), "Width is no"),
         (lambda r: (r / TEST / "GT-final_test.csv").write_text(""), "not a GTSRB CSV"),
         (lambda r: (r / TEST / "GT-final_test.csv").unlink(), "GTSRB_Final_Test_GT.zip"),
         (lambda r: (r / TRAINING / "00000" / "GT-00000.csv").unlink(), "GT-00000.csv not found"),

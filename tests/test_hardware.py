@@ -116,7 +116,7 @@ def sign_step(device: str, optimizer: Any = None, **flags: Any) -> tuple:
     cfg = train_gtsrb.Config(**{"batch_norm": True, "schedule": "cosine"} | flags)
     images = torch.randint(256, (40, 3, 32, 32), dtype=torch.uint8, generator=torch.manual_seed(0))
     labels = torch.arange(40) % 43
-    part = gtsrb.Images(images, labels, labels, [""] * 40).to(torch.device(device))
+    part = gtsrb.Images(images, labels, labels, labels, [""] * 40).to(torch.device(device))
     model, own, scheduler = train_gtsrb.build(cfg, 14, torch.device(device))
     generator = seeding.torch_generator(0, "augmentation", device)
     sums = torch.zeros(2, device=device)
