@@ -99,7 +99,7 @@ def edit(path: Path, old: str, new: str) -> None:
         ),
         (lambda r: edit(r / TEST / "GT-final_test.csv", "00000.ppm", "00001.ppm"), "twice"),
         (lambda r: edit(r / TEST / "GT-final_test.csv", "ClassId", "Class"), "column(s) ClassId"),
-        (lambda r: edit(r / TEST / "GT-final_test.csv", "00000.ppm;", "00000.ppm;w"), "Width is no"),
+        (lambda r: edit(r / TEST / "GT-final_test.csv", "00000.ppm;", "00000.ppm;w"), "or Width"),
         (lambda r: (r / TEST / "GT-final_test.csv").write_text(""), "not a GTSRB CSV"),
         (lambda r: (r / TEST / "GT-final_test.csv").unlink(), "GTSRB_Final_Test_GT.zip"),
         (lambda r: (r / TRAINING / "00000" / "GT-00000.csv").unlink(), "GT-00000.csv not found"),
