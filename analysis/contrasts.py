@@ -8,7 +8,7 @@ import numpy as np
 from scipy.stats import ttest_1samp
 
 from analysis import stats
-from analysis.grid import SPLITTING, GridError, Study, Sweep
+from analysis.grid import REFERENCE, SPLITTING, GridError, Study, Sweep
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,12 @@ def build(sweep: Sweep, study: Study, scores: dict[tuple, list[float]]) -> list[
 
     With y[a][b] the scores of one seed: A = ((y11 + y10) - (y01 + y00)) / 2 and
     AB = (y11 - y10) - (y01 - y00), averaged over the levels of any further factors. A factor with
-    more levels gives one main effect for each pair of them.
+    more levels gives one main effect for each pair of them. A sweep that varies nothing but the
+    seed is compared with each of the study's references: ``first`` is that number, n times.
 
     Raises:
-        GridError: when the study's family names a contrast that the sweep does not have, or when
-            the sweep varies nothing but the seed.
+        GridError: when the study's family names a contrast that the sweep does not have, when the
+            sweep varies nothing but the seed and there is no reference, or when both are there.
     """
     names = list(sweep.factors)
     table = np.array([scores[cell] for cell in sweep.cells])
@@ -100,8 +101,20 @@ def build(sweep: Sweep, study: Study, scores: dict[tuple, list[float]]) -> list[
         parts = [(names[k], *sweep.factors[names[k]]) for k in (a, b)]
         first, second = mean[0, 1] - mean[0, 0], mean[1, 1] - mean[1, 0]
         contrasts.append(Contrast(f"{names[a]} × {names[b]}", parts, first, second))
+    if names and study.references:
+        raise GridError(
+            f"{sweep.name} varies {', '.join(names)}, but its study has `references`: published "
+            "scores are compared with a sweep that varies nothing but the seed"
+        )
+    for words, value in study.references.items():
+        own = np.asarray(scores[()])
+        part = (REFERENCE, words, sweep.name)
+        contrasts.append(Contrast(words, [part], np.full(len(own), value), own))
     if not contrasts:
-        raise GridError(f"{sweep.name} varies nothing but the seed: there is nothing to compare")
+        raise GridError(
+            f"{sweep.name} varies nothing but the seed: there is nothing to compare, unless its "
+            "file in analysis/studies names published scores as `references`"
+        )
     if study.family is None:
         return contrasts
     by_name = {contrast.name: contrast for contrast in contrasts}

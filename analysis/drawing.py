@@ -13,7 +13,9 @@ from analysis import (
     figures,
     folds,
     images,
+    mistakes,
     network,
+    references,
     segmentation,
     signs,
     tuning,
@@ -58,18 +60,21 @@ def draw(
     everyone = ledger.counting
     name = curves.column(study, history)
     paired = not ledger.unpaired
+    final_scores = references.final_scores if study.references else figures.final_scores
     pairs = {
         "fig1_learning_curves": figures.learning_curves(sweep, study, ledger, history, name)
         if name
         else None,
         "fig2_difference_curves": effects.difference_curves(sweep, study, ledger, history, name)
-        if name and paired
+        if name and paired and sweep.factors
         else None,
-        "fig3_final_scores": figures.final_scores(sweep, study, ledger, values),
+        "fig3_final_scores": final_scores(sweep, study, ledger, values),
         "fig4_contrasts": effects.forest(study, rows, ledger, sweep),
         "fig5_interaction": effects.interactions(sweep, study, ledger, values),
         "fig7_integrity": figures.integrity(sweep, study, ledger),
-        "fig8_improvement": effects.improvement(sweep, study, ledger, values),
+        "fig8_improvement": effects.improvement(sweep, study, ledger, values)
+        if len(sweep.cells) > 1
+        else None,
         "fig10_epochs_until": figures.epochs_until(sweep, study, ledger, history, name)
         if name
         else None,
@@ -113,10 +118,17 @@ def _of_images(
     if table is None or not set(everyone) <= set(table):
         return {}
     if "label" in table:
-        return {
+        drawn = {
             "fig9_class_errors": Drawn(*signs.class_errors(sweep, study, ledger, table), everyone),
             "fig9_confusion": Drawn(*signs.confusion(sweep, study, ledger, table, values)),
         }
+        if study.references and "width" in table:
+            files = folder / images.FILES
+            shown = mistakes.pictures(study, ledger, table, (), values[()], files)
+            drawn["fig14_mistakes"] = Drawn(*shown)
+            widths = mistakes.by_width(sweep, study, ledger, table)
+            drawn["fig15_widths"] = Drawn(*widths, everyone)
+        return drawn
     files = folder / images.FILES
     drawn = {
         "fig9_dice_ecdf": Drawn(*segmentation.dice_ecdf(sweep, study, ledger, table), everyone),

@@ -101,14 +101,16 @@ def forest(
     unit = " (percentage points)" if factor == 100 else ""
     axis.set_xlabel(f"Difference in {plotting.lower_first(plotting.metric_name(study))}{unit}")
     first = rows[0]
+    minus = "ours minus the published" if study.references else "level 2 minus level 1"
+    ours = "ours is" if study.references else "level 2 has"
     test = "signed-rank test" if first["paired"] else "Mann–Whitney test"
     images = " Second bar: bootstrap interval over test images with these networks." * over_images
     return figure, (
         f"Primary contrasts (n = {first['n']} seeds): Hodges–Lehmann difference and "
         f"{'exact ' * first['exact']}{100 * first['confidence']:.3g} % interval over seeds (not "
-        f"corrected for several comparisons), level 2 minus level 1.{images} p: "
+        f"corrected for several comparisons), {minus}.{images} p: "
         f"{'exact ' * first['exact']}{test}, Holm: corrected over {n}; r: "
-        f"{'matched-pairs ' * first['paired']}rank-biserial correlation. Negative: level 2 has the "
+        f"{'matched-pairs ' * first['paired']}rank-biserial correlation. Negative: {ours} the "
         f"lower value; {study.direction} is better. "
         f"{f'The axis is logarithmic beyond ±{threshold:g}. ' if wide else ''}"
         f"{plotting.run_set(sweep, ledger)}"

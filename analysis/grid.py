@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 STUDIES = Path(__file__).parent / "studies"
 SEED = "seed"
 SPLITTING = ("fold", "val_fraction")  # factors that change the split, and mean to
+REFERENCE = "reference"  # stands for the factor where runs are compared with a published score
 
 # Which of a run's epochs gives its score; none of them looks at the test set.
 RULES = {
@@ -44,8 +45,8 @@ class Sweep:
         return list(itertools.product(*self.factors.values()))
 
     def label(self, cell: tuple) -> str:
-        """Name a cell: ``batch_norm=True, optimizer=sgd``."""
-        return ", ".join(f"{n}={v}" for n, v in zip(self.factors, cell, strict=True))
+        """Name a cell: ``batch_norm=True, optimizer=sgd``; without factors by the sweep's name."""
+        return ", ".join(f"{n}={v}" for n, v in zip(self.factors, cell, strict=True)) or self.name
 
 
 def _each_once(names: list[str]) -> list[str]:
@@ -74,6 +75,8 @@ class Study(BaseModel):
     threshold: float | None = None  # of the validation metric, for the figure of epochs until it
     folds: str | None = None  # the sweep that tests every radiograph, for the published table
     labels: dict[str, str] = {}  # words for "factor" and "factor=level" in sentences and figures
+    # Published scores by their words, in the metric's unit, for a sweep that varies only the seed.
+    references: dict[str, float] = {}
     declared: bool = False  # set by load_study: whether a file declared this before the runs
 
     @property
@@ -92,7 +95,9 @@ class Study(BaseModel):
         return self.metric + SUFFIXES[rule or self.score_rule]
 
     def level_label(self, factor: str, level: Any) -> str:
-        """Return the words for a level."""
+        """Return the words for a level; a reference is its own."""
+        if factor == REFERENCE:
+            return self.labels.get(level, level)
         return self.labels.get(f"{factor}={level}", f"{factor} = {level}")
 
     def factor_label(self, factor: str) -> str:

@@ -1,7 +1,8 @@
 """Per-image test outputs of a study's runs: test_images.csv, a row an image, a column a run.
 
-Signs: ``label`` and each run's predicted class. Lungs: each run's Jaccard index. An image that a
-run did not test has no value in its column.
+Signs: ``label``; where runs saved them, ``width`` (of the original image, in pixels) and
+``in_training`` (1: a training image is the same in every pixel); each run's predicted class. Lungs:
+each run's Jaccard index. An image that a run did not test has no value in its column.
 """
 
 import io
@@ -15,6 +16,7 @@ from analysis.grid import Study
 from analysis.tables import EXACT_FLOATS, TableError, replace_file
 
 NAME = "test_images.csv"
+ABOUT = {"labels": "label", "widths": "width", "in_training": "in_training"}  # array: column
 FILES = "files"  # folder beside the tables with what runs saved; not for git
 SCORES, OVERLAYS = "test_scores.npz", "test_overlays.npz"
 
@@ -42,32 +44,33 @@ def write(folder: Path, run_ids: list[str]) -> list[str]:
     """Write the table from the files of ``run_ids`` and an earlier table; return who lacks both.
 
     Raises:
-        TableError: when a file is damaged or two runs disagree on an image's class.
+        TableError: when a file is damaged or two runs disagree on an image's class, width, ...
     """
     earlier = read(folder)
-    columns, labels, lacking = {}, [], []
+    columns, lacking = {}, []
+    about: dict[str, list[pd.Series]] = {name: [] for name in ABOUT.values()}
     for run_id in run_ids:
         path = folder / FILES / run_id / SCORES
         if path.exists():
             arrays = load(path)
             values = arrays["jaccard" if "jaccard" in arrays else "predicted"]
             columns[run_id] = pd.Series(values, arrays["names"])
-            if "labels" in arrays:
-                labels.append(pd.Series(arrays["labels"], arrays["names"]))
+            for array in set(ABOUT) & set(arrays):
+                about[ABOUT[array]].append(pd.Series(arrays[array].astype(int), arrays["names"]))
         elif earlier is not None and run_id in earlier:
             columns[run_id] = earlier[run_id].dropna()
         else:
             lacking.append(run_id)
-    if earlier is not None and "label" in earlier:
-        labels.append(earlier["label"])
+    for name in set(ABOUT.values()) & set([] if earlier is None else earlier):
+        about[name].append(earlier[name].dropna())
     if not columns:
         return lacking
     table = pd.DataFrame(columns).sort_index()
-    if labels:
-        known = pd.concat(labels).groupby(level=0).agg(["min", "max"])
+    for place, (name, found) in enumerate((n, f) for n, f in about.items() if f):
+        known = pd.concat(found).groupby(level=0).agg(["min", "max"])
         if (differ := known["min"] != known["max"]).any():
-            raise TableError(f"runs disagree on the class of {known.index[differ][0]}")
-        table.insert(0, "label", known["min"].reindex(table.index))
+            raise TableError(f"runs disagree on the {name} of {known.index[differ][0]}")
+        table.insert(place, name, known["min"].reindex(table.index))
     whole = [name for name in table if (table[name].dropna() % 1 == 0).all()]
     table = table.astype(dict.fromkeys(whole, "Int64"))
     replace_file(folder / NAME, table.to_csv(index_label="image").encode())

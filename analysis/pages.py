@@ -7,7 +7,7 @@ from typing import Any
 
 import jinja2
 
-from analysis import network, plotting, statement
+from analysis import network, plotting, references, statement
 from analysis.drawing import Drawn
 from analysis.grid import RULES, Study, Sweep
 from analysis.tables import replace_file
@@ -114,6 +114,7 @@ def _environment(study: Study, name: str) -> jinja2.Environment:
     environment.filters |= {
         "p": statement.format_p,
         "score": lambda v: statement.digits(v, study),
+        "quoted": lambda v: references.shown(v, study),
         "own_unit": lambda v: f"{v:+.4g}".replace("-", "−"),
         "signed": lambda v: statement.signed(v, study),
         "cell": lambda text: str(text).replace("|", "\\|").replace("<", "&lt;"),

@@ -182,7 +182,7 @@ def cell_label(sweep: Sweep, study: Study, cell: tuple, skip: str | None = None)
         for name, level in zip(sweep.factors, cell, strict=True)
         if name != skip
     ]
-    return ", ".join(words) or sweep.name
+    return ", ".join(words) or study.labels.get(sweep.name, sweep.name)
 
 
 def groups(sweep: Sweep, study: Study) -> list[tuple[str, list[tuple]]]:

@@ -27,6 +27,7 @@ from analysis import (
     images,
     pages,
     provenance,
+    references,
     robustness,
     statement,
     stats,
@@ -80,6 +81,7 @@ def analyse(
     hashes = [h for h in PAIR_HASHES if h in runs and runs[h].notna().all()]
     paired = [row["paired"] for row in rows]
     intervals, about_images = robustness.over_test_set(sweep, study, ledger, table, paired)
+    known_twins = table is not None and "in_training" in table
     for row, interval in zip(rows, intervals or [None] * len(rows), strict=True):
         row["test_set_low"], row["test_set_high"] = interval or (None, None)
     return {
@@ -111,6 +113,10 @@ def analyse(
         "secondary": secondary,
         "log_scale": robustness.log_scale_name(study),
         "exploratory": robustness.exploratory(sweep, study, ledger, runs),
+        "references": study.references,
+        "by_seed": references.by_seed(sweep, study, ledger, runs, table),
+        "within": references.within(sweep, study, ledger, runs),
+        "twins": int(table["in_training"].sum()) if known_twins else None,
         "runs": provenance.of_runs(sweep, study, ledger, runs),
         "provenance": provenance.of_study(sweep, study, ledger, runs),
     }

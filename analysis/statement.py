@@ -4,7 +4,7 @@ import math
 
 from analysis import stats
 from analysis.contrasts import Contrast, Tested
-from analysis.grid import SPLITTING, Study, Sweep
+from analysis.grid import REFERENCE, SPLITTING, Study, Sweep
 
 SUPPORTED = ("preliminary_support", "support_small", "meaningful")
 
@@ -182,6 +182,11 @@ def pairing(sweep: Sweep, unpaired: list[str], hashes: list[str], rows: list[dic
     ``hashes``: names of the hashes that all runs logged and that were compared within each seed;
     ``rows``: the primary contrasts as results.json has them.
     """
+    if not sweep.factors:
+        return (
+            "Each run's score is compared with a published one, which is a single number: how it "
+            "would vary with its own seeds is not known, and no test here allows for that."
+        )
     if unpaired:
         return (
             f"By rule the tests do not use pairs, since these are none: {'; '.join(unpaired)}. "
@@ -217,6 +222,8 @@ def other_scale(name: str) -> str:
 def subject(contrast: Contrast, study: Study) -> str:
     """Name what a contrast compares, in words."""
     (a, a1, a2), *rest = contrast.parts
+    if a == REFERENCE:
+        return f"{_cap(study.level_label(a, a2))} against {a1}"
     if not rest:
         return f"{_cap(study.level_label(a, a2))} instead of {study.level_label(a, a1)}"
     ((b, _, _),) = rest
@@ -233,8 +240,14 @@ def _claim(tested: Tested, study: Study) -> str:
     part = study.metric.rpartition("/")[0]
     quantity = f"{part} {study.quantity}".strip()
     up = tested.interval.estimate > 0
+    better = "better" if up == (study.direction == "higher") else "worse"
+    if a == REFERENCE:
+        return (
+            f"{study.level_label(a, a2)} has a {'higher' if up else 'lower'} ({better}) {quantity} "
+            f"than the published {digits(tested.contrast.first[0], study)}{' %' * study.percent} "
+            f"({a1})"
+        )
     if not rest:
-        better = "better" if up == (study.direction == "higher") else "worse"
         return (
             f"{study.level_label(a, a2)} instead of {study.level_label(a, a1)} gives a "
             f"{'higher' if up else 'lower'} ({better}) {quantity}"

@@ -111,5 +111,5 @@ def test_every_study_has_its_sweep(path: Path) -> None:
     sweep = grid.load_sweep(ROOT / "sweeps" / path.name)
     study = grid.load_study(sweep)
     factors = yaml.safe_load(path.read_text()).get("labels", {})
-    assert {name.split("=")[0] for name in factors} <= set(sweep.factors)
+    assert {name.split("=")[0] for name in factors} <= {*sweep.factors, sweep.name}
     assert study.question

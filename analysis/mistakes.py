@@ -1,0 +1,95 @@
+"""Figures of what a good classifier still gets wrong: the images, and how wide they once were."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from scipy.stats import binomtest
+
+from analysis import images, plotting
+from analysis.grid import Study, Sweep
+from analysis.ledger import Ledger
+from analysis.signs import class_name
+
+MOST = 60  # mistakes that are shown
+ACROSS = 6  # pictures in a row
+EDGES = (0, 30, 35, 40, 50, 60, 80, 120)  # pixels, from the left edge on
+
+
+def median_run(ledger: Ledger, cell: tuple, scores: list[float]) -> str:
+    """Return the run whose score is the median over seeds, the first of several; n even: below."""
+    order = np.argsort(scores, kind="stable")
+    return ledger.runs(cell)[order[(len(order) - 1) // 2]]
+
+
+def pictures(
+    study: Study, ledger: Ledger, table: pd.DataFrame, cell: tuple, scores: list[float], files: Path
+) -> tuple[Figure | None, str, list[str]]:
+    """Figure 14: every image that the median run mistakes, with its true and its predicted class.
+
+    The figure is None where the run's own file is not in ``files``.
+    """
+    run = median_run(ledger, cell, scores)
+    wrong = table[run].ne(table["label"])
+    some = f", the {MOST} with the least probable true class" * bool(wrong.sum() > MOST)
+    caption = (
+        f"What the run with the median score gets wrong: {int(wrong.sum())} of {len(table):,} test "
+        f"images{some}, as the network sees them. Above each: its true class, the class that it "
+        f"was taken for after the arrow, and the original width in pixels. Run: {run}."
+    )
+    path = files / run / images.SCORES
+    if not path.exists():
+        return None, caption, [run]
+    arrays = images.load(path)
+    shown = list(zip(arrays["mistakes"], arrays["mistaken_images"], strict=True))[:MOST]
+    across = max(1, min(ACROSS, len(shown)))
+    figure, axes = plotting.subplots(max(1, len(shown)), 1.06, across, sharey=False)
+    for axis in axes:
+        axis.set_axis_off()
+    for axis, (place, pixels) in zip(axes, shown, strict=False):
+        axis.imshow(pixels.transpose(1, 2, 0))
+        names = [class_name(study, int(arrays[key][place])) for key in ("labels", "predicted")]
+        lines = [_short(names[0]), f"→ {_short(names[1])}", f"{arrays['widths'][place]} px"]
+        axis.set_title("\n".join(lines), fontsize=4.8, linespacing=1.15, pad=2)
+    return figure, caption, [run]
+
+
+def _short(text: str, most: int = 19) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def by_width(sweep: Sweep, study: Study, ledger: Ledger, table: pd.DataFrame) -> tuple[Figure, str]:
+    """Figure 15: the error on images of a range of original widths, a dot a run, and the median."""
+    factor = plotting.display_factor(study)
+    bins = np.searchsorted(EDGES, table["width"], side="right") - 1
+    kept = [k for k in range(len(EDGES)) if (bins == k).any()]
+    wrong = table[ledger.counting].ne(table["label"], axis=0).to_numpy(dtype=float)
+    figure, (axis,) = plotting.subplots(1, 2.8)
+    for place, k in enumerate(kept):
+        own = wrong[bins == k]
+        errors = factor * own.mean(axis=0)
+        jitter = np.linspace(-0.2, 0.2, len(errors)) if len(errors) > 1 else [0.0]
+        axis.scatter(place + jitter, errors, s=9, color=plotting.colour(0), alpha=0.7, linewidths=0)
+        middle = np.median(own.sum(axis=0))
+        axis.plot([place - 0.3, place + 0.3], [np.median(errors)] * 2, color="black", linewidth=2)
+        sure = binomtest(int(middle), len(own)).proportion_ci(0.95, "exact")
+        axis.plot([place] * 2, [factor * sure.low, factor * sure.high], color="0.5", linewidth=0.8)
+    names = [_range(k, kept) for k in kept]
+    counts = [f"{name}\n({(bins == k).sum():,})" for name, k in zip(names, kept, strict=True)]
+    axis.set_xticks(range(len(kept)), counts, fontsize=7)
+    axis.set_ylim(bottom=-0.02 * axis.get_ylim()[1])
+    axis.set_xlabel("Original width in pixels (number of test images)")
+    axis.set_ylabel(f"{plotting.metric_name(study)}{plotting.unit(study)}")
+    return figure, (
+        f"{plotting.metric_name(study)} by the width of the original image, before all were made "
+        f"equal. A dot per run (n = {len(ledger.counting)}), bars: medians over runs; thin lines: "
+        f"exact 95 % interval (Clopper–Pearson) of the median run's count, as if images were "
+        f"independent. {plotting.run_set(sweep, ledger)}"
+    )
+
+
+def _range(k: int, kept: list[int]) -> str:
+    if k == kept[-1] and k == len(EDGES) - 1:
+        return f"{EDGES[k]}+"
+    return f"<{EDGES[k + 1]}" if k == 0 else f"{EDGES[k]}–{EDGES[k + 1] - 1}"

@@ -1,0 +1,117 @@
+"""A recipe beside published scores: its runs one by one, and what its own other scores say."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis import contrasts, images, plotting
+from analysis.contrasts import Contrast
+from analysis.grid import SUFFIXES, Study, Sweep
+from analysis.ledger import Ledger, scores
+from analysis.statement import digits
+
+
+def shown(value: float, study: Study) -> str:
+    """Show a score as people quote it: an error as accuracy in percent, all else as it is."""
+    return f"{100 * (1 - value):.2f}" if study.percent else digits(value, study)
+
+
+def by_seed(
+    sweep: Sweep, study: Study, ledger: Ledger, runs: pd.DataFrame, table: pd.DataFrame | None
+) -> list[dict[str, Any]]:
+    """Return a row a run: seed, run, score, minutes, its mistakes, and other scores by column.
+
+    ``without_twins``: the score on those test images that equal no training image; None where the
+    runs did not say which do. Nothing where the study has no references.
+    """
+    if not study.references:
+        return []
+    per_image = None if table is None else images.scores(table, study, ledger.counting)
+    rows, found = [], runs.set_index("run_id")
+    for entry in ledger.entries:
+        (run,) = entry.runs
+        row = {"seed": entry.seed, "run": run, "score": float(found[study.score_column()][run])}
+        row |= {"minutes": round(entry.seconds / 60, 1), "mistakes": None, "without_twins": None}
+        if per_image is not None and "label" in table:
+            row["mistakes"] = int(per_image[run].sum())
+            if "in_training" in table:
+                row["without_twins"] = float(per_image[run][table["in_training"] == 0].mean())
+        rows.append(
+            row | {"others": {name: float(found[name][run]) for name in _others(study, runs)}}
+        )
+    return rows
+
+
+def within(sweep: Sweep, study: Study, ledger: Ledger, runs: pd.DataFrame) -> list[dict[str, Any]]:
+    """Compare the score with the runs' other scores of the same metric, seed by seed.
+
+    Such as with one view of an image instead of several, or with the last weights instead of their
+    average: exact signed-rank tests, not corrected, not declared.
+    """
+    if not study.references:
+        return []
+    own, rows = np.array(scores(sweep, ledger, runs, study.score_column())[()]), []
+    for name in _others(study, runs):
+        other = np.array(scores(sweep, ledger, runs, name)[()])
+        ((test,),) = [contrasts.test([Contrast(name, [], other, own)], study.alpha, paired=True)]
+        rows.append(
+            {
+                "metric": name,
+                "median": float(np.median(other)),
+                "difference": test.interval.estimate,
+                "ci_low": test.interval.low,
+                "ci_high": test.interval.high,
+                "p": test.test.p,
+                "lower": test.test.negative,
+                "higher": test.test.positive,
+            }
+        )
+    return rows
+
+
+def _others(study: Study, runs: pd.DataFrame) -> list[str]:
+    """Return the columns of other scores of the same metric that every run has."""
+    known = [study.metric + suffix for suffix in SUFFIXES.values()]
+    names = [n for n in runs if n.startswith(f"{study.metric}_") and n not in known]
+    numbers = {n: pd.to_numeric(runs[n], errors="coerce") for n in names}
+    return sorted(n for n in names if np.isfinite(numbers[n]).all())
+
+
+def final_scores(
+    sweep: Sweep, study: Study, ledger: Ledger, values: dict[tuple, list[float]]
+) -> tuple[Figure, str]:
+    """Figure 3 of a study with references: each run's score, and lines where the published are."""
+    figure, (axis,) = plotting.subplots(1, 3.2)
+    quoted = [float(shown(value, study)) for value in values[()]]
+    places = np.arange(len(quoted))
+    ends = [-0.6, len(quoted) - 0.4]
+    for i, (words, value) in enumerate(study.references.items(), start=1):
+        at = float(shown(value, study))
+        axis.plot(
+            ends, [at, at], color=plotting.colour(i), linestyle=plotting.line(i), linewidth=1.2
+        )
+        note = {"fontsize": 7, "va": "bottom", "ha": "left", "color": "0.25"}
+        axis.annotate(words, (ends[0], at), xytext=(2, 1), textcoords="offset points", **note)
+    axis.plot(ends, [np.median(quoted)] * 2, color="black", linewidth=1, alpha=0.6)
+    axis.scatter(places, quoted, s=24, color=plotting.colour(0), zorder=3)
+    note = {"fontsize": 6.5, "ha": "center", "textcoords": "offset points", "zorder": 4}
+    middle = np.median(quoted)
+    for place, value in zip(places, quoted, strict=True):
+        above = value >= middle
+        style = note | {"va": "bottom" if above else "top"}
+        axis.annotate(f"{value:.6g}", (place, value), xytext=(0, 4 if above else -4), **style)
+    axis.set_xticks(places, sweep.seeds)
+    axis.set_xlim(*ends)
+    axis.margins(y=0.12)
+    axis.set_xlabel("Seed")
+    name = "Test accuracy (%)" if study.percent else plotting.metric_name(study)
+    axis.set_ylabel(name)
+    axis.ticklabel_format(axis="y", useOffset=False)
+    median = f"{np.median(quoted):.6g}"
+    return figure, (
+        f"{name} of every run: {plotting.cell_label(sweep, study, ())}, a dot a seed "
+        f"(n = {len(quoted)}), thin black line: their median, {median}; other lines: published "
+        f"scores. {plotting.run_set(sweep, ledger)}"
+    )

@@ -1,0 +1,150 @@
+"""Reports on one recipe beside published scores: its contrasts, words, table of runs, figures."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import wilcoxon
+
+from analysis import grid, images, mistakes, report
+from analysis.tables import TableError, write_tables
+from tests import made_up
+
+SWEEP = """\
+program: train_gtsrb_challenge.py
+method: grid
+metric: {name: train/error, goal: minimize}
+parameters:
+  seed: {values: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]}
+  epochs: {value: 2}
+"""
+STUDY = """\
+metric: test/error
+direction: lower
+smallest_effect: 0.001
+references: {people: 0.03, the best network: 0.0211}
+labels: {recipe: our network}
+"""
+IMAGES, WRONG = 1000, [20, 21, 22, 19, 18, 20, 23, 17, 25, 16]  # mistakes by seed
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """Give the folder of a finished study of ten runs that differ in their seed, and its sweep."""
+    monkeypatch.setattr(grid, "STUDIES", tmp_path / "studies")
+    (tmp_path / "studies").mkdir()
+    (tmp_path / "studies" / "recipe.yaml").write_text(STUDY)
+    sweep, folder = tmp_path / "recipe.yaml", tmp_path / "results"
+    sweep.write_text(SWEEP)
+    labels = np.arange(IMAGES) % 5
+    names = [f"{i:05d}.ppm" for i in range(IMAGES)]
+    widths, twins = 25 + np.arange(IMAGES) % 100, np.arange(IMAGES) >= IMAGES - 4
+    runs, history = [], []
+    for seed, wrong in enumerate(WRONG):
+        predicted = np.where(np.arange(IMAGES) < wrong, (labels + 1) % 5, labels)
+        run = {"run_id": f"r{seed}", "state": "finished", "exit_code": 0, "seed": seed, "epochs": 2}
+        run |= {"test/error": wrong / IMAGES, "test/error_one_view": (wrong + 2) / IMAGES}
+        runs.append(run | {"diverged": False, "source": f"r{seed}"})
+        history += [
+            {"run_id": f"r{seed}", "epoch": e, "train/error": 0.1 / e + seed / 1e6, "seconds": 30}
+            for e in (1, 2)
+        ]
+        (folder / images.FILES / f"r{seed}").mkdir(parents=True)
+        np.savez(
+            folder / images.FILES / f"r{seed}" / images.SCORES,
+            names=names,
+            labels=labels,
+            predicted=predicted,
+            widths=widths,
+            in_training=twins,
+            mistakes=np.arange(wrong),
+            mistaken_images=np.zeros((wrong, 3, 32, 32), dtype=np.uint8),
+        )
+    write_tables(folder, pd.DataFrame(runs), pd.DataFrame(history), ["epochs"])
+    assert not images.write(folder, [run["run_id"] for run in runs])
+    return folder, sweep
+
+
+def test_each_reference_is_a_contrast_with_an_exact_test(study: tuple[Path, Path]) -> None:
+    results = made_up.report(*study)
+    people, best = results["contrasts"]
+    errors = np.array(WRONG) / IMAGES
+    assert people["p"] == pytest.approx(wilcoxon(errors - 0.03, method="exact").pvalue)
+    assert people["p_holm"] == pytest.approx(2 * people["p"])
+    assert people["difference"] == pytest.approx(-0.01, abs=5e-4)
+    assert people["state"] == "meaningful"
+    assert (
+        "our network has a lower (better) test error than the published 3.00 %"
+        in (people["sentence"])
+    )
+    assert people["label"] == "Our network against people"
+    assert best["state"] == "inconclusive"
+    low, high = people["test_set_low"], people["test_set_high"]
+    assert low < people["difference"] < high
+    assert "single number" in results["pairing"]
+
+
+def test_every_run_is_listed_with_its_mistakes(study: tuple[Path, Path]) -> None:
+    """The last four images are twins, which no run mistakes: without them errors are higher."""
+    results = made_up.report(*study)
+    assert [row["mistakes"] for row in results["by_seed"]] == WRONG
+    assert results["twins"] == 4
+    for row, wrong in zip(results["by_seed"], WRONG, strict=True):
+        assert row["without_twins"] == pytest.approx(wrong / (IMAGES - 4))
+        assert row["others"] == {"test/error_one_view": pytest.approx((wrong + 2) / IMAGES)}
+    (within,) = results["within"]
+    assert within["difference"] == pytest.approx(-0.002)
+    assert (within["lower"], within["higher"]) == (10, 0)
+    page = (study[0] / "report.md").read_text()
+    assert "| 4 | r4 | 98.20 | 18 | 98.19 | 98.00 | 1.0 |" in page
+    assert "4 of the test images are, pixel by pixel" in page
+
+
+def test_the_figures_show_the_median_runs_mistakes(
+    study: tuple[Path, Path], capsys: pytest.CaptureFixture
+) -> None:
+    folder, sweep = study
+    report.main([str(folder), "--sweep", str(sweep)])
+    captions = json.loads((folder / "results.json").read_text())["captions"]
+    assert {"fig3_final_scores", "fig14_mistakes", "fig15_widths"} <= set(captions)
+    assert "20 of 1,000 test images" in captions["fig14_mistakes"]
+    assert captions["fig14_mistakes"].endswith("Run: r0.")
+    assert "their median, 98" in captions["fig3_final_scores"]
+    assert not {"fig5_interaction", "fig8_improvement"} & set(captions)
+    drawn = (folder / "figures" / "fig14_mistakes.png").read_bytes()
+    for path in (folder / images.FILES).rglob("*.npz"):
+        path.unlink()
+    report.main([str(folder), "--sweep", str(sweep)])  # the table of images is enough
+    assert (folder / "figures" / "fig14_mistakes.png").read_bytes() == drawn
+
+
+def test_the_median_run_of_an_even_number_is_the_lower() -> None:
+    class Book:
+        def runs(self, cell: tuple) -> list[str]:
+            return ["a", "b", "c", "d"]
+
+    assert mistakes.median_run(Book(), (), [0.3, 0.1, 0.2, 0.4]) == "c"
+
+
+def test_runs_that_disagree_on_a_width_are_refused(study: tuple[Path, Path]) -> None:
+    folder, _ = study
+    path = folder / images.FILES / "r3" / images.SCORES
+    arrays = dict(np.load(path))
+    arrays["widths"][7] += 1
+    np.savez(path, **arrays)
+    with pytest.raises(TableError, match="disagree on the width of 00007"):
+        images.write(folder, [f"r{i}" for i in range(10)])
+
+
+def test_references_need_a_sweep_that_varies_the_seed_only(
+    study: tuple[Path, Path], tmp_path: Path
+) -> None:
+    folder, sweep = study
+    (tmp_path / "studies" / "recipe.yaml").write_text(STUDY.split("references")[0])
+    assert "nothing to compare, unless" in made_up.refusal(folder, sweep)
+    (tmp_path / "studies" / "made_up.yaml").write_text(STUDY)
+    sweep = made_up.write_sweep(tmp_path / "made_up.yaml")
+    made_up.write_study(tmp_path / "other", sweep, *made_up.tables(sweep))
+    assert "varies batch_norm, optimizer, but" in made_up.refusal(tmp_path / "other", sweep)
