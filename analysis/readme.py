@@ -10,6 +10,7 @@ import argparse
 import json
 from pathlib import Path
 
+from analysis import references
 from analysis.grid import RULES, GridError, Study, Sweep, load_study, load_sweep
 from analysis.plotting import cell_label, lower_first, metric_name
 from analysis.statement import digits, format_p, signed
@@ -54,6 +55,8 @@ def tables(results: dict, sweep: Sweep, study: Study) -> str:
         lines += [
             f"| {labels[v['name']]} | {n} | {results['epochs']} | {median} | {low} – {high} |"
         ]
+    if results["by_seed"]:
+        lines += ["", _by_seed(results["by_seed"], study)]
     scale = "percentage points" if study.percent else study.quantity
     lines += ["", f"| contrast (difference in {scale}) | n | difference | interval | p | Holm p |"]
     lines += ["|---|---|---|---|---|---|"]
@@ -63,6 +66,20 @@ def tables(results: dict, sweep: Sweep, study: Study) -> str:
         lines += [f"| {c['label']} | {c['n']} | {d} | {low} to {high} | {p} | {p_holm} |"]
     if (folds := results["folds"]) and "missing" not in folds:
         lines += ["", _beside_published(folds)]
+    return "\n".join(lines)
+
+
+def _by_seed(rows: list[dict], study: Study) -> str:
+    """Return the table of runs one by one, with all their scores of the study's metric."""
+    names = list(rows[0]["others"])
+    quantity = "accuracy (%)" if study.percent else study.quantity
+    heads = [f"`{name}`{', as accuracy' * study.percent}" for name in names]
+    lines = [f"| seed | {quantity} | mistakes | {' | '.join(heads)} | minutes |"]
+    lines += ["|---" * (4 + len(names)) + "|"]
+    for row in rows:
+        others = [references.shown(row["others"][name], study) for name in names]
+        cells = [row["seed"], references.shown(row["score"], study), row["mistakes"], *others]
+        lines += [f"| {' | '.join(map(str, cells))} | {row['minutes']:.1f} |"]
     return "\n".join(lines)
 
 

@@ -1,5 +1,6 @@
 """A recipe beside published scores: its runs one by one, and what its own other scores say."""
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -45,27 +46,29 @@ def by_seed(
 
 
 def within(sweep: Sweep, study: Study, ledger: Ledger, runs: pd.DataFrame) -> list[dict[str, Any]]:
-    """Compare the score with the runs' other scores of the same metric, seed by seed.
+    """Compare the score and the runs' other scores of the same metric in pairs, seed by seed.
 
     Such as with one view of an image instead of several, or with the last weights instead of their
     average: exact signed-rank tests, not corrected, not declared.
     """
     if not study.references:
         return []
-    own, rows = np.array(scores(sweep, ledger, runs, study.score_column())[()]), []
-    for name in _others(study, runs):
-        other = np.array(scores(sweep, ledger, runs, name)[()])
-        ((test,),) = [contrasts.test([Contrast(name, [], other, own)], study.alpha, paired=True)]
+    names, rows = [study.score_column(), *_others(study, runs)], []
+    values = {name: np.array(scores(sweep, ledger, runs, name)[()]) for name in names}
+    for one, other in itertools.combinations(names, 2):
+        pair = Contrast(one, [], values[other], values[one])
+        (tested,) = contrasts.test([pair], study.alpha, paired=True)
         rows.append(
             {
-                "metric": name,
-                "median": float(np.median(other)),
-                "difference": test.interval.estimate,
-                "ci_low": test.interval.low,
-                "ci_high": test.interval.high,
-                "p": test.test.p,
-                "lower": test.test.negative,
-                "higher": test.test.positive,
+                "metric": one,
+                "against": other,
+                "medians": [float(np.median(values[name])) for name in (one, other)],
+                "difference": tested.interval.estimate,
+                "ci_low": tested.interval.low,
+                "ci_high": tested.interval.high,
+                "p": tested.test.p,
+                "lower": tested.test.negative,
+                "higher": tested.test.positive,
             }
         )
     return rows

@@ -95,6 +95,7 @@ def test_every_run_is_listed_with_its_mistakes(study: tuple[Path, Path]) -> None
         assert row["without_twins"] == pytest.approx(wrong / (IMAGES - 4))
         assert row["others"] == {"test/error_one_view": pytest.approx((wrong + 2) / IMAGES)}
     (within,) = results["within"]
+    assert within["against"] == "test/error_one_view"
     assert within["difference"] == pytest.approx(-0.002)
     assert (within["lower"], within["higher"]) == (10, 0)
     page = (study[0] / "report.md").read_text()
