@@ -49,7 +49,7 @@ class Config:
     activation: Literal["elu", "relu", "gelu"] = "relu"  # after each normalization
     dropout: Share = 0.2  # share of the last features that a step leaves out
     normalize: bool = True  # each image to mean 0 and standard deviation 1
-    sgd_lr: PositiveFloat = 0.1  # SGD's highest learning rate
+    sgd_lr: PositiveFloat = 0.2  # SGD's highest learning rate
     sgd_momentum: Share = 0.9  # SGD's Nesterov momentum
     weight_decay: NonNegativeFloat = 0.0005  # times the weights, added to the gradient
     schedule: optim.Schedule = "one_cycle"  # of the learning rate, per step
