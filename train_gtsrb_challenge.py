@@ -154,7 +154,8 @@ def train(cfg: Config, data: gtsrb.Data, run: tracking.Run) -> None:
             row |= {"seconds": time.perf_counter() - start, "images_per_second": rate}
             progress["history"].append(row)
             run.log_epochs([row])
-            tracking.show_epoch(bar, row, cfg.epochs, "val/error")
+            shown = "val/error" if cfg.val_fraction > 0 else "train/error"
+            tracking.show_epoch(bar, row, cfg.epochs, shown)
             progress["diverged"] = not math.isfinite(train_loss)
             if progress["diverged"] or run.is_due(epoch, cfg.epochs, cfg.checkpoint_every):
                 checkpoint.save(run.folder, epoch, identity, progress, stateful)
