@@ -146,6 +146,11 @@ def main() -> None:
     try:
         sweep = load_sweep(arguments.sweep)
         study = load_study(sweep).model_copy(update={"smallest_effect": None})
+        if study.references:
+            raise GridError(
+                f"{sweep.name} has one variant, beside published scores: there is nothing to deal "
+                "among variants; calibrate takes a sweep with factors"
+            )
         if arguments.real:
             runs, history = read_tables(arguments.real)
             ledger = check(sweep, study, runs, history)

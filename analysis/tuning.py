@@ -19,14 +19,19 @@ RATE = "_lr"  # a tuning sweep varies one parameter of such a name
 def draw(study: Study, folder: Path, sweep_path: Path) -> tuple[Figure, str, list[str]] | None:
     """Return the figure of the study's tuning sweeps with caption and runs, or None without any.
 
-    Their tables lie beside ``folder``, their YAMLs beside ``sweep_path``. One dot a run; the cross
-    marks the rate with the best mean over the other factors' levels.
+    None, too, with a word on the terminal, where their tables are not here: they lie beside
+    ``folder``, the YAMLs beside ``sweep_path``. One dot a run; the grey bar marks the rate with the
+    best mean over the other factors' levels.
 
     Raises:
         GridError: when such a sweep is incomplete or varies no learning rate, when their budgets
             differ, or the study takes another rate or repeats a tuning seed.
     """
     if not study.tuning:
+        return None
+    if lacking := [n for n in study.tuning if not (folder.parent / n / "runs.csv").exists()]:
+        where = ", ".join(str(folder.parent / name) for name in lacking)
+        print(f"fig13_tuning left out: no tables in {where}; fetch the tuning sweeps there")
         return None
     mpl.rcParams.update(plotting.STYLE)
     size = (plotting.COLUMN, 2.7)

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy.stats import wilcoxon
 
-from analysis import grid, images, mistakes, report
+from analysis import calibrate, grid, images, mistakes, report
 from analysis.tables import TableError, write_tables
 from tests import made_up
 
@@ -140,11 +140,15 @@ def test_runs_that_disagree_on_a_width_are_refused(study: tuple[Path, Path]) -> 
 
 
 def test_references_need_a_sweep_that_varies_the_seed_only(
-    study: tuple[Path, Path], tmp_path: Path
+    study: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, sweep = study
     (tmp_path / "studies" / "recipe.yaml").write_text(STUDY.split("references")[0])
     assert "nothing to compare, unless" in made_up.refusal(folder, sweep)
+    (tmp_path / "studies" / "recipe.yaml").write_text(STUDY)
+    monkeypatch.setattr("sys.argv", ["calibrate", str(sweep)])
+    with pytest.raises(SystemExit, match="nothing to deal"):
+        calibrate.main()
     (tmp_path / "studies" / "made_up.yaml").write_text(STUDY)
     sweep = made_up.write_sweep(tmp_path / "made_up.yaml")
     made_up.write_study(tmp_path / "other", sweep, *made_up.tables(sweep))

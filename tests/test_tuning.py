@@ -54,6 +54,13 @@ def test_without_tuning_there_is_no_figure(tmp_path: Path) -> None:
     assert tuning.draw(study, tmp_path / "results" / "study", tmp_path / "s.yaml") is None
 
 
+def test_without_its_tables_there_is_none_either(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert tuning.draw(STUDY, tmp_path / "elsewhere" / "study", write(tmp_path, 0.01)) is None
+    assert f"left out: no tables in {tmp_path / 'elsewhere' / 'tune'}" in capsys.readouterr().out
+
+
 def test_what_tunes_no_rate_or_is_incomplete_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, 0.01, "width")
     with pytest.raises(GridError, match="tunes no rate: it varies width, batch_norm"):
