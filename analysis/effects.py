@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from analysis import contrasts, curves, plotting, robustness, stats
@@ -92,6 +93,7 @@ def forest(
         numbers = f"p {format_p(r['p'])},  Holm p {format_p(r['p_holm'])}, "
         numbers += f" r {r['rank_biserial']:+.2f}"
         at = {"transform": axis.get_yaxis_transform(), "fontsize": 7.5, "va": "bottom"}
+        at["path_effects"] = [withStroke(linewidth=2.5, foreground="white")]  # over the zero line
         axis.text(0.01, i - 0.4, textwrap.shorten(r["label"], 80, placeholder=" …"), **at)
         axis.text(0.01, i - 0.2, numbers.replace("-", "−"), color="0.35", **at)
     axis.set_ylim(n - 0.6, -0.65)
@@ -173,7 +175,7 @@ def improvement(sweep: Sweep, study: Study, ledger: Ledger, scores: Scores) -> t
         a12 = stats.a12(scores[cells[j]], scores[cells[i]])
         better[i, j] = a12 if study.direction == "higher" else 1 - a12
     few = len(cells) <= plotting.MOST_VARIANTS  # with more the matrix has colours only
-    figure, (axis,) = plotting.subplots(1, 0.7 + 0.52 * len(cells) if few else 3.6)
+    figure, (axis,) = plotting.subplots(1, 0.7 + 0.58 * len(cells) if few else 3.6)
     picture = axis.imshow(better, cmap="PuOr_r", vmin=0, vmax=1, aspect="auto")
     if few:
         for i, j in itertools.permutations(range(len(cells)), 2):
@@ -183,7 +185,7 @@ def improvement(sweep: Sweep, study: Study, ledger: Ledger, scores: Scores) -> t
         axis.set_xticks(range(len(cells)), LETTERS[: len(cells)])
         labels = [plotting.tick_lines(sweep, study, cell, 22) for cell in cells]
         labels = [f"{label}   {code}" for label, code in zip(labels, LETTERS, strict=False)]
-        axis.set_yticks(range(len(cells)), labels, linespacing=0.9)
+        axis.set_yticks(range(len(cells)), labels, linespacing=1.05)
     else:
         axis.set(xlabel="Variant, in the order of the table", ylabel="Variant")
     axis.tick_params(length=0)
