@@ -126,7 +126,7 @@ def _of_images(
             files = folder / images.FILES
             shown = mistakes.pictures(study, ledger, table, (), values[()], files)
             drawn["fig14_mistakes"] = Drawn(*shown)
-            widths = mistakes.by_width(sweep, study, ledger, table)
+            widths = mistakes.by_width(sweep, ledger, table)
             drawn["fig15_widths"] = Drawn(*widths, everyone)
         return drawn
     files = folder / images.FILES

@@ -76,7 +76,7 @@ class Study(BaseModel):
     folds: str | None = None  # the sweep that tests every radiograph, for the published table
     labels: dict[str, str] = {}  # words for "factor" and "factor=level" in sentences and figures
     # Published scores by their words, in the metric's unit, for a sweep that varies only the seed.
-    references: dict[str, float] = {}
+    references: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
     declared: bool = False  # set by load_study: whether a file declared this before the runs
 
     @property

@@ -49,7 +49,8 @@ def pictures(
         axis.set_axis_off()
     for axis, (place, pixels) in zip(axes, shown, strict=False):
         axis.imshow(pixels.transpose(1, 2, 0))
-        names = [class_name(study, int(arrays[key][place])) for key in ("labels", "predicted")]
+        classes = [int(arrays[key][place]) for key in ("labels", "predicted")]
+        names = [class_name(study, k) if k >= 0 else "no class" for k in classes]  # diverged: -1
         lines = [_short(names[0]), f"→ {_short(names[1])}", f"{arrays['widths'][place]} px"]
         axis.set_title("\n".join(lines), fontsize=4.8, linespacing=1.15, pad=2)
     return figure, caption, [run]
@@ -59,33 +60,32 @@ def _short(text: str, most: int = 19) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def by_width(sweep: Sweep, study: Study, ledger: Ledger, table: pd.DataFrame) -> tuple[Figure, str]:
+def by_width(sweep: Sweep, ledger: Ledger, table: pd.DataFrame) -> tuple[Figure, str]:
     """Figure 15: the error on images of a range of original widths, a dot a run, and the median."""
-    factor = plotting.display_factor(study)
     bins = np.searchsorted(EDGES, table["width"], side="right") - 1
     kept = [k for k in range(len(EDGES)) if (bins == k).any()]
     wrong = table[ledger.counting].ne(table["label"], axis=0).to_numpy(dtype=float)
     figure, (axis,) = plotting.subplots(1, 2.8)
     for place, k in enumerate(kept):
         own = wrong[bins == k]
-        errors = factor * own.mean(axis=0)
+        errors = 100 * own.mean(axis=0)
         jitter = np.linspace(-0.2, 0.2, len(errors)) if len(errors) > 1 else [0.0]
         axis.scatter(place + jitter, errors, s=9, color=plotting.colour(0), alpha=0.7, linewidths=0)
         middle = np.median(own.sum(axis=0))
         axis.plot([place - 0.3, place + 0.3], [np.median(errors)] * 2, color="black", linewidth=2)
         sure = binomtest(int(middle), len(own)).proportion_ci(0.95, "exact")
-        axis.plot([place] * 2, [factor * sure.low, factor * sure.high], color="0.5", linewidth=0.8)
+        axis.plot([place] * 2, [100 * sure.low, 100 * sure.high], color="0.5", linewidth=0.8)
     names = [_range(k, kept) for k in kept]
     counts = [f"{name}\n({(bins == k).sum():,})" for name, k in zip(names, kept, strict=True)]
     axis.set_xticks(range(len(kept)), counts, fontsize=7)
     axis.set_ylim(bottom=-0.02 * axis.get_ylim()[1])
     axis.set_xlabel("Original width in pixels (number of test images)")
-    axis.set_ylabel(f"{plotting.metric_name(study)}{plotting.unit(study)}")
+    axis.set_ylabel("Test error (%)")
     return figure, (
-        f"{plotting.metric_name(study)} by the width of the original image, before all were made "
-        f"equal. A dot per run (n = {len(ledger.counting)}), bars: medians over runs; thin lines: "
-        f"exact 95 % interval (Clopper–Pearson) of the median run's count, as if images were "
-        f"independent. {plotting.run_set(sweep, ledger)}"
+        f"Test error by the width of the original image, before all were made equal. A dot per run "
+        f"(n = {len(ledger.counting)}), bars: medians over runs; thin lines: exact 95 % interval "
+        f"(Clopper–Pearson) of the median run's count, as if images were independent. "
+        f"{plotting.run_set(sweep, ledger)}"
     )
 
 

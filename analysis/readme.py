@@ -78,7 +78,8 @@ def _by_seed(rows: list[dict], study: Study) -> str:
     lines += ["|---" * (4 + len(names)) + "|"]
     for row in rows:
         others = [references.shown(row["others"][name], study) for name in names]
-        cells = [row["seed"], references.shown(row["score"], study), row["mistakes"], *others]
+        mistakes = "–" if row["mistakes"] is None else row["mistakes"]
+        cells = [row["seed"], references.shown(row["score"], study), mistakes, *others]
         lines += [f"| {' | '.join(map(str, cells))} | {row['minutes']:.1f} |"]
     return "\n".join(lines)
 

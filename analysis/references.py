@@ -14,9 +14,14 @@ from analysis.ledger import Ledger, scores
 from analysis.statement import digits
 
 
+def quoted(value: float, study: Study) -> float:
+    """Return a score as people quote it: an error as accuracy in percent, all else as it is."""
+    return 100 * (1 - value) if study.percent else value
+
+
 def shown(value: float, study: Study) -> str:
-    """Show a score as people quote it: an error as accuracy in percent, all else as it is."""
-    return f"{100 * (1 - value):.2f}" if study.percent else digits(value, study)
+    """Show a score as people quote it, with the digits of the metric."""
+    return f"{quoted(value, study):.2f}" if study.percent else digits(value, study)
 
 
 def by_seed(
@@ -87,34 +92,31 @@ def final_scores(
 ) -> tuple[Figure, str]:
     """Figure 3 of a study with references: each run's score, and lines where the published are."""
     figure, (axis,) = plotting.subplots(1, 3.2)
-    quoted = [float(shown(value, study)) for value in values[()]]
-    places = np.arange(len(quoted))
-    ends = [-0.6, len(quoted) - 0.4]
+    own, middle = values[()], float(np.median(values[()]))
+    ends = [-0.6, len(own) - 0.4]
     for i, (words, value) in enumerate(study.references.items(), start=1):
-        at = float(shown(value, study))
+        at = quoted(value, study)
         axis.plot(
             ends, [at, at], color=plotting.colour(i), linestyle=plotting.line(i), linewidth=1.2
         )
         note = {"fontsize": 7, "va": "bottom", "ha": "left", "color": "0.25"}
         axis.annotate(words, (ends[0], at), xytext=(2, 1), textcoords="offset points", **note)
-    axis.plot(ends, [np.median(quoted)] * 2, color="black", linewidth=1, alpha=0.6)
-    axis.scatter(places, quoted, s=24, color=plotting.colour(0), zorder=3)
+    axis.plot(ends, [quoted(middle, study)] * 2, color="black", linewidth=1, alpha=0.6)
     note = {"fontsize": 6.5, "ha": "center", "textcoords": "offset points", "zorder": 4}
-    middle = np.median(quoted)
-    for place, value in zip(places, quoted, strict=True):
-        above = value >= middle
-        style = note | {"va": "bottom" if above else "top"}
-        axis.annotate(f"{value:.6g}", (place, value), xytext=(0, 4 if above else -4), **style)
-    axis.set_xticks(places, sweep.seeds)
+    for place, value in enumerate(own):
+        at, above = quoted(value, study), quoted(value, study) >= quoted(middle, study)
+        axis.scatter(place, at, s=24, color=plotting.colour(0), zorder=3)
+        style = note | {"va": "bottom" if above else "top", "xytext": (0, 4 if above else -4)}
+        axis.annotate(shown(value, study), (place, at), **style)
+    axis.set_xticks(range(len(own)), sweep.seeds)
     axis.set_xlim(*ends)
     axis.margins(y=0.12)
     axis.set_xlabel("Seed")
     name = "Test accuracy (%)" if study.percent else plotting.metric_name(study)
     axis.set_ylabel(name)
     axis.ticklabel_format(axis="y", useOffset=False)
-    median = f"{np.median(quoted):.6g}"
     return figure, (
         f"{name} of every run: {plotting.cell_label(sweep, study, ())}, a dot a seed "
-        f"(n = {len(quoted)}), thin black line: their median, {median}; other lines: published "
-        f"scores. {plotting.run_set(sweep, ledger)}"
+        f"(n = {len(own)}), thin black line: their median, {shown(middle, study)}; other lines: "
+        f"published scores. {plotting.run_set(sweep, ledger)}"
     )

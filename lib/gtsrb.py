@@ -42,8 +42,8 @@ class Images:
     """One part of the data: images (N, 3, S, S) uint8, labels (N,) int64 in 0..42.
 
     ``tracks`` (N,) int64: frames of the same physical sign share a number; -1 where not known
-    (test). ``widths`` (N,) int64: of the original photographs' cuttings, in pixels. ``names``: file
-    names below the part's Images folder.
+    (test). ``widths`` (N,) int64: of the original images, in pixels. ``names``: file names
+    below the part's Images folder.
     """
 
     images: torch.Tensor

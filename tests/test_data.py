@@ -179,6 +179,10 @@ def test_real_signs(real_signs: Path) -> None:
     data = gtsrb.load(real_signs)
     assert (len(data.train.names), len(data.test.names)) == (39_209, 12_630)
     sizes = torch.bincount(torch.unique(data.train.tracks, return_counts=True)[1])
+    labels = data.test.labels
+    about = gtsrb.about_test(data, labels, labels, torch.ones(len(labels)))
+    assert labels[about["in_training"]].tolist() == [14] * 8
+    assert (about["widths"].min(), about["widths"].max()) == (25, 266)
     assert sizes[29] == 1, "one track has 29 frames"
     assert sizes[30] == 1306
     train, val = gtsrb.split_by_track(data.train, 0.1, seeding.numpy_generator(0, "split"))

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from scipy.stats import wilcoxon
 
-from analysis import calibrate, grid, images, mistakes, report
-from analysis.tables import TableError, write_tables
+from analysis import calibrate, grid, images, ledger, mistakes, report
+from analysis.tables import TableError, read_tables, write_tables
 from tests import made_up
 
 SWEEP = """\
@@ -137,6 +137,26 @@ def test_runs_that_disagree_on_a_width_are_refused(study: tuple[Path, Path]) -> 
     np.savez(path, **arrays)
     with pytest.raises(TableError, match="disagree on the width of 00007"):
         images.write(folder, [f"r{i}" for i in range(10)])
+
+
+def test_a_reference_in_percent_is_refused(study: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "studies" / "recipe.yaml").write_text(STUDY.replace("0.0211", "99.46"))
+    assert "references.the best network = 99.46: Input should be less" in made_up.refusal(*study)
+
+
+def test_a_run_that_diverged_took_images_for_no_class(study: tuple[Path, Path]) -> None:
+    folder, sweep = study
+    plan = grid.load_sweep(sweep)
+    path = folder / images.FILES / "r0" / images.SCORES
+    np.savez(path, **dict(np.load(path)) | {"predicted": np.full(IMAGES, -1)})
+    images.write(folder, [f"r{i}" for i in range(10)])
+    runs, history = read_tables(folder)
+    book = ledger.check(plan, grid.load_study(plan), runs, history)
+    order = [5, 1, 2, 3, 4, 6, 7, 8, 9, 10]  # r0 is the lower median
+    figure, *_ = mistakes.pictures(
+        grid.load_study(plan), book, images.read(folder), (), order, folder / images.FILES
+    )
+    assert figure.axes[0].get_title() == "class 0\n→ no class\n25 px"
 
 
 def test_references_need_a_sweep_that_varies_the_seed_only(
