@@ -10,6 +10,8 @@ from scipy.stats import ttest_1samp
 from analysis import stats
 from analysis.grid import REFERENCE, SPLITTING, GridError, Study, Sweep
 
+PUBLISHED_DIGIT = 1e-4  # published scores have two decimals of a percent
+
 
 @dataclass(frozen=True)
 class Contrast:
@@ -78,7 +80,8 @@ def build(sweep: Sweep, study: Study, scores: dict[tuple, list[float]]) -> list[
     With y[a][b] the scores of one seed: A = ((y11 + y10) - (y01 + y00)) / 2 and
     AB = (y11 - y10) - (y01 - y00), averaged over the levels of any further factors. A factor with
     more levels gives one main effect for each pair of them. A sweep that varies nothing but the
-    seed is compared with each of the study's references: ``first`` is that number, n times.
+    seed is compared with each of the study's references: ``first`` is that number, n times, and a
+    score that would round to it is taken as equal.
 
     Raises:
         GridError: when the study's family names a contrast that the sweep does not have, when the
@@ -108,6 +111,7 @@ def build(sweep: Sweep, study: Study, scores: dict[tuple, list[float]]) -> list[
         )
     for words, value in study.references.items():
         own = np.asarray(scores[()])
+        own = np.where(np.abs(own - value) < PUBLISHED_DIGIT / 2, value, own)
         part = (REFERENCE, words, sweep.name)
         contrasts.append(Contrast(words, [part], np.full(len(own), value), own))
     if not contrasts:

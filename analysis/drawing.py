@@ -122,7 +122,7 @@ def _of_images(
             "fig9_class_errors": Drawn(*signs.class_errors(sweep, study, ledger, table), everyone),
             "fig9_confusion": Drawn(*signs.confusion(sweep, study, ledger, table, values)),
         }
-        if study.references and "width" in table:
+        if study.references and study.score_rule == "last" and "width" in table:
             files = folder / images.FILES
             shown = mistakes.pictures(study, ledger, table, (), values[()], files)
             drawn["fig14_mistakes"] = Drawn(*shown)

@@ -77,6 +77,9 @@ class Study(BaseModel):
     labels: dict[str, str] = {}  # words for "factor" and "factor=level" in sentences and figures
     # Published scores by their words, in the metric's unit, for a sweep that varies only the seed.
     references: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
+    # Columns of scores of the same runs, with words, each with one step more of the recipe than the
+    # one before; the last is the metric.
+    steps: dict[str, str] = {}
     declared: bool = False  # set by load_study: whether a file declared this before the runs
 
     @property

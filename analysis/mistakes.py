@@ -17,31 +17,34 @@ ACROSS = 6  # pictures in a row
 EDGES = (0, 30, 35, 40, 50, 60, 80, 120)  # pixels, from the left edge on
 
 
-def median_run(ledger: Ledger, cell: tuple, scores: list[float]) -> str:
-    """Return the run whose score is the median over seeds, the first of several; n even: below."""
-    order = np.argsort(scores, kind="stable")
-    return ledger.runs(cell)[order[(len(order) - 1) // 2]]
+def median_run(study: Study, ledger: Ledger, cell: tuple, scores: list[float]) -> str:
+    """Return the run whose score is the median over seeds; n even: the worse of the middle two."""
+    sign = 1 if study.direction == "lower" else -1
+    from_best = np.argsort(np.array(scores) * sign, kind="stable")
+    return ledger.runs(cell)[from_best[len(scores) // 2]]
 
 
 def pictures(
     study: Study, ledger: Ledger, table: pd.DataFrame, cell: tuple, scores: list[float], files: Path
 ) -> tuple[Figure | None, str, list[str]]:
-    """Figure 14: every image that the median run mistakes, with its true and its predicted class.
+    """Figure 14: images that the median run mistakes, MOST at most, with true and predicted class.
 
-    The figure is None where the run's own file is not in ``files``.
+    The figure is None where ``files`` has no pixels of this run's mistakes.
     """
-    run = median_run(ledger, cell, scores)
+    run = median_run(study, ledger, cell, scores)
     wrong = table[run].ne(table["label"])
     some = f", the {MOST} with the least probable true class" * bool(wrong.sum() > MOST)
+    middle = " (the worse of the middle two)" * (len(scores) % 2 == 0)
     caption = (
-        f"What the run with the median score gets wrong: {int(wrong.sum())} of {len(table):,} test "
-        f"images{some}, as the network sees them. Above each: its true class, the class that it "
-        f"was taken for after the arrow, and the original width in pixels. Run: {run}."
+        f"What the run with the median score{middle} gets wrong: {int(wrong.sum())} of "
+        f"{len(table):,} test images{some}, at the network's input size. Above each: its true "
+        "class, the class that it was taken for after the arrow, and the original width in pixels. "
+        f"{study.data_source} Run: {run}."
     )
     path = files / run / images.SCORES
-    if not path.exists():
+    arrays = images.load(path) if path.exists() else {}
+    if "mistakes" not in arrays:
         return None, caption, [run]
-    arrays = images.load(path)
     shown = list(zip(arrays["mistakes"], arrays["mistaken_images"], strict=True))[:MOST]
     across = max(1, min(ACROSS, len(shown)))
     figure, axes = plotting.subplots(max(1, len(shown)), 1.06, across, sharey=False)
@@ -69,13 +72,14 @@ def by_width(sweep: Sweep, ledger: Ledger, table: pd.DataFrame) -> tuple[Figure,
     for place, k in enumerate(kept):
         own = wrong[bins == k]
         errors = 100 * own.mean(axis=0)
+        middle = int(np.sort(own.sum(axis=0))[own.shape[1] // 2])
         jitter = np.linspace(-0.2, 0.2, len(errors)) if len(errors) > 1 else [0.0]
         axis.scatter(place + jitter, errors, s=9, color=plotting.colour(0), alpha=0.7, linewidths=0)
-        middle = np.median(own.sum(axis=0))
-        axis.plot([place - 0.3, place + 0.3], [np.median(errors)] * 2, color="black", linewidth=2)
-        sure = binomtest(int(middle), len(own)).proportion_ci(0.95, "exact")
+        height = 100 * middle / len(own)
+        axis.plot([place - 0.3, place + 0.3], [height] * 2, color="black", linewidth=2)
+        sure = binomtest(middle, len(own)).proportion_ci(0.95, "exact")
         axis.plot([place] * 2, [100 * sure.low, 100 * sure.high], color="0.5", linewidth=0.8)
-    names = [_range(k, kept) for k in kept]
+    names = [_range(k) for k in kept]
     counts = [f"{name}\n({(bins == k).sum():,})" for name, k in zip(names, kept, strict=True)]
     axis.set_xticks(range(len(kept)), counts, fontsize=7)
     axis.set_ylim(bottom=-0.02 * axis.get_ylim()[1])
@@ -83,13 +87,14 @@ def by_width(sweep: Sweep, ledger: Ledger, table: pd.DataFrame) -> tuple[Figure,
     axis.set_ylabel("Test error (%)")
     return figure, (
         f"Test error by the width of the original image, before all were made equal. A dot per run "
-        f"(n = {len(ledger.counting)}), bars: medians over runs; thin lines: exact 95 % interval "
-        f"(Clopper–Pearson) of the median run's count, as if images were independent. "
+        f"(n = {len(ledger.counting)}), bars: medians over runs (of an even number the worse of "
+        "the middle two), thin lines: their exact 95 % interval (Clopper–Pearson), as if images were "
+        "independent. "
         f"{plotting.run_set(sweep, ledger)}"
     )
 
 
-def _range(k: int, kept: list[int]) -> str:
-    if k == kept[-1] and k == len(EDGES) - 1:
+def _range(k: int) -> str:
+    if k == len(EDGES) - 1:
         return f"{EDGES[k]}+"
     return f"<{EDGES[k + 1]}" if k == 0 else f"{EDGES[k]}–{EDGES[k + 1] - 1}"

@@ -89,6 +89,8 @@ def _variables(
         "rules": RULES,
         "grades": statement.GRADES,
         "words": study.level_label,
+        "step_words": study.steps,
+        "data_source": study.data_source,
         "labels": {
             sweep.label(cell): plotting.cell_label(sweep, study, cell) for cell in sweep.cells
         },

@@ -54,7 +54,7 @@ def read_pilot(folder: Path, study: Study, sweep: Sweep) -> Pilot:
     runs, history = read_tables(folder)
     column = study.score_column()
     names = [name for name in sweep.factors if name in runs]
-    if column not in runs or not names:
+    if column not in runs or (sweep.factors and not names):
         raise TableError(f"{folder}/runs.csv has no {column} or none of {', '.join(sweep.factors)}")
     runs = runs[(runs["state"] == "finished") & runs[column].notna()]
     if (twice := runs.duplicated([*names, SEED])).any():
@@ -62,7 +62,7 @@ def read_pilot(folder: Path, study: Study, sweep: Sweep) -> Pilot:
             f"{folder}: {', '.join(names)} and {SEED} are the same in several runs, such as "
             f"{runs['run_id'][twice].iloc[0]}; did this pilot vary something else?"
         )
-    scores = runs.pivot_table(index=SEED, columns=names, values=column)
+    scores = runs.assign(cell="all").pivot_table(index=SEED, columns=names or "cell", values=column)
     deviation = _spread(scores)
     if deviation is None:
         raise TableError(f"{folder} has no cell with two finished runs: no spread to learn from")
@@ -102,9 +102,12 @@ def contrast_deviation(sweep: Sweep, deviation: float) -> float:
 
     A main effect is a difference of two levels' means over the other factors' cells; with
     independent runs its variance is 2 deviation² / (cells per level). Of factors with unlike
-    numbers of levels the one with the most decides: its contrasts are the least sure.
+    numbers of levels the one with the most decides: its contrasts are the least sure. Without
+    factors a run is compared with a number, and the deviation is its own.
     """
-    most = max((len(levels) for levels in sweep.factors.values()), default=1)
+    if not sweep.factors:
+        return deviation
+    most = max(len(levels) for levels in sweep.factors.values())
     return deviation * math.sqrt(2 / (len(sweep.cells) // most))
 
 
@@ -161,11 +164,13 @@ def describe(
         + (f" of {sweep.fixed['epochs']} epochs" if "epochs" in sweep.fixed else ""),
         f"metric {study.metric}, {study.direction} is better, score at "
         f"{RULES[study.score_rule]}, alpha {study.alpha}",
-        f"family of {family}: {', '.join(names)}",
+        f"family of {family}: {'; '.join(names)}",
         f"smallest p of the signed-rank test at n = {n}: {format_p(floor)}; after Holm's "
         f"correction over {family}: {format_p(min(1.0, floor * family))}",
-        f"smallest p of Mann–Whitney (secondary) at {n} v {n}: {format_p(stats.smallest_p(n, n))}",
     ]
+    if sweep.factors:
+        least = format_p(stats.smallest_p(n, n))
+        lines.append(f"smallest p of Mann–Whitney (secondary) at {n} v {n}: {least}")
     if floor * family >= study.alpha:
         lines.append(
             f"WARNING: {n} seeds and {family} contrasts cannot reach p < {format_p(study.alpha)}: "

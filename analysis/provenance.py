@@ -30,7 +30,7 @@ def analysis_version() -> str:
 def config_hash(sweep: Sweep, study: Study) -> str:
     """Return the hash of what was planned and declared: grid, seeds, fixed values, study."""
     plan = {"factors": sweep.factors, "seeds": sweep.seeds, "fixed": sweep.fixed}
-    text = json.dumps([plan, study.model_dump()], sort_keys=True, default=str)
+    text = json.dumps([plan, study.model_dump(exclude_defaults=True)], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:SHORT]
 
 

@@ -55,7 +55,7 @@ def tables(results: dict, sweep: Sweep, study: Study) -> str:
         lines += [
             f"| {labels[v['name']]} | {n} | {results['epochs']} | {median} | {low} – {high} |"
         ]
-    if results["by_seed"]:
+    if results.get("by_seed"):  # reports of earlier versions have none
         lines += ["", _by_seed(results["by_seed"], study)]
     scale = "percentage points" if study.percent else study.quantity
     lines += ["", f"| contrast (difference in {scale}) | n | difference | interval | p | Holm p |"]
@@ -73,8 +73,8 @@ def _by_seed(rows: list[dict], study: Study) -> str:
     """Return the table of runs one by one, with all their scores of the study's metric."""
     names = list(rows[0]["others"])
     quantity = "accuracy (%)" if study.percent else study.quantity
-    heads = [f"`{name}`{', as accuracy' * study.percent}" for name in names]
-    lines = [f"| seed | {quantity} | mistakes | {' | '.join(heads)} | minutes |"]
+    heads = [study.steps[name] for name in names]
+    lines = [f"| {' | '.join(['seed', quantity, 'mistakes', *heads, 'minutes'])} |"]
     lines += ["|---" * (4 + len(names)) + "|"]
     for row in rows:
         others = [references.shown(row["others"][name], study) for name in names]

@@ -9,9 +9,10 @@ from matplotlib.figure import Figure
 
 from analysis import contrasts, images, plotting
 from analysis.contrasts import Contrast
-from analysis.grid import SUFFIXES, Study, Sweep
+from analysis.grid import RULES, Study, Sweep
 from analysis.ledger import Ledger, scores
 from analysis.statement import digits
+from analysis.tables import TableError
 
 
 def quoted(value: float, study: Study) -> float:
@@ -25,16 +26,22 @@ def shown(value: float, study: Study) -> str:
 
 
 def by_seed(
-    sweep: Sweep, study: Study, ledger: Ledger, runs: pd.DataFrame, table: pd.DataFrame | None
+    study: Study, ledger: Ledger, runs: pd.DataFrame, table: pd.DataFrame | None
 ) -> list[dict[str, Any]]:
-    """Return a row a run: seed, run, score, minutes, its mistakes, and other scores by column.
+    """Return a row a run: seed, run, score, minutes, its mistakes, and the scores of other steps.
 
-    ``without_twins``: the score on those test images that equal no training image; None where the
-    runs did not say which do. Nothing where the study has no references.
+    ``without_twins``: the score on those test images that equal no training image. It and the
+    mistakes are None where the runs' outputs per image do not say. Nothing without references.
+
+    Raises:
+        TableError: when the runs lack the score of a step that the study names.
     """
     if not study.references:
         return []
-    per_image = None if table is None else images.scores(table, study, ledger.counting)
+    if lacking := [name for name in study.steps if name not in runs]:
+        raise TableError(f"runs.csv lacks {', '.join(lacking)}, which the study's `steps` name")
+    at_the_end = table is not None and study.score_rule == "last"
+    per_image = images.scores(table, study, ledger.counting) if at_the_end else None
     rows, found = [], runs.set_index("run_id")
     for entry in ledger.entries:
         (run,) = entry.runs
@@ -44,30 +51,26 @@ def by_seed(
             row["mistakes"] = int(per_image[run].sum())
             if "in_training" in table:
                 row["without_twins"] = float(per_image[run][table["in_training"] == 0].mean())
-        rows.append(
-            row | {"others": {name: float(found[name][run]) for name in _others(study, runs)}}
-        )
+        others = [name for name in study.steps if name != study.score_column()]
+        rows.append(row | {"others": {name: float(found[name][run]) for name in others}})
     return rows
 
 
-def within(sweep: Sweep, study: Study, ledger: Ledger, runs: pd.DataFrame) -> list[dict[str, Any]]:
-    """Compare the score and the runs' other scores of the same metric in pairs, seed by seed.
+def steps(sweep: Sweep, study: Study, ledger: Ledger, runs: pd.DataFrame) -> list[dict[str, Any]]:
+    """Compare each of the study's steps with the one before, seed by seed, on the same runs.
 
-    Such as with one view of an image instead of several, or with the last weights instead of their
-    average: exact signed-rank tests, not corrected, not declared.
+    Exact signed-rank tests, not corrected, not declared as contrasts.
     """
-    if not study.references:
-        return []
-    names, rows = [study.score_column(), *_others(study, runs)], []
-    values = {name: np.array(scores(sweep, ledger, runs, name)[()]) for name in names}
-    for one, other in itertools.combinations(names, 2):
-        pair = Contrast(one, [], values[other], values[one])
+    values = {name: scores(sweep, ledger, runs, name)[()] for name in study.steps}
+    rows = []
+    for before, after in itertools.pairwise(study.steps):
+        pair = Contrast(after, [], np.array(values[before]), np.array(values[after]))
         (tested,) = contrasts.test([pair], study.alpha, paired=True)
         rows.append(
             {
-                "metric": one,
-                "against": other,
-                "medians": [float(np.median(values[name])) for name in (one, other)],
+                "step": study.steps[after],
+                "before": study.steps[before],
+                "medians": [float(np.median(values[name])) for name in (after, before)],
                 "difference": tested.interval.estimate,
                 "ci_low": tested.interval.low,
                 "ci_high": tested.interval.high,
@@ -77,14 +80,6 @@ def within(sweep: Sweep, study: Study, ledger: Ledger, runs: pd.DataFrame) -> li
             }
         )
     return rows
-
-
-def _others(study: Study, runs: pd.DataFrame) -> list[str]:
-    """Return the columns of other scores of the same metric that every run has."""
-    known = [study.metric + suffix for suffix in SUFFIXES.values()]
-    names = [n for n in runs if n.startswith(f"{study.metric}_") and n not in known]
-    numbers = {n: pd.to_numeric(runs[n], errors="coerce") for n in names}
-    return sorted(n for n in names if np.isfinite(numbers[n]).all())
 
 
 def final_scores(
@@ -112,11 +107,13 @@ def final_scores(
     axis.set_xlim(*ends)
     axis.margins(y=0.12)
     axis.set_xlabel("Seed")
-    name = "Test accuracy (%)" if study.percent else plotting.metric_name(study)
+    name = plotting.metric_name(study)
+    name = name.replace("error", "accuracy (%)") if study.percent else name
     axis.set_ylabel(name)
     axis.ticklabel_format(axis="y", useOffset=False)
     return figure, (
-        f"{name} of every run: {plotting.cell_label(sweep, study, ())}, a dot a seed "
-        f"(n = {len(own)}), thin black line: their median, {shown(middle, study)}; other lines: "
+        f"{name} of every run ({RULES[study.score_rule]}): "
+        f"{plotting.cell_label(sweep, study, ())}, a dot a seed (n = {len(own)}), thin black line: "
+        f"their median, {shown(middle, study)}; other lines: "
         f"published scores. {plotting.run_set(sweep, ledger)}"
     )

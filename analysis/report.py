@@ -25,6 +25,7 @@ from analysis import (
     fill_in,
     folds,
     images,
+    methods,
     pages,
     provenance,
     references,
@@ -100,8 +101,8 @@ def analyse(
         "fixed": sweep.fixed,
         "smallest_p": smallest_p,
         "unpaired": ledger.unpaired,
-        "pairing": statement.pairing(sweep, ledger.unpaired, hashes, rows),
-        "tests": statement.tests(rows),
+        "pairing": methods.pairing(sweep, ledger.unpaired, hashes, rows),
+        "tests": methods.tests(rows),
         "allowed": ledger.doubts,
         "repeated": ledger.repeated,
         "diverged": [e.runs[0] for e in ledger.entries if e.state == "diverged"],
@@ -114,8 +115,8 @@ def analyse(
         "log_scale": robustness.log_scale_name(study),
         "exploratory": robustness.exploratory(sweep, study, ledger, runs),
         "references": study.references,
-        "by_seed": references.by_seed(sweep, study, ledger, runs, table),
-        "within": references.within(sweep, study, ledger, runs),
+        "by_seed": references.by_seed(study, ledger, runs, table),
+        "steps": references.steps(sweep, study, ledger, runs),
         "twins": int(table["in_training"].sum()) if known_twins else None,
         "runs": provenance.of_runs(sweep, study, ledger, runs),
         "provenance": provenance.of_study(sweep, study, ledger, runs),
@@ -129,7 +130,8 @@ def _primary(
     paired = not ledger.unpaired
     tested = contrasts.test(contrasts.build(sweep, study, values), study.alpha, paired)
     other = robustness.other_rules(sweep, study, ledger, runs)
-    log_scale = robustness.on_log_scale(sweep, study, values, paired)
+    # Told of interactions only, which a sweep without factors does not have.
+    log_scale = robustness.on_log_scale(sweep, study, values, paired) if sweep.factors else tested
     rows = []
     for i, (one, on_log) in enumerate(zip(tested, log_scale, strict=True)):
         under = {rule: of_rule[i] for rule, of_rule in other.items()}

@@ -16,6 +16,10 @@ SEVERAL_OF_ONE_SIGN = (
     "several show one sign the interval is too narrow."
 )
 ONE_OF_EACH_PATIENT = "Each patient has one image."
+PUBLISHED_STAYS = (
+    "The published score stays as it is in this interval, although on other images it would have "
+    "been another."
+)
 
 Scores = dict[tuple, list[float]]
 
@@ -118,7 +122,7 @@ def over_test_set(
     per_cell = {cell: per_run[ledger.runs(cell)].to_numpy(dtype=float) for cell in sweep.cells}
     intervals = contrasts.over_images(sweep, study, per_cell, paired)
     about = SEVERAL_OF_ONE_SIGN if "label" in table else ONE_OF_EACH_PATIENT
-    return intervals, about
+    return intervals, f"{about} {PUBLISHED_STAYS}" if study.references else about
 
 
 def collapsed(ledger: Ledger, table: pd.DataFrame | None) -> list[str]:

@@ -4,7 +4,7 @@ import math
 
 from analysis import stats
 from analysis.contrasts import Contrast, Tested
-from analysis.grid import REFERENCE, SPLITTING, Study, Sweep
+from analysis.grid import REFERENCE, Study
 
 SUPPORTED = ("preliminary_support", "support_small", "meaningful")
 
@@ -71,6 +71,8 @@ def sentence(
 
 def _not_testable(tested: Tested, family: int, study: Study) -> str:
     what = subject(tested.contrast, study)
+    if tested.all_equal and tested.contrast.parts[0][0] == REFERENCE:
+        return f"{what}: every run has the published score, to its last digit."
     if tested.all_equal:
         return (
             f"{what}: all {tested.n} differences are zero; both variants probably ran the same "
@@ -160,58 +162,6 @@ def qualification(row: dict, rows: list[dict], secondary: list[dict], study: Stu
     if {simple["difference"] > 0 for simple in sure} == {True, False}:
         return " This is an average: the simple effects have opposite signs."
     return ""
-
-
-def tests(rows: list[dict]) -> str:
-    """Name the tests of the primary contrasts."""
-    unpaired = [row["label"] for row in rows if not row["paired"]]
-    exact = "Exact two-sided" if all(row["exact"] for row in rows) else "Two-sided"
-    rank_sum = "Mann–Whitney tests" + (" (normal approximation)" if exact[0] == "T" else "")
-    if len(unpaired) == len(rows):
-        return f"{exact} {rank_sum}"
-    if unpaired:
-        return (
-            f"{exact} Wilcoxon signed-rank tests over seeds; {rank_sum} for {', '.join(unpaired)}"
-        )
-    return f"{exact} Wilcoxon signed-rank tests over seeds"
-
-
-def pairing(sweep: Sweep, unpaired: list[str], hashes: list[str], rows: list[dict]) -> str:
-    """Say what shows that runs of one seed are pairs, or that they are none.
-
-    ``hashes``: names of the hashes that all runs logged and that were compared within each seed;
-    ``rows``: the primary contrasts as results.json has them.
-    """
-    if not sweep.factors:
-        return (
-            "Each run's score is compared with a published one, which is a single number: how it "
-            "would vary with its own seeds is not known, and no test here allows for that."
-        )
-    if unpaired:
-        return (
-            f"By rule the tests do not use pairs, since these are none: {'; '.join(unpaired)}. "
-            "Never is the smaller of two p-values taken."
-        )
-    known = [row["correlation"] for row in rows if row["paired"] and row["correlation"] is not None]
-    shown = ", ".join(f"{value:+.2f}" for value in known).replace("-", "−")
-    shown = f" Correlation over seeds between the levels of each contrast: {shown}." * bool(known)
-    if not hashes:
-        return (
-            "The runs logged no hashes of split and order: that runs of one seed are pairs rests "
-            f"on the sweep alone.{shown}"
-        )
-    splitting = [factor for factor in sweep.factors if factor in SPLITTING]
-    within = f" with the same {' and '.join(splitting)}" if splitting else ""
-    by_rule = (
-        f" {' and '.join(splitting)} changes the split, so contrasts over it are tested without "
-        "pairs, by Mann–Whitney."
-        if splitting
-        else ""
-    )
-    return (
-        f"Runs of one seed are pairs: the hashes that they logged ({' and '.join(hashes)}) are the "
-        f"same in every variant{within}, seed by seed.{by_rule}{shown}"
-    )
 
 
 def other_scale(name: str) -> str:

@@ -30,7 +30,7 @@ from lib.seeding import sha256
 CLASSES = 43
 SIZE = 32  # pixels; unless told otherwise images become SIZE × SIZE, as in the template
 CACHE_FORMAT = 2
-MOST_MISTAKES = 200  # whose pixels a run keeps: some 400 kB
+MOST_MISTAKES = 200  # whose pixels a run keeps: some 400 kB at 32 × 32
 
 
 class DataError(UserError):
@@ -128,8 +128,8 @@ def about_test(
     in every pixel; ``mistakes`` (M,) int64: the images that were mistaken, first those whose true
     class was the least probable, at most MOST_MISTAKES; ``mistaken_images`` (M, 3, S, S).
     """
-    trained = {image.tobytes() for image in data.train.images.numpy()}
-    twins = torch.tensor([image.tobytes() in trained for image in data.test.images.numpy()])
+    trained = {hash(image.tobytes()) for image in data.train.images.numpy()}  # 64 bits each
+    twins = torch.tensor([hash(image.tobytes()) in trained for image in data.test.images.numpy()])
     wrong = (predicted != labels).nonzero()[:, 0]
     wrong = wrong[probability[wrong].argsort(stable=True)][:MOST_MISTAKES]
     about = {"names": data.test.names, "widths": data.test.widths, "in_training": twins}
