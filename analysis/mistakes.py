@@ -88,9 +88,8 @@ def by_width(sweep: Sweep, ledger: Ledger, table: pd.DataFrame) -> tuple[Figure,
     return figure, (
         f"Test error by the width of the original image, before all were made equal. A dot per run "
         f"(n = {len(ledger.counting)}), bars: medians over runs (of an even number the worse of "
-        "the middle two), thin lines: their exact 95 % interval (Clopper–Pearson), as if images were "
-        "independent. "
-        f"{plotting.run_set(sweep, ledger)}"
+        f"the middle two), thin lines: their exact 95 % interval (Clopper–Pearson), as if images "
+        f"were independent. {plotting.run_set(sweep, ledger)}"
     )
 
 
