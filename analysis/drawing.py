@@ -76,7 +76,7 @@ def draw(
         if len(sweep.cells) > 1
         else None,
         "fig10_epochs_until": figures.epochs_until(sweep, study, ledger, history, name)
-        if name
+        if name and sweep.factors
         else None,
     }
     drawn = {key: Drawn(*pair, everyone) for key, pair in pairs.items() if pair is not None}

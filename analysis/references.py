@@ -86,17 +86,13 @@ def final_scores(
     sweep: Sweep, study: Study, ledger: Ledger, values: dict[tuple, list[float]]
 ) -> tuple[Figure, str]:
     """Figure 3 of a study with references: each run's score, and lines where the published are."""
-    figure, (axis,) = plotting.subplots(1, 3.2)
+    figure, (axis,) = plotting.subplots(1, 3.6)
     own, middle = values[()], float(np.median(values[()]))
     ends = [-0.6, len(own) - 0.4]
     for i, (words, value) in enumerate(study.references.items(), start=1):
-        at = quoted(value, study)
-        axis.plot(
-            ends, [at, at], color=plotting.colour(i), linestyle=plotting.line(i), linewidth=1.2
-        )
-        note = {"fontsize": 7, "va": "bottom", "ha": "left", "color": "0.25"}
-        axis.annotate(words, (ends[0], at), xytext=(2, 1), textcoords="offset points", **note)
-    axis.plot(ends, [quoted(middle, study)] * 2, color="black", linewidth=1, alpha=0.6)
+        style = {"color": plotting.colour(i), "linestyle": plotting.line(i), "linewidth": 1.4}
+        axis.plot(ends, [quoted(value, study)] * 2, label=words, **style)
+    axis.plot(ends, [quoted(middle, study)] * 2, color="black", linewidth=0.8, label="our median")
     note = {"fontsize": 6.5, "ha": "center", "textcoords": "offset points", "zorder": 4}
     for place, value in enumerate(own):
         at, above = quoted(value, study), quoted(value, study) >= quoted(middle, study)
@@ -111,6 +107,7 @@ def final_scores(
     name = name.replace("error", "accuracy (%)") if study.percent else name
     axis.set_ylabel(name)
     axis.ticklabel_format(axis="y", useOffset=False)
+    plotting.legend_above(figure, axis)
     return figure, (
         f"{name} of every run ({RULES[study.score_rule]}): "
         f"{plotting.cell_label(sweep, study, ())}, a dot a seed (n = {len(own)}), thin black line: "

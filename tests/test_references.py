@@ -117,7 +117,7 @@ def test_the_figures_show_the_median_runs_mistakes(
     assert captions["fig14_mistakes"].endswith("Drawn. Run: r5.")
     assert "the worse of the middle two" in captions["fig14_mistakes"]
     assert "their median, 98" in captions["fig3_final_scores"]
-    assert not {"fig5_interaction", "fig8_improvement"} & set(captions)
+    assert not {"fig5_interaction", "fig8_improvement", "fig10_epochs_until"} & set(captions)
     drawn = (folder / "figures" / "fig14_mistakes.png").read_bytes()
     for path in (folder / images.FILES).rglob("*.npz"):
         path.unlink()
