@@ -118,11 +118,15 @@ def _from_records(run_id: str, source: str, records: list[dict[str, Any]]) -> Fe
 
 
 def public(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out W&B's own keys, which begin with an underscore, and pictures and tables."""
+    """Leave out W&B's own keys, which begin with an underscore, and pictures and tables.
+
+    A server gives a picture as a mapping, offline files as one key for each of its entries.
+    """
+    pictures = tuple(key.removesuffix("_type") for key in values if key.endswith("._type"))
     return {
         key: value
         for key, value in values.items()
-        if not key.startswith("_") and isinstance(value, str | int | float | None)
+        if not key.startswith(("_", *pictures)) and isinstance(value, str | int | float | None)
     }
 
 

@@ -3,13 +3,16 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+import yaml
 
 import train_gtsrb_challenge
 from lib import distort, gtsrb, metrics, optim, tracking
 from lib.augment import FLIP_SAFE
 from lib.challenge import ChallengeNet, normalize
+from tests.conftest import call
 from tests.runs import Recorder, without_clock
 from train_gtsrb_challenge import Config
 
@@ -184,3 +187,27 @@ def test_a_diverged_run_has_the_worst_score(signs: Path, tmp_path: Path) -> None
     assert recorder.summary["diverged"]
     assert recorder.summary["test/error"] == 1
     assert (np.load(tmp_path / "test_scores.npz")["predicted"] == -1).all()
+
+
+def test_from_the_sweep_to_the_tables(signs: Path, offline: dict[str, str], tmp_path: Path) -> None:
+    """The real script under the local agent, fetched; without references there is no report."""
+    sweep, out = tmp_path / "recipe.yaml", tmp_path / "runs"
+    parameters = {"seed": {"values": [0, 1]}, "data": {"value": str(signs)}}
+    fixed = {"epochs": 1, "batch_size": 64, "views": 2, "val_fraction": 0, "media": True}
+    parameters |= {name: {"value": value} for name, value in fixed.items()}
+    plan = {"program": "train_gtsrb_challenge.py", "method": "grid", "parameters": parameters}
+    sweep.write_text(yaml.safe_dump(plan | {"metric": {"name": "train/error", "goal": "minimize"}}))
+    done = call("-m", "lib.agent", sweep, "--out", out, "--workers", "2", env=offline)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "results"
+    done = call("-m", "analysis.fetch", out, "--sweep", sweep, "--out", folder)
+    assert "2 finished, of 2 expected" in done.stdout, done.stderr
+    table = pd.read_csv(folder / "test_images.csv")
+    assert list(table)[:4] == ["image", "label", "width", "in_training"]
+    runs = pd.read_csv(folder / "runs.csv")
+    errors = [(table[run] != table["label"]).mean() for run in runs["run_id"]]
+    assert errors == pytest.approx(list(runs["test/error"]))
+    assert runs["test/error_last_weights"].between(0, 1).all()
+    done = call("-m", "analysis.report", folder, "--sweep", sweep)
+    assert "nothing to compare, unless its file in analysis/studies" in done.stderr
+    assert "media" not in (folder / "history.csv").read_text(), "pictures are no numbers"
