@@ -55,8 +55,8 @@ def sentence(
 ) -> str:
     """Return the sentence for a contrast in ``state``, with its numbers and its scope."""
     scope = (
-        f"on this data set and test set, with a budget of {epochs} epochs, {tested.n} seeds and "
-        "these learning rates"
+        f"on this data set and {_part(study)} set, with a budget of {epochs} epochs, {tested.n} "
+        "seeds and these learning rates"
     )
     if state == "not_testable":
         return _not_testable(tested, family, study)
@@ -187,8 +187,7 @@ def amount(value: float, study: Study) -> str:
 
 def _claim(tested: Tested, study: Study) -> str:
     (a, a1, a2), *rest = tested.contrast.parts
-    part = study.metric.rpartition("/")[0]
-    quantity = f"{part} {study.quantity}".strip()
+    quantity = f"{_part(study)} {study.quantity}"
     up = tested.interval.estimate > 0
     better = "better" if up == (study.direction == "higher") else "worse"
     if a == REFERENCE:
@@ -208,6 +207,10 @@ def _claim(tested: Tested, study: Study) -> str:
         f"is {'higher' if up else 'lower'} with {study.level_label(b, b2)} than with "
         f"{study.level_label(b, b1)}"
     )
+
+
+def _part(study: Study) -> str:
+    return "validation" if study.metric.startswith("val/") else "test"
 
 
 def _numbers(tested: Tested, study: Study) -> str:

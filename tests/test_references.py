@@ -174,6 +174,17 @@ def test_runs_that_disagree_on_a_width_are_refused(study: tuple[Path, Path]) -> 
         images.write(folder, [f"r{i}" for i in range(10)])
 
 
+def test_a_validation_score_is_called_one(study: tuple[Path, Path]) -> None:
+    plan = grid.load_sweep(study[1])
+    own = {"direction": "lower", "smallest_effect": 0.001, "references": {"them": 0.03}}
+    own = grid.Study(metric="val/error", **own)
+    built = contrasts.build(plan, own, {(): [wrong / IMAGES for wrong in WRONG]})
+    (tested,) = contrasts.test(built, 0.05, paired=True)
+    words = statement.sentence("meaningful", tested, 1, own, 2, rules_agree=True)
+    assert "lower (better) validation error than the published 3.00 %" in words
+    assert "on this data set and validation set, " in words
+
+
 def test_a_reference_in_percent_is_refused(study: tuple[Path, Path], tmp_path: Path) -> None:
     (tmp_path / "studies" / "recipe.yaml").write_text(STUDY.replace("0.0211", "99.46"))
     assert "references.the best network = 99.46: Input should be less" in made_up.refusal(*study)
