@@ -43,9 +43,9 @@ lint: $(READY)  ## check style and formatting
 
 bench: $(READY)  ## measure speed and memory, ten minutes on an idle machine
 	mkdir -p runs
-	$(PY) -m tests.bench_training | tee runs/bench.jsonl
-	$(PY) -m tests.bench_analysis | tee -a runs/bench.jsonl
-	$(PY) -m tests.bench_table runs/bench.jsonl
+	$(PY) -m tests.bench.training | tee runs/bench.jsonl
+	$(PY) -m tests.bench.analysis | tee -a runs/bench.jsonl
+	$(PY) -m tests.bench.table runs/bench.jsonl
 
 STUDY ?= gtsrb_short
 report: $(READY)  ## write STUDY's report and README block anew from its committed tables

@@ -19,10 +19,12 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from torch import nn
 from torch.nn import functional as F
 
-from lib import checkpoint, config, gtsrb, hardware, media, metrics, optim, seeding, tracking
-from lib.augment import CROP, augment, center_crop
-from lib.cnn import CNN
-from lib.hardware import graphed
+from lib.data import gtsrb
+from lib.data.augment import CROP, augment, center_crop
+from lib.models.gtsrb_cnn import CNN
+from lib.tracking import media, wandb_run
+from lib.training import checkpoint, config, hardware, metrics, optim, seeding
+from lib.training.hardware import graphed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +106,7 @@ def build(
     return model, optimizer, optim.schedule_lr(optimizer, cfg.schedule, steps)
 
 
-def train(cfg: Config, data: gtsrb.Data, run: tracking.Run) -> None:
+def train(cfg: Config, data: gtsrb.Data, run: wandb_run.Run) -> None:
     """Train one network, log a row per epoch; then log the test's summary.
 
     The test set selects nothing: the last epochs are tested, and the one best on validation.
@@ -120,7 +122,7 @@ def train(cfg: Config, data: gtsrb.Data, run: tracking.Run) -> None:
     model, optimizer, scheduler = build(cfg, steps * cfg.epochs, device)
     order = seeding.torch_generator(cfg.seed, "order")
     augmentation = seeding.torch_generator(cfg.seed, "augmentation", device)
-    start_summary = {"data_sha256": data.sha256} | tracking.provenance(device)
+    start_summary = {"data_sha256": data.sha256} | wandb_run.provenance(device)
     start_summary |= metrics.size(model, (3, CROP, CROP)) | seeding.pair_hashes(cfg.seed, split)
 
     stateful = [model, optimizer, scheduler, order, augmentation]
@@ -135,7 +137,7 @@ def train(cfg: Config, data: gtsrb.Data, run: tracking.Run) -> None:
     sums = torch.zeros(2, device=device)  # of loss and mistakes; read once per epoch: no waiting
     step = functools.partial(train_step, model, optimizer, part, augmentation, cfg, sums)
     step = graphed(step, cfg.batch_size, steps * (cfg.epochs - epoch), optimizer, augmentation)
-    with tracking.progress_bar(steps * cfg.epochs, steps * epoch) as bar:
+    with wandb_run.progress_bar(steps * cfg.epochs, steps * epoch) as bar:
         while epoch < cfg.epochs and not progress["diverged"]:
             epoch += 1
             start, lr = time.perf_counter(), optim.current_lr(scheduler)
@@ -153,7 +155,7 @@ def train(cfg: Config, data: gtsrb.Data, run: tracking.Run) -> None:
             row |= {"seconds": time.perf_counter() - start, "images_per_second": rate}
             progress["history"].append(row)
             run.log_epochs([row])
-            tracking.show_epoch(bar, row, cfg.epochs, "val/error")
+            wandb_run.show_epoch(bar, row, cfg.epochs, "val/error")
 
             progress["diverged"] = not math.isfinite(train_loss + (val_loss if has_val else 0))
             if not progress["diverged"] and (not has_val or val_error < progress["best"]["error"]):
@@ -168,7 +170,7 @@ def train(cfg: Config, data: gtsrb.Data, run: tracking.Run) -> None:
     test(model, test_part, progress, run)
 
 
-def test(model: nn.Module, part: gtsrb.Images, progress: dict, run: tracking.Run) -> None:
+def test(model: nn.Module, part: gtsrb.Images, progress: dict, run: wandb_run.Run) -> None:
     """Evaluate the last and the best weights on the test images; log scores and summary.
 
     A diverged run gets the worst error, 1, predicted class -1 and probability 0.
@@ -191,7 +193,7 @@ def test(model: nn.Module, part: gtsrb.Images, progress: dict, run: tracking.Run
 def main() -> None:
     """Read flags and sweep, load the data, train."""
     hardware.prepare()
-    with tracking.start(config.from_flags(Config)) as (cfg, run):
+    with wandb_run.start(config.from_flags(Config)) as (cfg, run):
         train(cfg, gtsrb.load(cfg.data), run)
 
 

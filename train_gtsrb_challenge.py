@@ -19,19 +19,10 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from torch import nn
 from torch.nn import functional as F
 
-from lib import (
-    checkpoint,
-    config,
-    distort,
-    gtsrb,
-    hardware,
-    media,
-    metrics,
-    optim,
-    seeding,
-    tracking,
-)
-from lib.challenge import ChallengeNet, evaluate
+from lib.data import augment_strong, gtsrb
+from lib.models.gtsrb_resnet import ChallengeNet, evaluate
+from lib.tracking import media, wandb_run
+from lib.training import checkpoint, config, hardware, metrics, optim, seeding
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -55,14 +46,18 @@ class Config:
     schedule: optim.Schedule = "one_cycle"  # of the learning rate, per step
     label_smoothing: Share = 0.1  # share of a label spread over all classes
     average: Share = 0.998  # decay per step of the weights' moving average; 0: the weights
-    mirror: distort.Mirror = "map"  # augmentation: none, same class, or map to the mirror's class
+    mirror: augment_strong.Mirror = (
+        "map"  # augmentation: none, same class, or map to the mirror's class
+    )
     affine: NonNegativeFloat = 1.0  # augmentation: strength of turn, shift, zoom, shear
     perspective: Annotated[float, Field(ge=0, lt=0.5)] = 0.15  # augmentation: tilt, both ways
     light: Share = 0.5  # augmentation: brightness and contrast times 1 ± this
     colour: Share = 0.15  # augmentation: each of red, green, blue times 1 ± this
     blur: Annotated[float, Field(ge=0, le=1)] = 0.8  # augmentation: up to this share of blurred
     cutout: Share = 0.35  # augmentation: side of a grey square on half of the images
-    views: Annotated[int, Field(ge=1, le=len(distort.VIEWS))] = 9  # fixed views of a test image
+    views: Annotated[int, Field(ge=1, le=len(augment_strong.VIEWS))] = (
+        9  # fixed views of a test image
+    )
     precision: hardware.Precision = "float32"  # of convolutions and matrix products
     media: bool = False  # show the test's confusions and mistakes in W&B
     checkpoint_every: PositiveInt = 1  # epochs; a run that is killed loses at most so many
@@ -81,7 +76,7 @@ def train_step(
     model.train()
     images, labels = part.images[batch], part.labels[batch]
     strengths = (cfg.affine, cfg.perspective, cfg.light, cfg.colour, cfg.blur, cfg.cutout)
-    images, labels = distort.distort(images, labels, generator, cfg.mirror, *strengths)
+    images, labels = augment_strong.distort(images, labels, generator, cfg.mirror, *strengths)
     logits = model(images)
     loss = F.cross_entropy(logits, labels, label_smoothing=cfg.label_smoothing)
     optimizer.zero_grad()
@@ -104,7 +99,7 @@ def build(
     return model, average, optimizer, optim.schedule_lr(optimizer, cfg.schedule, steps)
 
 
-def train(cfg: Config, data: gtsrb.Data, run: tracking.Run) -> None:
+def train(cfg: Config, data: gtsrb.Data, run: wandb_run.Run) -> None:
     """Train one network, log a row per epoch; then test its moving average, once.
 
     Continues from the newest checkpoint, on the CPU bit for bit. A non-finite loss: ``diverged``.
@@ -119,7 +114,7 @@ def train(cfg: Config, data: gtsrb.Data, run: tracking.Run) -> None:
     augmentation = seeding.torch_generator(cfg.seed, "augmentation", device)
     dropout = hardware.own_generator(device)
     dropout.manual_seed(seeding.stream_seed(cfg.seed, "dropout"))
-    start_summary = {"data_sha256": data.sha256} | tracking.provenance(device)
+    start_summary = {"data_sha256": data.sha256} | wandb_run.provenance(device)
     start_summary |= metrics.size(model, data.train.images.shape[1:])
     start_summary |= seeding.pair_hashes(cfg.seed, split)
     stateful = [model, average, optimizer, scheduler, order, augmentation, dropout]
@@ -135,7 +130,7 @@ def train(cfg: Config, data: gtsrb.Data, run: tracking.Run) -> None:
     step = hardware.graphed(
         step, cfg.batch_size, steps * (cfg.epochs - epoch), optimizer, augmentation
     )
-    with tracking.progress_bar(steps * cfg.epochs, steps * epoch) as bar:
+    with wandb_run.progress_bar(steps * cfg.epochs, steps * epoch) as bar:
         while epoch < cfg.epochs and not progress["diverged"]:
             epoch += 1
             start, lr = time.perf_counter(), optim.current_lr(scheduler)
@@ -155,7 +150,7 @@ def train(cfg: Config, data: gtsrb.Data, run: tracking.Run) -> None:
             progress["history"].append(row)
             run.log_epochs([row])
             shown = "val/error" if cfg.val_fraction > 0 else "train/error"
-            tracking.show_epoch(bar, row, cfg.epochs, shown)
+            wandb_run.show_epoch(bar, row, cfg.epochs, shown)
             progress["diverged"] = not math.isfinite(train_loss)
             if progress["diverged"] or run.is_due(epoch, cfg.epochs, cfg.checkpoint_every):
                 checkpoint.save(run.folder, epoch, identity, progress, stateful)
@@ -191,7 +186,7 @@ def test(
 def main() -> None:
     """Read flags and sweep, load the data, train."""
     hardware.prepare()
-    with tracking.start(config.from_flags(Config)) as (cfg, run):
+    with wandb_run.start(config.from_flags(Config)) as (cfg, run):
         train(cfg, gtsrb.load(cfg.data, cfg.input_size), run)
 
 

@@ -18,9 +18,12 @@ import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import nn
 
-from lib import checkpoint, config, hardware, jsrt, media, metrics, optim, seeding, tracking, unet
-from lib.augment import augment_pair
-from lib.hardware import graphed
+from lib.data import jsrt
+from lib.data.augment import augment_pair
+from lib.models import unet
+from lib.tracking import media, wandb_run
+from lib.training import checkpoint, config, hardware, metrics, optim, seeding
+from lib.training.hardware import graphed
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -100,7 +103,7 @@ def build(
     return model, optimizer, optim.schedule_lr(optimizer, cfg.schedule, steps)
 
 
-def train(cfg: Config, data: jsrt.Radiographs, run: tracking.Run) -> None:
+def train(cfg: Config, data: jsrt.Radiographs, run: wandb_run.Run) -> None:
     """Train one network, log a row per epoch; then log the test's summary.
 
     The test set selects nothing: the last epochs are tested, and the one best on validation.
@@ -123,13 +126,13 @@ def train(cfg: Config, data: jsrt.Radiographs, run: tracking.Run) -> None:
     progress["best"] = {"epoch": 0, "jaccard": -math.inf}
     progress = checkpoint.resume(run.folder, identity, stateful) or progress
     epoch = len(progress["history"])
-    run.summarize(start_summary | tracking.provenance(device) | {"resumed_from_epoch": epoch})
+    run.summarize(start_summary | wandb_run.provenance(device) | {"resumed_from_epoch": epoch})
     run.resume(progress["history"])
 
     loss_sum = torch.zeros((), device=device)  # read once per epoch: no waiting for the device
     step = functools.partial(train_step, model, optimizer, train_part, augmentation, cfg, loss_sum)
     step = graphed(step, cfg.batch_size, steps * (cfg.epochs - epoch), optimizer, augmentation)
-    with tracking.progress_bar(steps * cfg.epochs, steps * epoch) as bar:
+    with wandb_run.progress_bar(steps * cfg.epochs, steps * epoch) as bar:
         while epoch < cfg.epochs and not progress["diverged"]:
             epoch += 1
             start, lr = time.perf_counter(), optim.current_lr(scheduler)
@@ -146,7 +149,7 @@ def train(cfg: Config, data: jsrt.Radiographs, run: tracking.Run) -> None:
             row |= {"seconds": time.perf_counter() - start, "images_per_second": rate}
             progress["history"].append(row)
             run.log_epochs([row])
-            tracking.show_epoch(bar, row, cfg.epochs, "val/jaccard")
+            wandb_run.show_epoch(bar, row, cfg.epochs, "val/jaccard")
 
             progress["diverged"] = not math.isfinite(train_loss + (val_loss if has_val else 0))
             better = not has_val or row["val/jaccard"] > progress["best"]["jaccard"]
@@ -163,7 +166,7 @@ def train(cfg: Config, data: jsrt.Radiographs, run: tracking.Run) -> None:
 
 
 def test(
-    model: nn.Module, part: jsrt.Radiographs, progress: dict, run: tracking.Run, cfg: Config
+    model: nn.Module, part: jsrt.Radiographs, progress: dict, run: wandb_run.Run, cfg: Config
 ) -> None:
     """Evaluate the last and the best weights on the test images; log scores and summary.
 
@@ -190,7 +193,7 @@ def test(
 def main() -> None:
     """Read flags and sweep, load the data, train."""
     hardware.prepare()
-    with tracking.start(config.from_flags(Config)) as (cfg, run):
+    with wandb_run.start(config.from_flags(Config)) as (cfg, run):
         unet.check_size(cfg.image_size, cfg.image_size, 2 ** (cfg.depth - 1))
         train(cfg, jsrt.load(cfg.data, cfg.image_size), run)
 

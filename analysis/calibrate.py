@@ -17,10 +17,10 @@ import numpy as np
 from scipy.stats import binomtest
 from tqdm import tqdm
 
-from analysis import contrasts, statement
 from analysis.grid import GridError, Study, Sweep, load_study, load_sweep
-from analysis.ledger import check, scores
-from analysis.tables import TableError, read_tables
+from analysis.runs.completeness import check, scores
+from analysis.runs.tables import TableError, read_tables
+from analysis.statistics import contrasts, grades
 
 CLAIMS = ("preliminary_support", "support_small", "meaningful")
 NOISE = {  # of a run, in standard deviations, beside a seed effect of the same size
@@ -98,7 +98,7 @@ def _tally(
     for table in tqdm(values, total=studies, unit="study", disable=None):
         built = contrasts.build(sweep, study, dict(zip(sweep.cells, table, strict=True)))
         tested = contrasts.test(built, study.alpha, paired)
-        states = [statement.decide(t, len(tested), study, rules_agree=True) for t in tested]
+        states = [grades.decide(t, len(tested), study, rules_agree=True) for t in tested]
         claims = [state in CLAIMS for state in states]
         alarms += any(claim for claim, true in zip(claims, truth, strict=True) if true == 0)
         found += sum(claim for claim, true in zip(claims, truth, strict=True) if true != 0)

@@ -22,10 +22,10 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from analysis import images
 from analysis.grid import GridError, load_sweep
-from analysis.offline import Fetched, FetchError, fetch_folder, make, public
-from analysis.tables import TableError, read_tables, write_tables
+from analysis.runs import per_item
+from analysis.runs.tables import TableError, read_tables, write_tables
+from analysis.runs.wandb_offline import Fetched, FetchError, fetch_folder, make, public
 
 TRIES = 4  # of a run on a server, before fetching breaks off
 
@@ -66,7 +66,7 @@ def _read_server_run(run: Any, files: Path) -> Fetched:
     run.load_full_data(force=True)
     config, summary = public(run.config), public(dict(run.summary))
     rows = [dict(row) for row in run.scan_history() if row]
-    for file in run.files([images.SCORES, images.OVERLAYS]):
+    for file in run.files([per_item.SCORES, per_item.OVERLAYS]):
         file.download(root=str(files / run.id), replace=True).close()
     exit_code = 0 if run.state == "finished" else None
     source = "/".join(run.path)
@@ -110,7 +110,7 @@ def main() -> None:
         sweep = load_sweep(arguments.sweep)
         runs, history = _earlier(arguments.out)
         known = dict(zip(runs["run_id"], runs["source"], strict=True))
-        files = arguments.out / images.FILES
+        files = arguments.out / per_item.FILES
         kept, fetched, broken_off = set(), [], None
         for source in arguments.sources:
             if Path(source).is_dir():
@@ -137,7 +137,7 @@ def main() -> None:
         history = pd.concat([history[history["run_id"].isin(kept)], new_history], ignore_index=True)
         write_tables(arguments.out, runs, history, list(sweep.factors) + list(sweep.fixed))
         finished = runs["run_id"][runs["state"] == "finished"].tolist()
-        if (lacking := images.write(arguments.out, finished)) and len(lacking) < len(finished):
+        if (lacking := per_item.write(arguments.out, finished)) and len(lacking) < len(finished):
             print(f"without per-image test outputs: {', '.join(lacking)}")
         if broken_off:
             raise broken_off

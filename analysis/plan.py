@@ -18,11 +18,14 @@ from matplotlib.figure import Figure
 from scipy.optimize import brentq
 from scipy.stats import power
 
-from analysis import contrasts, pages, plotting, provenance, stats
-from analysis.drawing import Drawn
+from analysis.figures import style
+from analysis.figures.catalogue import Drawn
 from analysis.grid import RULES, SEED, GridError, Study, Sweep, load_study, load_sweep
-from analysis.statement import amount, format_p
-from analysis.tables import TableError, read_tables
+from analysis.pages import render
+from analysis.runs import provenance
+from analysis.runs.tables import TableError, read_tables
+from analysis.statistics import contrasts, rank_tests
+from analysis.statistics.grades import amount, format_p
 
 SEEDS = range(3, 16)  # shown in the table and in figure 6
 FAR_OFF = 8  # robust standard deviations from a run's cell and seed; such a run is another story
@@ -117,11 +120,11 @@ def power_at(n: int, effect: float, family: int, alpha: float, rng: np.random.Ge
     Exact signed-rank test at alpha / family: the level at which Holm's correction tests the
     smallest p, so the power while the other contrasts are null. Simulated with normal differences.
     """
-    if stats.smallest_p(n) >= alpha / family:
+    if rank_tests.smallest_p(n) >= alpha / family:
         return 0.0
 
     def p_values(samples: np.ndarray, axis: int = -1) -> np.ndarray:
-        return np.apply_along_axis(lambda d: stats.signed_rank(d).p, axis, samples)
+        return np.apply_along_axis(lambda d: rank_tests.signed_rank(d).p, axis, samples)
 
     result = power(
         p_values,
@@ -136,7 +139,7 @@ def power_at(n: int, effect: float, family: int, alpha: float, rng: np.random.Ge
 
 def detectable(n: int, family: int, alpha: float, seed: int = 0) -> float:
     """Return the effect, in standard deviations of the contrast, that is found with power 0.8."""
-    if stats.smallest_p(n) >= alpha / family:
+    if rank_tests.smallest_p(n) >= alpha / family:
         return math.inf
 
     def lack(effect: float) -> float:
@@ -147,7 +150,7 @@ def detectable(n: int, family: int, alpha: float, seed: int = 0) -> float:
 
 def fewest_seeds(family: int, alpha: float) -> int:
     """Return the least number of seeds whose smallest p passes Holm's correction."""
-    return next(n for n in range(2, 100) if stats.smallest_p(n) * family < alpha)
+    return next(n for n in range(2, 100) if rank_tests.smallest_p(n) * family < alpha)
 
 
 def describe(
@@ -157,7 +160,7 @@ def describe(
     dummy = {cell: [0.0] * len(sweep.seeds) for cell in sweep.cells}
     names = [contrast.name for contrast in contrasts.build(sweep, study, dummy)]
     n, family = len(sweep.seeds), len(names)
-    floor = stats.smallest_p(n)
+    floor = rank_tests.smallest_p(n)
     runs = len(sweep.cells) * n
     lines = [
         f"{sweep.name}: {len(sweep.cells)} cells × {n} seeds = {runs} runs"
@@ -169,7 +172,7 @@ def describe(
         f"correction over {family}: {format_p(min(1.0, floor * family))}",
     ]
     if sweep.factors:
-        least = format_p(stats.smallest_p(n, n))
+        least = format_p(rank_tests.smallest_p(n, n))
         lines.append(f"smallest p of Mann–Whitney (secondary) at {n} v {n}: {least}")
     if floor * family >= study.alpha:
         lines.append(
@@ -216,9 +219,9 @@ def _power(
 
 def draw(sweep: Sweep, family: int, alpha: float) -> tuple[Figure, str]:
     """Figure 6: smallest p after Holm, and power for three effects, against the number of seeds."""
-    figure, (left, right) = plotting.subplots(2, 2.8, columns=2, sharey=False)
-    floors = [min(1.0, stats.smallest_p(n) * family) for n in SEEDS]
-    left.plot(SEEDS, floors, color=plotting.COLOURS[0], marker="o")
+    figure, (left, right) = style.subplots(2, 2.8, columns=2, sharey=False)
+    floors = [min(1.0, rank_tests.smallest_p(n) * family) for n in SEEDS]
+    left.plot(SEEDS, floors, color=style.COLOURS[0], marker="o")
     left.axhline(alpha, color="black", linewidth=0.8, linestyle="--", label=f"α = {alpha}")
     left.set_yscale("log")
     left.set_ylabel(f"Smallest Holm p, family of {family}")
@@ -226,8 +229,8 @@ def draw(sweep: Sweep, family: int, alpha: float) -> tuple[Figure, str]:
     for i, effect in enumerate((1.0, 1.5, 2.0)):
         rng = np.random.default_rng(0)
         curve = [power_at(n, effect, family, alpha, rng) for n in SEEDS]
-        style = {"color": plotting.colour(i), "marker": plotting.marker(i)}
-        right.plot(SEEDS, curve, label=f"{effect:g}", **style)
+        look = {"color": style.colour(i), "marker": style.marker(i)}
+        right.plot(SEEDS, curve, label=f"{effect:g}", **look)
     right.axhline(0.8, color="black", linewidth=0.8, linestyle="--")
     right.set_ylim(0, 1.02)
     right.set_ylabel("Power")
@@ -271,7 +274,7 @@ def main() -> None:
     if arguments.out:
         figure, caption = draw(sweep, family, study.alpha)
         origin = {"study": sweep.name, "config_sha256": provenance.config_hash(sweep, study)}
-        pages.save(arguments.out, "fig6_plan", Drawn(figure, caption, []), origin)
+        render.save(arguments.out, "fig6_plan", Drawn(figure, caption, []), origin)
         print(f"{arguments.out / 'fig6_plan.png'}: {caption}")
 
 

@@ -10,11 +10,11 @@ import argparse
 import json
 from pathlib import Path
 
-from analysis import references
+from analysis.figures.style import cell_label, lower_first, metric_name
 from analysis.grid import RULES, GridError, Study, Sweep, load_study, load_sweep
-from analysis.plotting import cell_label, lower_first, metric_name
-from analysis.statement import digits, format_p, signed
-from analysis.tables import replace_file
+from analysis.runs.tables import replace_file
+from analysis.statistics import published
+from analysis.statistics.grades import digits, format_p, signed
 
 
 def block(folder: Path, results: dict) -> str:
@@ -77,9 +77,9 @@ def _by_seed(rows: list[dict], study: Study) -> str:
     lines = [f"| {' | '.join(['seed', quantity, 'mistakes', *heads, 'minutes'])} |"]
     lines += ["|---" * (4 + len(names)) + "|"]
     for row in rows:
-        others = [references.shown(row["others"][name], study) for name in names]
+        others = [published.shown(row["others"][name], study) for name in names]
         mistakes = "–" if row["mistakes"] is None else row["mistakes"]
-        cells = [row["seed"], references.shown(row["score"], study), mistakes, *others]
+        cells = [row["seed"], published.shown(row["score"], study), mistakes, *others]
         lines += [f"| {' | '.join(map(str, cells))} | {row['minutes']:.1f} |"]
     return "\n".join(lines)
 

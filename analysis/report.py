@@ -17,26 +17,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import (
-    contrasts,
-    curves,
-    drawing,
-    figures,
-    fill_in,
-    folds,
-    images,
-    methods,
-    pages,
-    provenance,
-    references,
-    robustness,
-    statement,
-    stats,
-)
-from analysis.drawing import Drawn
+from analysis.figures import catalogue
+from analysis.figures import scores as score_figures
+from analysis.figures.catalogue import Drawn
 from analysis.grid import GridError, Study, Sweep, load_study, load_sweep
-from analysis.ledger import CHECKS, PAIR_HASHES, Ledger, check, scores
-from analysis.tables import TableError, read_tables
+from analysis.pages import methods_text, render
+from analysis.runs import histories, missing, per_item, provenance
+from analysis.runs.completeness import CHECKS, PAIR_HASHES, Ledger, check, scores
+from analysis.runs.tables import TableError, read_tables
+from analysis.statistics import contrasts, grades, jsrt_benchmark, published, rank_tests, robustness
 
 REMEDY = """
 What to do:
@@ -76,9 +65,9 @@ def analyse(
     for effect in secondary:
         effect["runs"] = [run for cell in effect["cells"] for run in ledger.runs(tuple(cell))]
     for row in rows:
-        row["sentence"] += statement.qualification(row, rows, secondary, study)
+        row["sentence"] += grades.qualification(row, rows, secondary, study)
         if row["scale_robust"] is False:
-            row["sentence"] += statement.other_scale(robustness.log_scale_name(study))
+            row["sentence"] += grades.other_scale(robustness.log_scale_name(study))
     hashes = [h for h in PAIR_HASHES if h in runs and runs[h].notna().all()]
     paired = [row["paired"] for row in rows]
     intervals, about_images = robustness.over_test_set(sweep, study, ledger, table, paired)
@@ -101,8 +90,8 @@ def analyse(
         "fixed": sweep.fixed,
         "smallest_p": smallest_p,
         "unpaired": ledger.unpaired,
-        "pairing": methods.pairing(sweep, ledger.unpaired, hashes, rows),
-        "tests": methods.tests(rows),
+        "pairing": methods_text.pairing(sweep, ledger.unpaired, hashes, rows),
+        "tests": methods_text.tests(rows),
         "allowed": ledger.doubts,
         "repeated": ledger.repeated,
         "diverged": [e.runs[0] for e in ledger.entries if e.state == "diverged"],
@@ -115,8 +104,8 @@ def analyse(
         "log_scale": robustness.log_scale_name(study),
         "exploratory": robustness.exploratory(sweep, study, ledger, runs),
         "references": study.references,
-        "by_seed": references.by_seed(study, ledger, runs, table),
-        "steps": references.steps(sweep, study, ledger, runs),
+        "by_seed": published.by_seed(study, ledger, runs, table),
+        "steps": published.steps(sweep, study, ledger, runs),
         "twins": int(table["in_training"].sum()) if known_twins else None,
         "runs": provenance.of_runs(sweep, study, ledger, runs),
         "provenance": provenance.of_study(sweep, study, ledger, runs),
@@ -170,7 +159,7 @@ def _row(
     contrasts are tested.
     """
     test, interval = tested.test, tested.interval
-    differences = np.round(tested.contrast.differences, stats.DECIMALS)
+    differences = np.round(tested.contrast.differences, rank_tests.DECIMALS)
     own = robustness.conclusion(tested, study)
     rules = {
         rule: {
@@ -182,10 +171,10 @@ def _row(
     }
     agree = all(said["agrees"] for said in rules.values())
     interaction = len(tested.contrast.parts) == 2
-    state = statement.decide(tested, family, study, agree)
+    state = grades.decide(tested, family, study, agree)
     return {
         "name": tested.contrast.name,
-        "label": statement.subject(tested.contrast, study),
+        "label": grades.subject(tested.contrast, study),
         "n": tested.n,
         "paired": tested.paired,
         "exact": tested.exact,
@@ -202,7 +191,7 @@ def _row(
         "negative": int((differences < 0).sum()),
         **contrasts.sensitivity(tested.contrast),
         "state": state,
-        "sentence": statement.sentence(state, tested, family, study, ledger.epochs, agree),
+        "sentence": grades.sentence(state, tested, family, study, ledger.epochs, agree),
         "per_seed": [float(d) for d in tested.contrast.differences],
         "other_rules": rules,
         "survives_all_rules": agree if rules else None,
@@ -219,12 +208,12 @@ def _draw_incomplete(
     """Draw what there is of an incomplete study, apart from any report that stands here."""
     everyone = ledger.counting
     shutil.rmtree(folder / INCOMPLETE, ignore_errors=True)
-    drawn = {"fig7_integrity": Drawn(*figures.integrity(sweep, study, ledger), everyone)}
-    if (name := curves.column(study, history)) and not ledger.doubts:
-        pair = figures.learning_curves(sweep, study, ledger, history, name)
+    drawn = {"fig7_integrity": Drawn(*score_figures.integrity(sweep, study, ledger), everyone)}
+    if (name := histories.column(study, history)) and not ledger.doubts:
+        pair = score_figures.learning_curves(sweep, study, ledger, history, name)
         drawn["fig1_learning_curves"] = Drawn(*pair, everyone)
     for key, figure in drawn.items():
-        pages.save(folder / INCOMPLETE, key, figure, {"study": sweep.name, "complete": False})
+        render.save(folder / INCOMPLETE, key, figure, {"study": sweep.name, "complete": False})
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -253,7 +242,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             for name, told in ledger.doubts.items()
             if name not in arguments.allow
         ]
-        to_run = fill_in.write(arguments.folder, arguments.sweep, sweep, ledger)
+        to_run = missing.write(arguments.folder, arguments.sweep, sweep, ledger)
         if ledger.problems or refused:
             _draw_incomplete(arguments.folder, sweep, study, ledger, history)
             raise IncompleteError(
@@ -264,11 +253,11 @@ def main(argv: Sequence[str] | None = None) -> None:
                 + REMEDY
                 + (STALE if (arguments.folder / "report.md").exists() else "")
             )
-        table = images.read(arguments.folder)
+        table = per_item.read(arguments.folder)
         results = analyse(sweep, study, ledger, runs, table)
-        two_folds = folds.load(study, arguments.sweep, arguments.folder)
+        two_folds = jsrt_benchmark.load(study, arguments.sweep, arguments.folder)
         results["folds"] = two_folds
-        drawn = drawing.draw(
+        drawn = catalogue.draw(
             sweep,
             study,
             ledger,
@@ -281,7 +270,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             arguments.sweep,
         )
         shutil.rmtree(arguments.folder / INCOMPLETE, ignore_errors=True)
-        pages.write(arguments.folder, results, drawn, study, sweep)
+        render.write(arguments.folder, results, drawn, study, sweep)
     except (GridError, TableError, IncompleteError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
     for row in results["contrasts"]:

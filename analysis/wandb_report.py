@@ -15,7 +15,7 @@ from typing import Any
 
 from analysis.grid import GridError, Study, Sweep, load_study, load_sweep
 from analysis.readme import sentences, tables
-from analysis.tables import TableError, read_tables
+from analysis.runs.tables import TableError, read_tables
 
 CURVES = ("train/loss", "val/loss", "train/error", "val/error", "val/jaccard", "val/dice", "lr")
 

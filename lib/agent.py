@@ -28,10 +28,10 @@ import torch
 import yaml
 from tqdm import tqdm
 
-from lib import naming
-from lib.errors import UserError
-from lib.hardware import cores
-from lib.tracking import FINISHED
+from lib.spec.errors import UserError
+from lib.tracking import run_names
+from lib.tracking.wandb_run import FINISHED
+from lib.training.hardware import cores
 
 MACROS = {"${env}", "${interpreter}", "${program}", "python"}
 STOP_SECONDS = 30  # a stopped run may take so long to close its files
@@ -102,7 +102,7 @@ def environment(
     parameters = {name: {"value": value} for name, value in cell.items()}
     sweep_file = folder / "sweep_parameters.yaml"
     sweep_file.write_text(yaml.safe_dump({"wandb_version": 1, **parameters}))
-    name, group, job_type = naming.names(sweep["parameters"], cell, study)
+    name, group, job_type = run_names.names(sweep["parameters"], cell, study)
     threads = max(1, cores() // workers)
     values = {
         "WANDB_MODE": "offline",

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from torchvision.datasets.utils import download_url
 
-from lib.errors import UserError
+from lib.spec.errors import UserError
 
 URLS = {
     "gtsrb": "https://sid.erda.dk/public/archives/daaeac0d7ce1152aea9b61d9f1e19370/",

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from lib import synthetic, synthetic_chests, tracking
-from tests.wandb_server import WandbServer
+from lib.data import synthetic_chests, synthetic_signs
+from lib.tracking import wandb_run
+from tests.fakes.wandb_server import WandbServer
 
 ROOT = Path(__file__).parent.parent
 REAL_SIGNS = ROOT / "data" / "GTSRB"
@@ -26,7 +27,7 @@ torch.set_num_threads(1)  # as in the subprocesses: equal numbers, and no fight 
 @pytest.fixture(autouse=True)
 def signals_as_before() -> Iterator[None]:
     """Undo what a run in this process did to SIGTERM: processes inherit it where it is ignored."""
-    numbers = [getattr(signal, name) for name in tracking.STOPPING]
+    numbers = [getattr(signal, name) for name in wandb_run.STOPPING]
     before = {number: signal.getsignal(number) for number in numbers}
     yield
     for number, handler in before.items():
@@ -44,7 +45,7 @@ def _close_figures() -> Iterator[None]:
 def signs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Draw 43 classes x 3 tracks x 2 frames and 86 test images in the official layout."""
     root = tmp_path_factory.mktemp("data") / "signs"
-    synthetic.draw_dataset(root, tracks=3, frames=2, test_images=86, seed=0)
+    synthetic_signs.draw_dataset(root, tracks=3, frames=2, test_images=86, seed=0)
     return root
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from lib import gtsrb
-from tests.bench_cases import Signs
-from tests.bench_table import tables
-from tests.measuring import measure, say
+from lib.data import gtsrb
+from tests.bench.cases import Signs
+from tests.bench.measuring import measure, say
+from tests.bench.table import tables
 
 
 def test_numbers_keep_three_digits(capsys: pytest.CaptureFixture) -> None:

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from analysis import calibrate, grid
-from tests import made_up
+from tests import factories
 from tests.conftest import call
 
 
 def test_null_studies_rarely_claim(tmp_path: Path) -> None:
-    sweep = grid.load_sweep(made_up.write_sweep(tmp_path / "s.yaml"))
+    sweep = grid.load_sweep(factories.write_sweep(tmp_path / "s.yaml"))
     study = grid.load_study(sweep)
     tally = calibrate.simulate(sweep, study, 7, 300, "normal", np.random.default_rng(2))
     assert (tally.studies, tally.covering.shape, tally.confidence) == (300, (300,), 0.95)
@@ -20,7 +20,7 @@ def test_null_studies_rarely_claim(tmp_path: Path) -> None:
 
 
 def test_a_real_effect_is_claimed_until_it_is_dealt_anew(tmp_path: Path) -> None:
-    sweep = grid.load_sweep(made_up.write_sweep(tmp_path / "s.yaml"))
+    sweep = grid.load_sweep(factories.write_sweep(tmp_path / "s.yaml"))
     study = grid.load_study(sweep)
     table = np.random.default_rng(0).normal(0, 0.1, (4, 7)) + np.array([[0], [0], [5], [5]])
     kept = calibrate._tally(sweep, study, iter([table]), 1, np.zeros(4))
@@ -33,7 +33,7 @@ def test_a_real_effect_is_claimed_until_it_is_dealt_anew(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("noise", ["normal", "skewed"])
 def test_a_known_effect_is_covered_and_found(tmp_path: Path, noise: str) -> None:
-    sweep = grid.load_sweep(made_up.write_sweep(tmp_path / "s.yaml"))
+    sweep = grid.load_sweep(factories.write_sweep(tmp_path / "s.yaml"))
     study = grid.load_study(sweep)
     tally = calibrate.simulate(sweep, study, 7, 200, noise, np.random.default_rng(3), effect=2.0)
     assert (tally.studies, tally.effects) == (200, 200)
@@ -43,8 +43,8 @@ def test_a_known_effect_is_covered_and_found(tmp_path: Path, noise: str) -> None
 
 
 def test_the_command(tmp_path: Path) -> None:
-    sweep_path = made_up.write_sweep(tmp_path / "s.yaml")
-    made_up.write_study(tmp_path / "study", sweep_path, *made_up.tables(sweep_path))
+    sweep_path = factories.write_sweep(tmp_path / "s.yaml")
+    factories.write_study(tmp_path / "study", sweep_path, *factories.tables(sweep_path))
     words = ("-m", "analysis.calibrate", sweep_path, "--studies", "20")
     lines = call(*words, "--seeds", "7").stdout.splitlines()
     assert [line.split(":")[0] for line in lines] == [

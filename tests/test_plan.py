@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from analysis import grid, plan
-from tests import made_up
+from tests import factories
 from tests.conftest import ROOT, call
 
 
@@ -22,7 +22,7 @@ def test_power_of_three_contrasts(n: int, powers: tuple[float, ...]) -> None:
 
 
 def test_too_few_seeds_are_warned_of(tmp_path: Path) -> None:
-    sweep = made_up.write_sweep(tmp_path / "few.yaml", seeds=5)
+    sweep = factories.write_sweep(tmp_path / "few.yaml", seeds=5)
     text = call("-m", "analysis.plan", sweep).stdout
     assert "4 cells × 5 seeds = 20 runs of 3 epochs" in text
     assert "WARNING: 5 seeds and 3 contrasts cannot reach p < .05: 7 seeds are the least" in text
@@ -30,8 +30,8 @@ def test_too_few_seeds_are_warned_of(tmp_path: Path) -> None:
 
 
 def test_a_pilot_gives_power_and_hours(tmp_path: Path) -> None:
-    sweep_path = made_up.write_sweep(tmp_path / "s.yaml")
-    made_up.write_study(tmp_path / "pilot", sweep_path, *made_up.tables(sweep_path, noise=2e-3))
+    sweep_path = factories.write_sweep(tmp_path / "s.yaml")
+    factories.write_study(tmp_path / "pilot", sweep_path, *factories.tables(sweep_path, noise=2e-3))
     sweep = grid.load_sweep(sweep_path)
     study = grid.load_study(sweep)
     pilot = plan.read_pilot(tmp_path / "pilot", study, sweep)
@@ -46,11 +46,11 @@ def test_a_pilot_gives_power_and_hours(tmp_path: Path) -> None:
 
 
 def test_a_pilot_with_runs_far_off_or_another_recipe_is_warned_of(tmp_path: Path) -> None:
-    sweep_path = made_up.write_sweep(tmp_path / "s.yaml")
-    runs, history = made_up.tables(sweep_path, noise=2e-3)
+    sweep_path = factories.write_sweep(tmp_path / "s.yaml")
+    runs, history = factories.tables(sweep_path, noise=2e-3)
     runs.loc[runs["run_id"] == "nosgd05", "test/error"] = 0.9
-    made_up.write_study(tmp_path / "pilot", sweep_path, runs, history)
-    longer = made_up.write_sweep(tmp_path / "longer.yaml", epochs=400)
+    factories.write_study(tmp_path / "pilot", sweep_path, runs, history)
+    longer = factories.write_sweep(tmp_path / "longer.yaml", epochs=400)
     done = call("-m", "analysis.plan", longer, "--pilot", tmp_path / "pilot", "--effect", "0.01")
     assert "the pilot's recipe differs: epochs is 3, planned 400" in done.stdout
     assert "1 run(s) of the pilot are far off" in done.stdout
@@ -70,14 +70,14 @@ def test_a_main_effect_of_many_levels_is_less_sure(tmp_path: Path) -> None:
 
 
 def test_clean_pilots_are_taken_as_they_are(tmp_path: Path) -> None:
-    sweep_path = made_up.write_sweep(tmp_path / "s.yaml")
+    sweep_path = factories.write_sweep(tmp_path / "s.yaml")
     sweep = grid.load_sweep(sweep_path)
     study = grid.load_study(sweep)
-    runs, history = made_up.tables(sweep_path)
+    runs, history = factories.tables(sweep_path)
     rng, found = np.random.default_rng(0), []
     for _ in range(100):
         runs["test/error"] = 0.1 + rng.normal(0, 0.002, len(runs))
-        made_up.write_study(tmp_path / "p", sweep_path, runs, history.drop(columns="seconds"))
+        factories.write_study(tmp_path / "p", sweep_path, runs, history.drop(columns="seconds"))
         found.append(plan.read_pilot(tmp_path / "p", study, sweep))
     assert sum(pilot.far > 0 for pilot in found) <= 2
     assert np.mean([pilot.deviation for pilot in found]) == pytest.approx(0.002, rel=0.05)
@@ -85,25 +85,25 @@ def test_clean_pilots_are_taken_as_they_are(tmp_path: Path) -> None:
 
 
 def test_a_pilot_that_varied_something_else_is_refused(tmp_path: Path) -> None:
-    sweep_path = made_up.write_sweep(tmp_path / "s.yaml")
-    runs, history = made_up.tables(sweep_path)
+    sweep_path = factories.write_sweep(tmp_path / "s.yaml")
+    runs, history = factories.tables(sweep_path)
     more = runs.assign(run_id=runs["run_id"] + "b", lr=0.1)
-    made_up.write_study(tmp_path / "p", sweep_path, pd.concat([runs, more]), history)
+    factories.write_study(tmp_path / "p", sweep_path, pd.concat([runs, more]), history)
     done = call("-m", "analysis.plan", sweep_path, "--pilot", tmp_path / "p")
     assert done.returncode == 1
     assert "did this pilot vary something else?" in done.stderr
 
 
 def test_a_pilot_without_spread_is_told(tmp_path: Path) -> None:
-    sweep_path = made_up.write_sweep(tmp_path / "s.yaml", seeds=1)
-    made_up.write_study(tmp_path / "pilot", sweep_path, *made_up.tables(sweep_path))
+    sweep_path = factories.write_sweep(tmp_path / "s.yaml", seeds=1)
+    factories.write_study(tmp_path / "pilot", sweep_path, *factories.tables(sweep_path))
     done = call("-m", "analysis.plan", sweep_path, "--pilot", tmp_path / "pilot")
     assert done.returncode == 1
     assert "no spread to learn from" in done.stderr
 
 
 def test_figure_6(tmp_path: Path) -> None:
-    sweep = made_up.write_sweep(tmp_path / "s.yaml")
+    sweep = factories.write_sweep(tmp_path / "s.yaml")
     done = call("-m", "analysis.plan", sweep, "--out", tmp_path / "figures")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "figures" / "fig6_plan.png").exists()

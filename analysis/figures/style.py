@@ -1,0 +1,227 @@
+"""How every figure looks: colours, sizes, labels of metrics and variants, writing files.
+
+Colours are Okabe & Ito's (2008), told apart by colour-blind eyes; markers and line styles repeat
+them for print. Figures are ``COLUMN`` wide: set in a paper's column of 3.4 inches their text is
+5 to 6.7 points high.
+"""
+
+import io
+import textwrap
+from pathlib import Path
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+
+from analysis.grid import Study, Sweep
+from analysis.runs.completeness import Ledger
+from analysis.runs.tables import replace_file
+
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442"]
+MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
+LINES = ["-", "--", "-.", ":"]
+COLUMN = 4.6  # inches
+MOST_VARIANTS = 12  # with more, figures of curves show them together by the first factor's level
+LOGIT_TICKS = [0.01, 0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999]
+STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "legend.fontsize": 8,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.constrained_layout.use": True,
+    "figure.dpi": 160,
+    "savefig.dpi": "figure",
+    "pdf.fonttype": 42,
+}
+
+
+def colour(i: int) -> str:
+    """Return the colour of the i-th variant; they repeat after eight."""
+    return COLOURS[i % len(COLOURS)]
+
+
+def marker(i: int) -> str:
+    """Return the marker of the i-th variant; they repeat after eight."""
+    return MARKERS[i % len(MARKERS)]
+
+
+def line(i: int) -> str:
+    """Return the line style of the i-th variant; they repeat after four."""
+    return LINES[i % len(LINES)]
+
+
+def save(figure: Figure, folder: Path, name: str) -> None:
+    """Write ``name``.png and ``name``.pdf, without dates, so that equal input gives equal files."""
+    for kind, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
+        content = io.BytesIO()
+        figure.savefig(content, format=kind, metadata=metadata)
+        replace_file(folder / f"{name}.{kind}", content.getvalue())
+    plt.close(figure)
+
+
+def subplots(
+    panels: int, height: float, columns: int = 1, sharey: bool = True, sharex: bool = False
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure with ``panels`` axes in ``columns``, each ``height`` inches high."""
+    mpl.rcParams.update(STYLE)
+    rows = -(-panels // columns)
+    figure, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(COLUMN, height * rows),
+        sharey=sharey,
+        sharex=sharex,
+        squeeze=False,
+    )
+    for axis in axes.ravel()[panels:]:
+        axis.remove()
+    return figure, list(axes.ravel()[:panels])
+
+
+def display_factor(study: Study) -> int:
+    """Return 100 where the metric is shown in percent (errors), else 1."""
+    return 100 if study.percent else 1
+
+
+def metric_name(study: Study) -> str:
+    """Return the metric in words: Test error, Test Jaccard index."""
+    return part_name(study.metric.rpartition("/")[0], study)
+
+
+def part_name(part: str, study: Study) -> str:
+    """Return the study's quantity on another part of the data: Validation error."""
+    words = {"test": "Test", "val": "Validation", "train": "Training"}
+    return f"{words.get(part, part)} {study.quantity}"
+
+
+def unit(study: Study) -> str:
+    """Return what follows the metric's name on an axis."""
+    return " (%)" if study.percent else ""
+
+
+def metric_scale(axes: list[Axes], values: np.ndarray, which: str = "y") -> None:
+    """Scale the axis ``which``: logarithmic where positive values span more than a decade.
+
+    Fractions whose distance to 1 spans more than a decade get a logit axis.
+    """
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return
+    low, high = values.min(), values.max()
+    for axis in axes:
+        own = axis.xaxis if which == "x" else axis.yaxis
+        if 0.9 < high < 1 and 1 - low > 10 * (1 - high):
+            axis.set(**{f"{which}scale": "logit"})
+            own.set_major_locator(FixedLocator(LOGIT_TICKS))
+            own.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+            own.set_minor_formatter(NullFormatter())
+            axis.set(**{f"{which}lim": (max(low, 0.01), 1 - 0.8 * (1 - high))})
+        elif low > 0 and high / low > 10:
+            axis.set(**{f"{which}scale": "log"})
+            own.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+            own.set_minor_formatter(
+                FuncFormatter(lambda v, _: f"{v:g}" if f"{v:e}"[0] in "25" else "")
+                if high / low < 300
+                else NullFormatter()
+            )
+
+
+def symmetric_log(axis: Axes, threshold: float, bound: float, which: str = "x") -> None:
+    """Make the axis ``which`` linear within ±``threshold`` and logarithmic to ±``bound``."""
+    getattr(axis, f"set_{which}scale")("symlog", linthresh=threshold, linscale=0.6)
+    decades = 10.0 ** np.arange(np.ceil(np.log10(3 * threshold)), np.log10(bound) + 0.01)
+    ticks = np.array([threshold, *decades])
+    own = axis.xaxis if which == "x" else axis.yaxis
+    own.set_major_locator(FixedLocator([*-ticks, 0, *ticks]))
+    own.set_minor_locator(NullLocator())
+    own.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}".replace("-", "−")))
+
+
+def legend_above(figure: Figure, axis: Axes) -> None:
+    """Put the legend of ``axis``, which the other axes share, above the whole figure."""
+    handles, labels = axis.get_legend_handles_labels()
+    longest = max(map(len, labels), default=1)
+    columns = max(1, min(4, len(labels), int(68 / (longest + 6))))  # 68 characters stand in a line
+    figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False)
+
+
+def draw_seeds(axis: Axes, epochs: np.ndarray, values: np.ndarray, i: int, label: str) -> None:
+    """Draw the i-th variant's curves (seeds, epochs): thin lines, bold median, and a band."""
+    alpha = max(0.06, min(0.45, 6 / len(values)))  # hundreds of lines would hide one another
+    axis.plot(epochs, values.T, color=colour(i), linewidth=0.6, alpha=alpha)
+    known = ~np.isnan(values).all(axis=0)  # an epoch that no run reached has no median
+    if not known.any():  # a variant without any run yet: its line in the legend
+        axis.plot([], [], color=colour(i), linestyle=line(i), linewidth=1.8, label=label)
+        return
+    epochs, values = epochs[known], values[:, known]
+    edges = (0, 100) if len(values) <= 5 else (25, 75)
+    low, middle, high = np.nanpercentile(values, [edges[0], 50, edges[1]], axis=0)
+    axis.fill_between(epochs, low, high, color=colour(i), alpha=0.15, linewidth=0)
+    dots = marker(i) if len(epochs) <= 12 else None
+    style = {"color": colour(i), "linestyle": line(i), "marker": dots, "markersize": 4}
+    axis.plot(epochs, middle, linewidth=1.8, label=label, **style)
+
+
+def band_name(seeds: int) -> str:
+    """Say what the band of ``draw_seeds`` is."""
+    return "minimum to maximum" if seeds <= 5 else "quartiles"
+
+
+def cell_label(sweep: Sweep, study: Study, cell: tuple, skip: str | None = None) -> str:
+    """Name a cell in the study's words, but for the factor ``skip``."""
+    words = [
+        study.level_label(name, level)
+        for name, level in zip(sweep.factors, cell, strict=True)
+        if name != skip
+    ]
+    return ", ".join(words) or study.labels.get(sweep.name, sweep.name)
+
+
+def groups(sweep: Sweep, study: Study) -> list[tuple[str, list[tuple]]]:
+    """Return what gets a curve of its own: label and cells; each cell while they are not many."""
+    if len(sweep.cells) <= MOST_VARIANTS:
+        return [(cell_label(sweep, study, cell), [cell]) for cell in sweep.cells]
+    first, levels = next(iter(sweep.factors.items()))
+    return [
+        (study.level_label(first, v), [cell for cell in sweep.cells if cell[0] == v])
+        for v in levels
+    ]
+
+
+def rows(sweep: Sweep, study: Study, axis: Axes, places: np.ndarray) -> None:
+    """Label the y axis with the cells at ``places``: on several lines while they are not many."""
+    if len(sweep.cells) <= MOST_VARIANTS:
+        axis.set_yticks(places, [tick_lines(sweep, study, cell, 24) for cell in sweep.cells])
+    else:
+        names = [cell_label(sweep, study, cell) for cell in sweep.cells]
+        axis.set_yticks(places, names, fontsize=6.5)
+
+
+def row_height(sweep: Sweep, few: float) -> float:
+    """Return the height of a cell's row in inches: ``few`` while they are not many."""
+    return few if len(sweep.cells) <= MOST_VARIANTS else 0.17
+
+
+def tick_lines(sweep: Sweep, study: Study, cell: tuple, width: int) -> str:
+    """Name a cell on several lines, a level a paragraph, for a tick label."""
+    words = cell_label(sweep, study, cell).split(", ")
+    return "\n".join(textwrap.fill(word, width) for word in words)
+
+
+def run_set(sweep: Sweep, ledger: Ledger) -> str:
+    """Say which runs are behind a figure."""
+    count = len(ledger.counting)
+    return f"Runs: all {count} of sweep {sweep.name}, listed in the .json beside the figure."
+
+
+def lower_first(text: str) -> str:
+    """Begin with a small letter."""
+    return text[:1].lower() + text[1:]

@@ -1,0 +1,218 @@
+"""Read runs from W&B's offline files, with W&B's own reader, several files in one process.
+
+`wandb leet inspect` reads one file a call, and half a second goes by before it begins: read one
+by one, a thousand runs take minutes. What a run is once it is read (`make`) also holds for runs
+from a server.
+"""
+
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from analysis.runs import per_item
+
+END = "end of file "
+CHUNK = 16  # runs that one process reads
+STATE_OF_EXIT = {0: "finished", 255: "killed"}
+
+
+class FetchError(RuntimeError):
+    """Runs that cannot be read; says which, why and what to do."""
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """One run as found: ``row`` for runs.csv, ``history`` rows for history.csv."""
+
+    row: dict[str, Any]
+    history: list[dict[str, Any]]
+
+
+def fetch_folder(
+    folder: Path, known: dict[str, str], files: Path
+) -> tuple[set[str], Iterator[Fetched]]:
+    """Return the ids that need no reading, and an iterator over the others, read several at a time.
+
+    Of each run below ``folder`` the last attempt that finished counts; where none did, the newest.
+    ``known`` (run id -> source) need no reading while their newest file is still that source. What
+    a run saved is copied to ``files``/<run id>.
+    """
+    attempts: dict[str, list[Path]] = {}
+    for path in sorted(folder.glob("wandb/offline-run-*/run-*.wandb")):
+        attempts.setdefault(path.stem.removeprefix("run-"), []).append(path)
+    if not attempts:
+        raise FetchError(
+            f"{folder}/wandb has no offline runs; was the agent's --out another folder?"
+        )
+    kept = {i for i, files in attempts.items() if known.get(i) == files[-1].parent.name}
+    new = {i: files for i, files in attempts.items() if i not in kept}
+
+    def read() -> Iterator[Fetched]:
+        runs = list(new.items())
+        chunks = [runs[i : i + CHUNK] for i in range(0, len(runs), CHUNK)]
+        bar = tqdm(total=len(runs), desc="reading runs", unit="run", disable=None)
+        with bar, ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
+            for run in itertools.chain.from_iterable(pool.map(_read_runs, chunks)):
+                if isinstance(run, FetchError):
+                    raise run
+                run_id = run.row["run_id"]
+                for name in (per_item.SCORES, per_item.OVERLAYS):
+                    if (folder / run_id / name).exists():
+                        (files / run_id).mkdir(parents=True, exist_ok=True)
+                        shutil.copyfile(folder / run_id / name, files / run_id / name)
+                bar.update()
+                yield run
+
+    return kept, read()
+
+
+def _read_runs(attempts: list[tuple[str, list[Path]]]) -> list[Fetched | FetchError]:
+    """Read runs' offline files; of each run one attempt, see fetch_folder, or why there is none."""
+    contents = iter(read_files([file for _, files in attempts for file in files]))
+    return [
+        _attempt(run_id, [(file.parent.name, next(contents)) for file in files])
+        for run_id, files in attempts
+    ]
+
+
+def _attempt(run_id: str, tries: list[tuple[str, Any]]) -> Fetched | FetchError:
+    newest = None
+    for source, records in reversed(tries):
+        if isinstance(records, FetchError):
+            newest = newest or records
+            continue
+        attempt = _from_records(run_id, source, records)
+        if attempt.row["state"] == "finished":
+            return attempt
+        newest = newest or attempt
+    return newest
+
+
+def _from_records(run_id: str, source: str, records: list[dict[str, Any]]) -> Fetched:
+    config, summary, rows, exit_code = {}, {}, [], None
+    for record in records:
+        match record.get("type"):
+            case "run":
+                config |= record["run"].get("config", {}).get("update", {})
+            case "config":
+                config |= record["config"].get("update", {})
+            case "summary":
+                summary |= record["summary"].get("update", {})
+            case "history":
+                rows.append(record["history"]["item"])
+            case "exit":
+                exit_code = record["exit"].get("exit_code", 0)
+    state = "crashed" if exit_code is None else STATE_OF_EXIT.get(exit_code, "failed")
+    return make(run_id, state, exit_code, source, public(config), public(summary), rows)
+
+
+def public(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out W&B's own keys, which begin with an underscore, and pictures and tables.
+
+    A server gives a picture as a mapping, offline files as one key for each of its entries.
+    """
+    pictures = tuple(key.removesuffix("_type") for key in values if key.endswith("._type"))
+    return {
+        key: value
+        for key, value in values.items()
+        if not key.startswith(("_", *pictures)) and isinstance(value, str | int | float | None)
+    }
+
+
+def make(
+    run_id: str,
+    state: str,
+    exit_code: int | None,
+    source: str,
+    config: dict[str, Any],
+    summary: dict[str, Any],
+    rows: list[dict[str, Any]],
+) -> Fetched:
+    """Return the run that W&B's ``config``, ``summary`` and history ``rows`` make.
+
+    Raises:
+        FetchError: when config and summary share a name.
+    """
+    if both := set(config) & set(summary):
+        raise FetchError(
+            f"run {run_id}: {', '.join(sorted(both))} stands in both config and summary"
+        )
+    head = {"run_id": run_id, "state": state, "exit_code": exit_code, "source": source}
+    head |= {key: _number(value) for key, value in (config | summary).items()}
+    by_epoch = {}  # the last value of an epoch counts: a resumed run repeats some
+    for row in sorted(rows, key=lambda row: row.get("_step", 0)):
+        if row.get("epoch") is not None:  # W&B writes it into rows of pictures, too
+            row = {key: value for key, value in row.items() if value is not None}
+            values = {key: _number(value) for key, value in public(row).items()}
+            by_epoch[int(row["epoch"])] = by_epoch.get(int(row["epoch"]), {}) | values
+    history = [{"run_id": run_id, **by_epoch[epoch]} for epoch in sorted(by_epoch)]
+    return Fetched(head, history)
+
+
+def _number(value: Any) -> Any:
+    """Undo W&B's text for the numbers that JSON lacks."""
+    return float(value) if value in ("NaN", "Infinity", "-Infinity") else value
+
+
+def read_files(files: list[Path]) -> list[list[dict[str, Any]] | FetchError]:
+    """Return the records of each ``.wandb`` file, as `wandb leet inspect --json` gives them.
+
+    A file that breaks off (a killed run) gives the records up to there; one that cannot be read at
+    all gives the error in their place.
+
+    Raises:
+        FetchError: when the reader itself does not run.
+    """
+    program = [sys.executable, "-c", "from analysis.runs import wandb_offline; wandb_offline.main()"]
+    paths = [str(file.resolve()) for file in files]
+    root = Path(__file__).parent.parent.parent
+    done = subprocess.run([*program, *paths], cwd=root, capture_output=True, text=True, check=False)
+    lines = done.stdout.split("\n")
+    ends = [i for i, line in enumerate(lines) if line.startswith(END)]
+    if done.returncode or len(ends) < len(files):
+        raise FetchError(
+            f"W&B's reader does not run: {done.stderr.strip()[-500:]}; is wandb at least as new as "
+            "requirements.txt says?"
+        )
+    found = []
+    for file, start, end in zip(files, [-1, *ends], ends, strict=False):
+        if failure := lines[end].removeprefix(END):
+            found.append(FetchError(f"{file} cannot be read: {failure}"))
+        else:
+            found.append([json.loads(line) for line in lines[start + 1 : end]])
+    return found
+
+
+def main() -> None:
+    """Print the records of the files that the command line names, a JSON line each.
+
+    After each file stands a line that begins with END; where the file could not be read, with why.
+    """
+    from wandb.cli.cli import cli  # two thirds of a second
+
+    for path in sys.argv[1:]:
+        with tempfile.TemporaryFile("w+") as complaints:
+            spoken = os.dup(2)
+            os.dup2(complaints.fileno(), 2)  # the reader is a process of its own
+            try:
+                cli(["leet", "inspect", "--json", path], standalone_mode=False)
+                code = 0
+            except SystemExit as end:  # how that command always ends
+                code = end.code
+            finally:
+                os.dup2(spoken, 2)
+                os.close(spoken)
+            complaints.seek(0)
+            why = " ".join(complaints.read().split())[-500:] or f"exit code {code}"
+        print(f"{END}{why if code else ''}", flush=True)

@@ -1,0 +1,107 @@
+"""The challenge network for traffic signs: 694,283 parameters, 53.2 M multiply-adds at 32 × 32."""
+
+import math
+
+import torch
+from torch import nn
+
+from lib.data import augment_strong, gtsrb
+from lib.models.blocks import ACTIVATIONS, Activation, conv_block
+
+WIDTHS = (32, 64, 128, 192)  # channels at each of the four sizes
+
+
+class Residual(nn.Module):
+    """Two 3×3 convolutions beside a shortcut (He et al. 2016, CVPR); keeps the shape (N, C, H, W).
+
+    The second batch normalization starts with scale 0, so that the block starts as the identity
+    (Goyal et al. 2017, section 5.1).
+    """
+
+    def __init__(self, channels: int, activation: Activation) -> None:
+        super().__init__()
+        self.first = nn.Sequential(*_block(channels, channels, 3, activation))
+        self.second = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
+        )
+        nn.init.zeros_(self.second[1].weight)
+        self.activation = ACTIVATIONS[activation]()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return activation(images + branch)."""
+        return self.activation(images + self.second(self.first(images)))
+
+
+class ChallengeNet(nn.Module):
+    """Eight convolutions in four sizes and a linear layer; (N, 3, S, S) in [0, 1] -> (N, 43).
+
+    At S = 32 the sides are 32 -pool-> 16 -pool-> 8 -pool-> 4; most of the work is at 16 and 8.
+    With ``normalize`` each image first gets mean 0 and standard deviation 1 over all of its values,
+    so that dark and pale ones look alike. The maximum over the last places feeds the linear layer,
+    so that S is free. ``dropout``: share of these features that a step leaves out (Srivastava et
+    al. 2014).
+    """
+
+    def __init__(
+        self, normalize: bool, dropout: float, activation: Activation, classes: int = 43
+    ) -> None:
+        super().__init__()
+        self.normalize = normalize
+        first, second, third, fourth = WIDTHS
+        self.features = nn.Sequential(
+            *_block(3, first, 5, activation),
+            nn.MaxPool2d(2),
+            *_block(first, second, 3, activation),
+            Residual(second, activation),
+            nn.MaxPool2d(2),
+            *_block(second, third, 3, activation),
+            Residual(third, activation),
+            nn.MaxPool2d(2),
+            *_block(third, fourth, 3, activation),
+            nn.AdaptiveMaxPool2d(1),
+            nn.Flatten(),
+            nn.Dropout(dropout),
+        )
+        self.classifier = nn.Linear(fourth, classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the logits (N, classes)."""
+        return self.classifier(self.features(normalize(images) if self.normalize else images))
+
+
+def _block(inputs: int, outputs: int, kernel_size: int, activation: Activation) -> list[nn.Module]:
+    """Return convolution, batch normalization, whose shift is the only bias, and activation."""
+    padding = kernel_size // 2
+    return conv_block(inputs, outputs, kernel_size, True, activation, padding, bias=False)
+
+
+def normalize(images: torch.Tensor) -> torch.Tensor:
+    """Give each of float (N, C, H, W) in [0, 1] mean 0 and standard deviation 1 over all of it.
+
+    Divided by at least 1/255, the step of a pixel, so that an even image stays even.
+    """
+    centred = images - images.mean((1, 2, 3), keepdim=True)
+    deviation = centred.square().mean((1, 2, 3), keepdim=True).sqrt()
+    return centred / deviation.clamp(min=1 / 255)
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module, part: gtsrb.Images, indices: torch.Tensor, views: int
+) -> tuple[float, float, torch.Tensor, torch.Tensor]:
+    """Return mean loss, error, predicted class (n,) and probability of the true class (n,).
+
+    Of the images ``indices`` (n,): an image's probabilities are their means over the first
+    ``views`` of augment_strong.VIEWS. With n = 0 loss and error are NaN.
+    """
+    model.eval()
+    logs = []
+    for batch in indices.split(256):
+        seen = [
+            augment_strong.view(part.images[batch], which) for which in augment_strong.VIEWS[:views]
+        ]
+        logs.append(torch.stack([model(images).log_softmax(1) for images in seen]).logsumexp(0))
+    logs, labels = torch.cat(logs).double() - math.log(views), part.labels[indices]
+    predicted, own = logs.argmax(1), logs.gather(1, labels[:, None])[:, 0]
+    error = (predicted != labels).double().mean().item()
+    return -own.mean().item(), error, predicted, own.exp().float()

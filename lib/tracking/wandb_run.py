@@ -1,0 +1,249 @@
+"""The training side's one door to W&B: a run's configuration in, its history and summary out."""
+
+import contextlib
+import dataclasses
+import os
+import platform
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+import wandb
+import yaml
+from tqdm import tqdm
+
+from lib.spec.errors import UserError
+from lib.spec.files import locked, write_atomically, write_json
+from lib.tracking import run_names
+from lib.training import config
+
+T = TypeVar("T")
+
+FINISHED = "finished.json"  # in a run's folder: it ended well, with this summary
+INTERRUPTED = 255  # exit code that W&B gives a run that Ctrl-C ended
+STOPPING = [name for name in ("SIGTERM", "SIGALRM") if hasattr(signal, name)]
+AGAIN = 2  # seconds after which another SIGTERM is meant
+GRACE = 20  # seconds that an epoch may still take after SIGTERM, so that it gets its checkpoint
+
+
+@dataclasses.dataclass
+class Run:
+    """A run in progress: its id, its folder (checkpoints, scores, log), and where results go."""
+
+    id: str
+    folder: Path
+    wandb_run: Any
+    last_logged: int = 0  # epoch; above 0 when the server already has this run's first epochs
+    stopped_at: float = 0.0  # when SIGTERM came, of time.monotonic(); 0: it did not
+    media: bool = False  # pictures of the test results go to W&B
+
+    def resume(self, rows: list[dict[str, float]]) -> None:
+        """Log the epochs of a checkpoint, but for those that the server has already.
+
+        Where there is no checkpoint, the run starts anew, and all of it is logged: of an epoch that
+        is there twice, the last row counts.
+        """
+        if self.last_logged and not rows:
+            print(
+                f"run {self.id} starts anew: the server has {self.last_logged} epoch(s) of it, but "
+                f"there is no checkpoint in {self.folder}",
+                flush=True,
+            )
+            self.last_logged = 0
+        self.log_epochs([row for row in rows if row["epoch"] > self.last_logged])
+
+    def log_epochs(self, rows: list[dict[str, float]]) -> None:
+        """Log history rows; ``epoch`` counts from 1."""
+        for row in rows:
+            self.wandb_run.log(row)
+
+    def is_due(self, epoch: int, epochs: int, every: int) -> bool:
+        """Say whether to keep the state after ``epoch``: each ``every``-th, the last, at a stop."""
+        return epoch % every == 0 or epoch == epochs or self.stopped_at > 0
+
+    def stop_if_asked(self) -> None:
+        """End the run here, as Ctrl-C does, when SIGTERM came."""
+        if self.stopped_at > 0:
+            raise KeyboardInterrupt
+
+    def save_arrays(self, file: str, **arrays: list[str] | torch.Tensor) -> None:
+        """Write named arrays, such as per-image test outputs, to a .npz and hand it to W&B."""
+        path = self.folder / file
+        arrays = {k: v.cpu() if isinstance(v, torch.Tensor) else v for k, v in arrays.items()}
+        write_atomically(path, lambda stream: np.savez_compressed(stream, **arrays))
+        self.wandb_run.save(str(path), base_path=str(self.folder), policy="now")
+
+    def summarize(self, summary: Mapping[str, Any]) -> None:
+        """Set the run's summary."""
+        self.wandb_run.summary.update(dict(summary))
+
+    def show(self, panels: Callable[..., dict[str, Any]], *results: Any) -> None:
+        """Log what ``panels`` (see lib/media.py) makes of the test's results, if ``media``."""
+        if self.media and (shown := panels(*results)):
+            self.wandb_run.log(shown)
+
+
+@contextlib.contextmanager
+def start(flags: T) -> Iterator[tuple[T, Run]]:
+    """Begin a W&B run; give its checked configuration and the Run; end it when the block ends.
+
+    ``flags`` is the script's dataclass from the command line; what a sweep sets wins over it, and
+    is said. Files go to $WANDB_DIR (default runs/), this run's own to the folder of its id in it.
+    A run with the same id in another process is waited for; one that is finished is not repeated.
+
+    Raises:
+        SystemExit: with what to do, on anything the user can mend: a sweep that sets what the
+            dataclass does not allow, bad data, no W&B account while WANDB_MODE does not say
+            offline; and after Ctrl-C or SIGTERM, with how to continue.
+    """
+    root = Path(os.environ.get("WANDB_DIR") or "runs")
+    if root.resolve() == Path.cwd():  # as W&B's agent sets it when nobody did
+        root = Path("runs")
+    started: list[Run] = []
+    _stop_on_sigterm(started)
+    run_id = os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
+    folder = root / run_id
+    try:
+        with locked(folder / "lock", f"waiting: another process works on run {run_id}"):
+            if (folder / FINISHED).exists():
+                print(f"run {run_id} is finished, see {folder}; not repeated")
+                raise SystemExit(0)
+            wandb_run = _init(run_id, root, dataclasses.asdict(flags))
+            run = Run(run_id, folder, wandb_run, int(wandb_run.summary.get("epoch", 0)))
+            started.append(run)
+            try:
+                cfg = config.parse(type(flags), dict(wandb_run.config))
+                for line in config.overridden(flags, cfg, sys.argv[1:]):
+                    print(line, flush=True)
+                wandb_run.define_metric("epoch")
+                wandb_run.define_metric("*", step_metric="epoch")
+                run.media = getattr(cfg, "media", False)
+                yield cfg, run
+                _ignore_signals()
+            except KeyboardInterrupt:
+                _ignore_signals()
+                if run.stopped_at > 0:
+                    wandb_run.mark_preempting()  # W&B then hands the run out again
+                wandb_run.finish(exit_code=INTERRUPTED)
+                message = f"stopped; WANDB_RUN_ID={run_id} and the same command continue it"
+                raise SystemExit(message) from None
+            except BaseException:
+                _ignore_signals()
+                wandb_run.finish(exit_code=1)
+                raise
+            summary = wandb_run.summary  # offers keys() and [], not items()
+            public = {key: summary[key] for key in summary.keys() if key[0] != "_"}  # noqa: SIM118
+            public = {key: v for key, v in public.items() if isinstance(v, str | int | float)}
+            wandb_run.finish()
+            write_json(folder / FINISHED, public)
+            tests = [f"{key} {value:.4f}" for key, value in public.items() if key[:5] == "test/"]
+            print(f"run {run_id} finished: {', '.join(tests)}; all of it in {folder}", flush=True)
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+def provenance(device: torch.device) -> dict[str, str]:
+    """Return what made the numbers: commit of the code, device, versions."""
+    return {
+        "git_commit": git_commit(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "torch_version": torch.__version__,
+        "numpy_version": np.__version__,
+        "python_version": platform.python_version(),
+    }
+
+
+def progress_bar(total: int, done: int) -> tqdm:
+    """Return a bar over the steps of a run with the time left; silent when not on a terminal."""
+    return tqdm(total=total, initial=done, unit="step", dynamic_ncols=True, disable=None)
+
+
+def show_epoch(bar: tqdm, row: Mapping[str, float], epochs: int, metric: str) -> None:
+    """Show epoch and validation metric on the bar, or as a line where there is no terminal."""
+    text = f"epoch {row['epoch']}/{epochs}, {metric} {row[metric]:.4f}"
+    if bar.disable:
+        print(
+            f"{text}, {row['seconds']:.1f} s, {row['images_per_second']:.0f} images/s", flush=True
+        )
+    else:
+        bar.set_postfix_str(text)
+
+
+def git_commit() -> str:
+    """Return the commit of the code, with "-dirty" when tracked files differ, or "unknown"."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    here = Path(__file__).parent
+    try:
+        done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
+    except OSError:  # git is not installed
+        return "unknown"
+    return done.stdout.strip() or "unknown"
+
+
+def _init(run_id: str, root: Path, values: dict[str, Any]) -> Any:
+    root.mkdir(parents=True, exist_ok=True)
+    try:
+        given = None if "WANDB_RUN_ID" in os.environ else run_id  # W&B reads that one by itself
+        return wandb.init(id=given, dir=str(root), config=values, resume="allow", **_names())
+    except wandb.errors.Error as error:
+        raise SystemExit(
+            f"W&B: {error}\nWithout account or network set WANDB_MODE=offline: everything is then "
+            f"kept in {root}/ and can be sent later with `wandb sync`."
+        ) from error
+
+
+def _names() -> dict[str, str]:
+    """Return the W&B names of a run that `wandb agent` started; the local agent sets them itself.
+
+    Only the server knows which of a cell's parameters vary in its sweep.
+    """
+    sweep_id, file = (os.environ.get(f"WANDB_SWEEP_{name}") for name in ("ID", "PARAM_PATH"))
+    if sweep_id is None or file is None or "WANDB_RUN_GROUP" in os.environ:
+        return {}
+    place = [os.environ.get(f"WANDB_{name}") for name in ("ENTITY", "PROJECT")]
+    path = "/".join([part for part in place if part] + [sweep_id])
+    try:
+        cell = yaml.safe_load(Path(file).read_text())
+        cell = {key: item["value"] for key, item in cell.items() if isinstance(item, dict)}
+        sweep = wandb.Api(timeout=GRACE).sweep(path).config
+        names = run_names.names(sweep["parameters"], cell, sweep.get("name", sweep_id))
+    except Exception as error:  # of many kinds; the run is worth more than its name
+        print(f"cannot read the sweep {path} ({error!r}): W&B names this run", flush=True)
+        return {}
+    return dict(zip(("name", "group", "job_type"), names, strict=True))
+
+
+def _stop_on_sigterm(started: list[Run]) -> None:
+    """Let SIGTERM end the run in ``started`` after its epoch, at most GRACE seconds later.
+
+    Before there is a run, it ends the process as Ctrl-C does. The same signal often comes twice at
+    once (a scheduler, an agent that passes it on); one that comes later ends the run at once.
+    """
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if not started or number != signal.SIGTERM:
+            raise KeyboardInterrupt
+        if started[0].stopped_at == 0:
+            started[0].stopped_at = now
+            if hasattr(signal, "alarm"):  # Windows has none: there an epoch may take its time
+                signal.alarm(GRACE)
+        elif now > started[0].stopped_at + AGAIN:
+            raise KeyboardInterrupt
+
+    for name in STOPPING:
+        signal.signal(getattr(signal, name), stop)
+
+
+def _ignore_signals() -> None:
+    """Let nothing disturb the end of a run: W&B's files are being closed."""
+    for name in STOPPING:
+        signal.signal(getattr(signal, name), signal.SIG_IGN)

@@ -1,0 +1,114 @@
+"""Measure the way from offline runs to tables and from tables to report: seconds and peak memory.
+
+    python -m tests.bench.analysis
+
+Prints a JSON line per step and size of study; reports against reading the tables alone. Nothing is
+asserted: a clock is no test.
+"""
+
+import os
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from analysis.grid import load_sweep
+from analysis.runs.tables import write_tables
+from tests.bench.measuring import measure, say
+
+EPOCHS = 400
+SHAPES = {  # levels of each factor -> seeds
+    "2 × 5 seeds = 10": ([2], 5),
+    "2 × 2 × 25 seeds = 100": ([2, 2], 25),
+    "2 × 2 × 250 seeds = 1,000": ([2, 2], 250),
+}
+ONE_RUN = """
+import sys, wandb
+epochs, folder = int(sys.argv[1]), sys.argv[2]
+with wandb.init(mode="offline", dir=folder, project="bench", config={"a": 0, "seed": 0}) as run:
+    for epoch in range(1, epochs + 1):
+        names = ("train/loss", "train/error", "val/loss", "val/error", "lr", "seconds")
+        run.log({"epoch": epoch} | {name: 1 / epoch for name in names})
+    run.summary.update({"test/error": 0.1, "diverged": False})
+"""
+READ = "import sys, pandas; [pandas.read_csv(path) for path in sys.argv[1:]]"
+
+
+def write_study(folder: Path, levels: list[int], seeds: int) -> Path:
+    """Write a sweep YAML and the tables of its finished runs; return the YAML's path."""
+    factors = "".join(
+        f"  {'abcd'[i]}: {{values: {list(range(k))}}}\n" for i, k in enumerate(levels)
+    )
+    (folder / "bench.yaml").write_text(
+        "method: grid\nmetric: {name: val/error, goal: minimize}\nparameters:\n" + factors + ""
+        f"  seed: {{values: {list(range(seeds))}}}\n  epochs: {{value: {EPOCHS}}}\n"
+    )
+    sweep = load_sweep(folder / "bench.yaml")
+    rng, epochs = np.random.default_rng(0), np.arange(1, EPOCHS + 1)
+    runs, history = [], []
+    for i, cell in enumerate(sweep.cells):
+        for seed in sweep.seeds:
+            run, error = f"r{i:03d}s{seed:03d}", 0.1 - 0.002 * cell[0] + rng.normal(0, 0.003)
+            curve = error + 0.5 * np.exp(-epochs / 30) + rng.normal(0, 0.002, EPOCHS)
+            ends = {"state": "finished", "exit_code": 0, "source": run, "diverged": False}
+            scores = {"test/error": error, "test/error_at_best_val": error + 1e-4}
+            hashes = {"split_sha256": f"s{seed}", "order_sha256": f"o{seed}", "data_sha256": "d"}
+            levels_of = dict(zip(sweep.factors, cell, strict=True))
+            row = {"run_id": run, "seed": seed, "epochs": EPOCHS}
+            runs.append(row | ends | scores | hashes | levels_of | {"git_commit": "c"})
+            columns = {"epoch": epochs, "train/loss": 3 * curve, "train/error": 0.9 * curve}
+            columns |= {"val/loss": 3.3 * curve, "val/error": curve, "lr": 0.01, "seconds": 9.5}
+            history.append(pd.DataFrame({"run_id": run, **columns, "images_per_second": 3700.0}))
+    write_tables(folder / "study", pd.DataFrame(runs), pd.concat(history), list(sweep.factors))
+    return folder / "bench.yaml"
+
+
+def write_offline_runs(folder: Path, runs: int) -> None:
+    """Write ``runs`` folders of offline W&B files: one real run, linked under other names."""
+    for i in range(runs):
+        name = f"{i:08x}"
+        place = folder / "wandb" / f"offline-run-20260101_000000-{name}"
+        place.mkdir(parents=True)
+        os.link(next(folder.glob("one/wandb/offline-run-*/*.wandb")), place / f"run-{name}.wandb")
+
+
+def fetch() -> None:
+    """Measure `analysis.fetch` from a folder of offline runs."""
+    for runs in (10, 100, 1000):
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            (folder / "one").mkdir()
+            measure(["-c", ONE_RUN, str(EPOCHS), str(folder / "one")])
+            write_offline_runs(folder, runs)
+            (folder / "bench.yaml").write_text(
+                "method: grid\nmetric: {name: val/error, goal: minimize}\n"
+                "parameters:\n  a: {values: [0, 1]}\n  seed: {values: [0, 1]}\n"
+            )
+            out = ["--sweep", str(folder / "bench.yaml"), "--out", str(folder / "tables")]
+            seconds, peak, _ = measure(["-m", "analysis.fetch", name, *out])
+        say("fetch", runs=runs, epochs=EPOCHS, seconds=seconds, peak_mib=peak)
+
+
+def report() -> None:
+    """Measure `analysis.report` from tables."""
+    for name, (levels, seeds) in tqdm(SHAPES.items(), unit="study", disable=None):
+        with tempfile.TemporaryDirectory() as made:
+            with ProcessPoolExecutor(1, get_context("spawn")) as apart:  # its memory is not ours
+                sweep = apart.submit(write_study, Path(made), levels, seeds).result()
+            study = sweep.with_name("study")
+            read, *_ = measure(
+                ["-c", READ, *(str(study / f"{t}.csv") for t in ("runs", "history"))]
+            )
+            command = ["-m", "analysis.report", str(study), "--sweep", str(sweep)]
+            seconds, peak, _ = measure(command)
+        values = {"runs": int(np.prod(levels)) * seeds, "epochs": EPOCHS, "seconds": seconds}
+        say("report", study=name, **values, peak_mib=peak, times_reading=seconds / read)
+
+
+if __name__ == "__main__":
+    fetch()
+    report()

@@ -1,0 +1,209 @@
+"""Inside trained networks: gradients lie in the theoretical field; the report has its section."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import train_gtsrb
+import train_unet
+from analysis import report
+from analysis.figures import networks
+from analysis.grid import load_sweep
+from analysis.runs.tables import TableError
+from lib.data import gtsrb, jsrt
+from lib.explain import trained
+from lib.explain.receptive_field import trace
+from lib.models.gtsrb_cnn import CNN
+from lib.spec.errors import UserError
+from lib.spec.files import write_json
+from lib.tracking import wandb_run
+from tests import factories
+from tests.conftest import call
+from tests.fakes.runs import Recorder
+
+
+@pytest.fixture(scope="module")
+def sign_run(signs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train one epoch on drawn signs; give the run's folder."""
+    folder = tmp_path_factory.mktemp("signs") / "bnsgd00"
+    cfg = train_gtsrb.Config(data=str(signs), epochs=1, batch_norm=True, val_fraction=0.3)
+    recorder = Recorder()
+    train_gtsrb.train(cfg, gtsrb.load(signs), wandb_run.Run("id", folder, recorder))
+    write_json(folder / wandb_run.FINISHED, recorder.summary)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def lung_runs(chests: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Train one epoch on drawn chests with two ways of upsampling; give the runs' folders."""
+    folders = []
+    for upsampling in ("transposed", "nearest"):
+        folder = tmp_path_factory.mktemp("lungs") / upsampling
+        cfg = train_unet.Config(
+            data=str(chests), image_size=64, depth=3, width=8, epochs=1, upsampling=upsampling
+        )
+        recorder = Recorder()
+        train_unet.train(cfg, jsrt.load(chests, 64), wandb_run.Run("id", folder, recorder))
+        write_json(folder / wandb_run.FINISHED, recorder.summary)
+        folders.append(folder)
+    return folders
+
+
+def test_gradients_stay_inside_the_theoretical_field() -> None:
+    torch.manual_seed(0)
+    model = CNN(False, "elu").eval()
+    images = torch.rand(4, 3, 28, 28)
+    traced = trace(CNN(False, "elu"), (3, 28, 28))
+    for name, operation in trained.places(traced).items():
+        field = trained.effective_field(model, images, operation)
+        theory = traced[operation].field
+        low, high = theory.low[theory.middle], theory.high[theory.middle] + 1
+        assert field[low:high, low:high].sum() == pytest.approx(field.sum()), name
+        assert field.sum() > 0
+    assert list(trained.places(traced)) == [
+        "convolution 1",
+        "convolution 2",
+        "max-pooling 1",
+        "convolution 3",
+        "max-pooling 2",
+    ]
+
+
+def test_a_linear_networks_field_is_its_weight() -> None:
+    convolution = torch.nn.Conv2d(1, 1, 3, bias=False)
+    field = trained.effective_field(convolution, torch.rand(5, 1, 9, 9), 0)
+    np.testing.assert_allclose(field[3:6, 3:6], convolution.weight[0, 0].abs().detach(), rtol=1e-6)
+
+
+def test_the_area_is_the_fewest_pixels_that_hold_the_mass() -> None:
+    field = np.zeros((10, 10))
+    field[:2, :2] = [[90, 4], [2, 1]]
+    field[9, 9] = 3
+    assert networks.area(field) == (3, 3.0)  # 90 + 4 + 3 of 100
+
+
+def test_the_last_epochs_weights_are_looked_at(sign_run: Path) -> None:
+    config, before, after = trained.load_run(sign_run)
+    assert config["batch_norm"] is True
+    saved = torch.load(sorted(sign_run.glob("checkpoint-*.pt"))[-1], weights_only=False)
+    for name, value in after.state_dict().items():
+        assert torch.equal(value, saved["stateful"][0][name])
+    model, *_ = train_gtsrb.build(train_gtsrb.Config(batch_norm=True), 1, torch.device("cpu"))
+    for name, value in before.state_dict().items():
+        assert torch.equal(value, model.state_dict()[name]), "the start is the script's own"
+
+
+def test_signs_reach_the_report(signs: Path, sign_run: Path, tmp_path: Path) -> None:
+    sweep_path = factories.write_sweep(tmp_path / "made_up.yaml")
+    folder = tmp_path / "s"
+    factories.write_study(folder, sweep_path, *factories.tables(sweep_path))
+    done = call("-m", "lib.fields", sign_run, "--data", signs, "--out", folder)
+    assert done.returncode == 0, done.stderr
+    report.main([str(folder), "--sweep", str(sweep_path)])
+    results = json.loads((folder / "results.json").read_text())
+    assert {"fig11_receptive_fields", "fig12_filters_and_maps"} <= set(results["captions"])
+    sidecar = json.loads((folder / "figures" / "fig11_receptive_fields.json").read_text())
+    assert sidecar["runs"] == ["bnsgd00"]
+    assert set(sidecar["networks"]["bnsgd00"]) == {"git_commit", "data_sha256"}
+    text = (folder / "report.md").read_text()
+    assert "32 · 4 · 4 = 512" in text
+    assert networks.OF_FIELDS in text
+    table = text[text.index("| layer |") :].split("\n\n")[0]
+    assert {len(re.findall(r"\|", row)) for row in table.splitlines()} == {11}
+    html = (folder / "report.html").read_text()
+    assert "<h2>Network</h2>" in html
+    assert "stands after features.0 convolution and before features.2 ELU" in html
+
+
+def test_lungs_have_a_flat_image(chests: Path, lung_runs: list[Path], tmp_path: Path) -> None:
+    done = call("-m", "lib.fields", *lung_runs, "--data", chests, "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    found, arrays = networks.read(tmp_path)
+    assert [one["run"] for one in found] == ["transposed", "nearest"]
+    assert list(found[0]["fields"]) == ["bottleneck", "output"]
+    for when in ("before", "after"):
+        grid, even = (arrays[f"{run}/flat/{when}"] for run in ("transposed", "nearest"))
+        assert grid.std() > 1e-4
+        assert np.ptp(even) == 0, "copied pixels are alike wherever no border reaches"
+        np.testing.assert_allclose(grid[:-4, :-4], grid[4:, 4:], atol=1e-6)  # two levels: 4×4
+    path = tmp_path / "s.yaml"
+    path.write_text(
+        "method: grid\nparameters:\n  upsampling: {values: [transposed, nearest]}\n"
+        "  seed: {values: [0, 1]}\n"
+    )
+    study = report.Study(metric="test/jaccard", direction="higher")
+    figure, caption, runs = networks.checkerboards(found, arrays, load_sweep(path), study)
+    assert len(figure.axes) == 4 + 2  # and a colour bar a row
+    assert runs == ["transposed", "nearest"]
+    assert "n = 2 networks" in caption
+    assert len(networks.described(tmp_path)) == 2
+
+
+def test_batch_norm_before_training_has_the_images_statistics(lung_runs: list[Path]) -> None:
+    _, before, _ = trained.load_run(lung_runs[0])
+    images = torch.rand(8, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    trained.settle(before, images)
+    seen = {}
+    for name, module in before.named_modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.register_forward_hook(lambda _m, _i, o, n=name: seen.update({n: o.clone()}))
+    before(images)
+    assert len(seen) == 10
+    for output in seen.values():
+        assert output.mean((0, 2, 3)).abs().max() < 0.01
+        assert output.var((0, 2, 3)).max() < 1.01
+
+
+def test_runs_that_show_nothing_and_other_data_are_refused(
+    sign_run: Path, signs: Path, tmp_path: Path
+) -> None:
+    for changes, words in (
+        ({"diverged": True}, "diverged: its network shows nothing"),
+        ({"data_sha256": "0" * 64}, "holds other data than the run saw"),
+    ):
+        copy = tmp_path / words[:4] / sign_run.name
+        shutil.copytree(sign_run, copy)
+        summary = json.loads((copy / wandb_run.FINISHED).read_text())
+        write_json(copy / wandb_run.FINISHED, summary | changes)
+        with pytest.raises(UserError, match=words):
+            trained.look(copy, str(signs), {})
+
+
+def test_a_dead_layer_has_no_gradient() -> None:
+    assert networks.area(np.zeros((4, 4))) == (0, np.inf)
+
+
+@pytest.mark.parametrize("content", ["[]", '{"networks": 5}', '{"networks": [{}]}', "{"])
+def test_damaged_descriptions_are_told(tmp_path: Path, content: str) -> None:
+    (tmp_path / networks.NAME).write_text(content)
+    np.savez(tmp_path / networks.ARRAYS, **{"b/x": np.zeros(2)})
+    with pytest.raises(TableError, match="is damaged"):
+        networks.read(tmp_path)
+
+
+def test_damage_is_told(tmp_path: Path, sign_run: Path, signs: Path) -> None:
+    with pytest.raises(UserError, match="has no readable checkpoint"):
+        trained.load_run(tmp_path)
+    with pytest.raises(UserError, match="has not finished"):
+        trained.origin(tmp_path)
+    bad = call("-m", "lib.fields", tmp_path, "--data", signs, "--out", tmp_path / "o")
+    assert bad.returncode == 1
+    assert "Traceback" not in bad.stderr
+    assert networks.read(tmp_path) == ([], {})
+    (tmp_path / networks.NAME).write_text('{"networks": [{"run": "a"}]}')
+    np.savez(tmp_path / networks.ARRAYS, **{"b/x": np.zeros(2)})
+    with pytest.raises(TableError, match="of different runs"):
+        networks.read(tmp_path)
+    for damaged in (b"half", b""):
+        (tmp_path / networks.ARRAYS).write_bytes(damaged)
+        with pytest.raises(TableError, match="is damaged"):
+            networks.read(tmp_path)
+    (tmp_path / "file").write_text("not a folder")
+    bad = call("-m", "lib.fields", sign_run, "--data", signs, "--out", tmp_path / "file")
+    assert bad.returncode == 1
+    assert "Traceback" not in bad.stderr

@@ -1,0 +1,201 @@
+"""Reports of segmentation studies: higher is better, per-image figures, the published table."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis import grid, readme, report
+from analysis.figures import segmentation
+from analysis.runs import per_item
+from analysis.runs.tables import TableError
+from analysis.statistics import jsrt_benchmark
+from tests import factories
+
+SWEEP = """\
+program: train_unet.py
+method: grid
+metric: {{name: val/jaccard, goal: maximize}}
+parameters:
+  upsampling: {{values: [transposed, nearest]}}
+  activation: {{values: [relu, elu]}}
+  seed: {{values: {seeds}}}
+  epochs: {{value: 3}}
+"""
+FOLDS = """\
+program: train_unet.py
+method: grid
+metric: {name: val/jaccard, goal: maximize}
+parameters:
+  fold: {values: [odd, even]}
+  seed: {values: [0, 1, 2]}
+  image_size: {value: 256}
+  width: {value: 8}
+  epochs: {value: 2}
+"""
+COUNT = 30
+NAMES = [f"JPCLN{n:03d}" for n in range(1, 155)] + [f"JPCNN{n:03d}" for n in range(1, 94)]
+
+
+def write_study(folder: Path, sweep_path: Path, gain: float) -> pd.DataFrame:
+    """Write a finished study in which nearest has a higher Jaccard by ``gain``, and its files."""
+    sweep = grid.load_sweep(sweep_path)
+    rng = np.random.default_rng(0)
+    names, difficulty = np.array(NAMES[:COUNT]), rng.normal(0, 0.02, COUNT)
+    disc = np.hypot(*np.meshgrid(*[np.linspace(-1, 1, 32)] * 2)) < 0.6
+    runs, history = [], []
+    for up, act in sweep.cells:
+        for seed in sweep.seeds:
+            run_id = f"{up[0]}{act[0]}{seed:02d}"
+            jaccard = 0.9 + difficulty + gain * (up == "nearest") + rng.normal(0, 0.001, COUNT)
+            (folder / "files" / run_id).mkdir(parents=True)
+            path = folder / "files" / run_id
+            dice = 2 * jaccard / (1 + jaccard)
+            np.savez(path / per_item.SCORES, names=names, jaccard=jaccard, dice=dice)
+            pictures = rng.integers(0, 255, (COUNT, 1, 32, 32), dtype=np.uint8)
+            masks = np.broadcast_to(disc, (COUNT, 1, 32, 32))
+            np.savez(
+                path / per_item.OVERLAYS, names=names, images=pictures, truth=masks, predicted=masks
+            )
+            row = {"run_id": run_id, "state": "finished", "exit_code": 0, "source": "s"}
+            row |= {"upsampling": up, "activation": act, "seed": seed, "epochs": 3}
+            score = float(jaccard.mean())
+            runs.append(row | {"test/jaccard": score, "diverged": False})
+            history += [
+                {"run_id": run_id, "epoch": e, "val/jaccard": score - 0.3**e} for e in (1, 2, 3)
+            ]
+    factories.write_study(folder, sweep_path, pd.DataFrame(runs), pd.DataFrame(history))
+    return pd.DataFrame(runs)
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> tuple[Path, Path]:
+    """Give sweep and tables of a study with seven seeds in which nearest is better by 0.02."""
+    sweep_path = tmp_path / "lungs.yaml"
+    sweep_path.write_text(SWEEP.format(seeds=list(range(7))))
+    folder = tmp_path / "results" / "lungs"
+    runs = write_study(folder, sweep_path, 0.02)
+    assert per_item.write(folder, runs["run_id"].tolist()) == []
+    return sweep_path, folder
+
+
+def test_higher_is_better_in_words_and_figures(study: tuple[Path, Path]) -> None:
+    sweep_path, folder = study
+    report.main([str(folder), "--sweep", str(sweep_path)])
+    results = json.loads((folder / "results.json").read_text())
+    first = results["contrasts"][0]
+    assert first["difference"] == pytest.approx(0.02, abs=1e-3)
+    assert "gives a higher (better) test Jaccard index" in first["sentence"]
+    assert results["direction"] == "higher"
+    assert {"fig9_dice_ecdf", "fig9_overlays"} <= set(results["captions"])
+    table = per_item.read(folder)
+    caption = results["captions"]["fig9_overlays"]
+    median = per_item.dice(table).median(axis=1)
+    assert f"{median.idxmin()}, " in caption
+    assert f" and {median.idxmax()} have" in caption
+    assert results["folds"] is None
+    assert results["test_images"] == COUNT
+    for row in results["contrasts"]:
+        assert row["test_set_low"] < row["difference"] < row["test_set_high"]
+    assert first["test_set_low"] > 0.019, "images differ in difficulty, not in what is gained"
+
+    shutil.rmtree(folder / "files")  # as in a clone: the committed figure stays, with its runs
+    page = (folder / "report.md").read_text()
+    report.main([str(folder), "--sweep", str(sweep_path)])
+    assert (folder / "report.md").read_text() == page
+    (folder / "figures" / "fig9_overlays.png").unlink()
+    report.main([str(folder), "--sweep", str(sweep_path)])
+    assert "fig9_overlays" not in (folder / "report.md").read_text()
+
+
+def test_the_run_shown_is_the_median_one() -> None:
+    dice = pd.Series({"a": 0.9, "b": 0.5, "c": 0.7, "d": 0.6}, name="JPCLN001")
+    assert segmentation._median_run(dice) == ("JPCLN001", "d", 0.6)
+    assert segmentation._median_run(dice.drop("d")) == ("JPCLN001", "c", 0.7)
+
+
+def test_images_of_signs_have_labels(tmp_path: Path) -> None:
+    for run, predicted in (("a", [1, 2, 3]), ("b", [1, -1, 3])):
+        (tmp_path / "files" / run).mkdir(parents=True)
+        arrays = {"labels": [1, 2, 2], "predicted": predicted, "probability": [0.5] * 3}
+        path = tmp_path / "files" / run / per_item.SCORES
+        np.savez(path, names=["1.ppm", "2.ppm", "3.ppm"], **arrays)
+    assert per_item.write(tmp_path, ["a", "b", "c"]) == ["c"]
+    text = (tmp_path / per_item.NAME).read_text()
+    assert text.splitlines() == ["image,label,a,b", "1.ppm,1,1,1", "2.ppm,2,2,-1", "3.ppm,2,3,3"]
+    shutil.rmtree(tmp_path / "files")
+    assert per_item.write(tmp_path, ["a", "b"]) == []
+    assert (tmp_path / per_item.NAME).read_text() == text, "what an earlier fetch wrote is kept"
+    (tmp_path / per_item.NAME).write_text(text[:-3])
+    with pytest.raises(TableError, match="cut off"):
+        per_item.read(tmp_path)
+
+
+def test_damaged_files_are_told(tmp_path: Path) -> None:
+    (tmp_path / "files" / "a").mkdir(parents=True)
+    (tmp_path / "files" / "a" / per_item.SCORES).write_bytes(b"PK half a file")
+    with pytest.raises(TableError, match="is damaged"):
+        per_item.write(tmp_path, ["a"])
+
+
+def made_up_folds(tmp_path: Path) -> tuple[grid.Sweep, pd.DataFrame, pd.DataFrame]:
+    path = tmp_path / "folds.yaml"
+    path.write_text(FOLDS)
+    sweep = grid.load_sweep(path)
+    rng, columns, runs = np.random.default_rng(0), {}, []
+    for fold in ("odd", "even"):
+        names = [name for name in NAMES if int(name[-1]) % 2 == (fold == "odd")]
+        for seed in sweep.seeds:
+            run = {"run_id": f"{fold}{seed}", "fold": fold, "seed": seed, "image_size": 256}
+            runs.append(run | {"split_sha256": f"{fold} {seed}", "order_sha256": f"{fold} {seed}"})
+            columns[f"{fold}{seed}"] = pd.Series(rng.uniform(0.9, 0.98, len(names)), names)
+    return sweep, pd.DataFrame(runs), pd.DataFrame(columns).sort_index()
+
+
+def test_the_folds_are_pooled_over_all_images(tmp_path: Path) -> None:
+    sweep, runs, jaccard = made_up_folds(tmp_path)
+    table = jsrt_benchmark.summarize(sweep, runs, jaccard)
+    pooled = jaccard["odd1"].fillna(0) + jaccard["even1"].fillna(0)
+    assert table["seeds"][1]["mean"] == pytest.approx(np.mean(pooled), rel=1e-12)
+    assert table["seeds"][1]["sd"] == pytest.approx(np.std(pooled, ddof=1), rel=1e-12)
+    assert table["n_images"] == 247
+    median = np.sort(np.nanmedian(jaccard, axis=1))
+    assert [worst["median"] for worst in table["worst"]] == pytest.approx(median[:10].tolist())
+    assert table["without_worst"] == pytest.approx(median[10:].mean())
+    assert ("Human observer", 0.946, 0.018) in jsrt_benchmark.PUBLISHED
+
+
+def test_other_images_never_stand_beside_the_published_table(tmp_path: Path) -> None:
+    sweep, runs, jaccard = made_up_folds(tmp_path)
+    with pytest.raises(grid.GridError, match="such as case1"):
+        jsrt_benchmark.summarize(sweep, runs, jaccard.rename(index={"JPCLN001": "case1"}))
+    with pytest.raises(grid.GridError, match="246 images"):
+        jsrt_benchmark.summarize(sweep, runs, jaccard.iloc[1:])
+    twice = jaccard.copy()
+    twice.loc["JPCLN001", "even2"] = 0.9
+    with pytest.raises(grid.GridError, match="seed 2: not every image is tested exactly once"):
+        jsrt_benchmark.summarize(sweep, runs, twice)
+
+
+def test_report_and_readme_show_the_folds(study: tuple[Path, Path], tmp_path: Path) -> None:
+    sweep_path, folder = study
+    chosen = grid.Study(metric="test/jaccard", direction="higher", folds="folds")
+    missing = jsrt_benchmark.load(chosen, sweep_path, folder)
+    assert missing == {"sweep": "folds", "missing": "it has not been run and fetched"}
+    sweep, runs, jaccard = made_up_folds(tmp_path)
+    runs = runs.assign(state="finished", exit_code=0, source="s", width=8, epochs=2)
+    runs = runs.assign(**{"test/jaccard": 0.95, "diverged": False})
+    history = pd.DataFrame(
+        [{"run_id": run, "epoch": e, "val/jaccard": 0.9} for run in runs["run_id"] for e in (1, 2)]
+    )
+    place = folder.parent / "folds"
+    factories.write_study(place, tmp_path / "folds.yaml", runs, history)
+    assert "per-image" in jsrt_benchmark.load(chosen, sweep_path, folder)["missing"]
+    jaccard.to_csv(place / per_item.NAME, index_label="image")
+    table = jsrt_benchmark.load(chosen, sweep_path, folder)
+    assert table["mean"] == pytest.approx(jsrt_benchmark.summarize(sweep, runs, jaccard)["mean"])
+    text = readme._beside_published(table)
+    assert "| Human observer (2006) | 0.946 ± 0.018 |" in text

@@ -1,0 +1,170 @@
+"""Fetching: offline files in every state, a server's answers, and what is not read twice."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from analysis.runs import wandb_offline as reader
+from analysis.runs import tables
+from analysis.runs.wandb_offline import FetchError, read_files
+from tests.conftest import ROOT, call, command
+
+RUN = """
+import os, signal, sys, wandb
+run = wandb.init(id=sys.argv[1], project="p", config={"seed": 1, "lr": 0.1, "flag": False})
+for epoch in (1, 2, 2, 3):
+    run.log({"epoch": epoch, "val/error": float("nan") if epoch == 1 else 1 / epoch})
+run.summary.update({"test/error": 1 / 3, "diverged": False})
+if sys.argv[2] == "crash":
+    raise RuntimeError("on purpose")
+if sys.argv[2] == "kill":
+    import time; time.sleep(2)
+    os.kill(os.getpid(), signal.SIGKILL)
+run.finish()
+"""
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    """Give a sweep that fits the made-up runs."""
+    path = tmp_path / "s.yaml"
+    path.write_text("method: grid\nparameters: {seed: {values: [1]}, lr: {value: 0.1}}\n")
+    return path
+
+
+def make_run(env: dict[str, str], name: str, end: str) -> None:
+    folder = Path(env["WANDB_DIR"])
+    folder.mkdir(exist_ok=True)
+    subprocess.run(
+        command("-c", RUN, name, end), env=env, cwd=ROOT, capture_output=True, check=False
+    )
+
+
+def test_offline_runs_in_every_state(offline: dict[str, str], sweep: Path, tmp_path: Path) -> None:
+    for name, end in (("good", "finish"), ("bad", "crash"), ("dead", "kill")):
+        make_run(offline, name, end)
+    out, source = tmp_path / "tables", offline["WANDB_DIR"]
+    arguments = ("-m", "analysis.fetch", source, "--sweep", sweep, "--out", out)
+    first = call(*arguments)
+    assert "3 runs read, 3 in" in first.stdout
+    runs, history = tables.read_tables(out)
+    runs = runs.set_index("run_id")
+    assert runs["state"].to_dict() == {"good": "finished", "bad": "failed", "dead": "crashed"}
+    assert runs.loc["good", ["exit_code", "seed", "lr", "flag"]].tolist() == [0, 1, 0.1, False]
+    assert runs.loc["good", "test/error"] == 1 / 3, "floats keep all their digits"
+    good = history[history["run_id"] == "good"]
+    assert good["epoch"].tolist() == [1, 2, 3]
+    np.testing.assert_array_equal(good["val/error"], [np.nan, 1 / 2, 1 / 3])
+
+    before = (out / "runs.csv").read_bytes()
+    second = call(*arguments)
+    assert "2 runs read, 3 in" in second.stdout, "the finished one is not read again"
+    assert (out / "runs.csv").read_bytes() == before
+
+    file = next(Path(source).glob("wandb/offline-run-*-good/*.wandb"))
+    file.write_bytes(file.read_bytes()[:-40])  # cut off: no exit record
+    call("-m", "analysis.fetch", source, "--sweep", sweep, "--out", tmp_path / "cut")
+    runs, _ = tables.read_tables(tmp_path / "cut")
+    assert runs.set_index("run_id").loc["good", "state"] == "crashed"
+
+    make_run(offline, "dead", "finish")  # a later attempt
+    call(*arguments)
+    runs, _ = tables.read_tables(out)
+    assert runs.set_index("run_id").loc["dead", "state"] == "finished"
+
+
+def test_an_interrupted_write_leaves_the_tables(tmp_path: Path) -> None:
+    path = tmp_path / "runs.csv"
+    path.write_text("old\n")
+    with pytest.raises(TypeError):
+        tables.replace_file(path, None)
+    assert path.read_text() == "old\n"
+    assert os.listdir(tmp_path) == ["runs.csv"]
+
+
+def test_no_server_and_no_runs_are_told(tmp_path: Path, sweep: Path, offline: dict) -> None:
+    env = {k: v for k, v in offline.items() if k != "WANDB_MODE"}
+    env |= {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": "x" * 40}
+    env |= {"WANDB_X_GRAPHQL_RETRY_MAX": "1"}
+    for source, words in (
+        (tmp_path, "has no offline runs"),
+        ("e/p", "is neither a folder nor entity/project/sweep_id"),
+        ("e/p/s", "cannot read the sweep e/p/s"),
+    ):
+        arguments = ("-m", "analysis.fetch", source, "--sweep", sweep, "--out", tmp_path / "t")
+        done = call(*arguments, env=env)
+        assert done.returncode == 1
+        assert words in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_two_sources_are_one_study(offline: dict[str, str], sweep: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    make_run(offline | {"WANDB_DIR": str(first)}, "one", "finish")
+    make_run(offline | {"WANDB_DIR": str(second)}, "two", "finish")
+    arguments = ("-m", "analysis.fetch", "--sweep", sweep, "--out", tmp_path / "tables")
+    assert "2 runs read, 2 in" in call(*arguments, first, second).stdout
+    again = call(*arguments, second, first)
+    assert "0 runs read, 2 in" in again.stdout
+    assert again.returncode == 0
+    make_run(offline | {"WANDB_DIR": str(second)}, "one", "finish")
+    twice = call(*arguments, first, second)
+    assert twice.returncode == 1
+    assert "has run(s) of another source: one" in twice.stderr
+
+
+def test_an_unreadable_file_is_named_and_the_others_are_kept(
+    tmp_path: Path, sweep: Path, offline: dict[str, str]
+) -> None:
+    make_run(offline, "good", "finish")
+    good = next(tmp_path.glob("runs/wandb/offline-run-*-good/*.wandb"))
+    bad = tmp_path / "runs" / "wandb" / "offline-run-20990101_000000-late" / "run-late.wandb"
+    bad.parent.mkdir()
+    bad.write_bytes(b"not W&B's format")
+    records, why, again = read_files([good, bad, good])
+    assert records == again
+    assert [record["type"] for record in records].count("history") == 4
+    assert "run-late.wandb cannot be read: " in str(why)
+    (absent,) = read_files([tmp_path / "run-absent.wandb"])
+    assert "does not exist" in str(absent)
+
+    arguments = ("-m", "analysis.fetch", tmp_path / "runs", "--sweep", sweep)
+    done = call(*arguments, "--out", tmp_path / "tables")
+    assert done.returncode == 1
+    assert "run-late.wandb cannot be read" in done.stderr
+    assert tables.read_tables(tmp_path / "tables")[0]["run_id"].tolist() == ["good"]
+
+
+def test_runs_are_read_in_chunks_and_the_attempt_that_finished_counts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Three attempts a run: the second finished, the first is unreadable or a failure."""
+    chunks = []
+
+    def read(files: list[Path]) -> list:
+        chunks.append(len(files))
+        ends = {"1": FetchError("bad"), "2": [{"type": "exit", "exit": {}}], "3": []}
+        return [ends[file.parent.name[12]] for file in files]
+
+    monkeypatch.setattr(reader, "read_files", read)
+    for i in range(reader.CHUNK + 3):
+        for attempt in "123":
+            place = tmp_path / "wandb" / f"offline-run-{attempt}-r{i:02d}"
+            place.mkdir(parents=True)
+            (place / f"run-r{i:02d}.wandb").touch()
+    kept, reading = reader.fetch_folder(tmp_path, {}, tmp_path / "files")
+    found = {run.row["run_id"]: run.row["source"] for run in reading}
+    assert not kept
+    assert found == {f"r{i:02d}": f"offline-run-2-r{i:02d}" for i in range(reader.CHUNK + 3)}
+    assert sorted(chunks) == [9, 3 * reader.CHUNK]
+
+
+def test_a_reader_that_does_not_run_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("sys.executable", "false")
+    with pytest.raises(FetchError, match="W&B's reader does not run"):
+        read_files([tmp_path / "run-x.wandb"])
