@@ -1,7 +1,7 @@
 """Train a CNN on the German Traffic Sign Recognition Benchmark: one run of a study.
 
     python train_gtsrb.py --epochs 3 --optimizer sgd   (WANDB_MODE=offline: without an account)
-    python -m lib.agent sweeps/gtsrb_short.yaml        (a whole study on this machine)
+    python -m lib.agent gtsrb_short                    (a whole study on this machine)
     wandb sweep sweeps/gtsrb.yaml                      (a whole study on many machines)
 
 What do batch normalization, the optimizer and the activation change? The defaults are the
@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import math
 import time
+from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
@@ -23,34 +24,81 @@ from lib.data import gtsrb
 from lib.data.augment import CROP, augment, center_crop
 from lib.models.gtsrb_cnn import CNN
 from lib.tracking import media, wandb_run
-from lib.training import checkpoint, config, hardware, metrics, optim, seeding
-from lib.training.hardware import graphed
+from lib.training import config, hardware, metrics, optim, seeding
+from lib.training.loop import Loop
+
+PROGRAM = Path(__file__).stem  # a checkpoint says which script wrote it
+
+# ---------------------------------------------------------------------------------------------
+# Hyperparameters
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """Hyperparameters of one run."""
 
+    # Replicate and data
     seed: NonNegativeInt = 0  # the replicate: feeds split, weights, order and augmentation
     data: str = "data/GTSRB"  # folder with Final_Training and Final_Test
     val_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1  # share of each class's tracks; 0: none
+    # Budget
     epochs: PositiveInt = 400  # passes over the training images
     batch_size: PositiveInt = 128  # images per step
+    # Network
     batch_norm: bool = False  # between each convolution and its activation
     activation: Literal["elu", "relu", "gelu"] = "elu"  # after each convolution
+    # Optimizer
     optimizer: Literal["adam", "sgd"] = "adam"  # sgd is with Nesterov momentum
     adam_lr: PositiveFloat = 0.001  # Adam's learning rate
     adam_eps: PositiveFloat = 0.1  # Adam's eps: the template's, far above the usual 1.0e-8
     sgd_lr: PositiveFloat = 0.01  # SGD's learning rate
     sgd_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # SGD's Nesterov momentum
     schedule: Literal["constant", "cosine"] = "constant"  # of the learning rate, per step
-    rotation: NonNegativeFloat = 5.0  # augmentation: up to ± degrees
-    brightness: NonNegativeFloat = 0.8  # augmentation: factor 1 ± this
-    contrast: NonNegativeFloat = 0.4  # augmentation: factor 1 ± this
-    flip: bool = True  # augmentation: mirror classes whose mirror image keeps its meaning
+    # Augmentation
+    rotation: NonNegativeFloat = 5.0  # up to ± degrees
+    brightness: NonNegativeFloat = 0.8  # factor 1 ± this
+    contrast: NonNegativeFloat = 0.4  # factor 1 ± this
+    flip: bool = True  # mirror classes whose mirror image keeps its meaning
+    # Machine and files
     precision: hardware.Precision = "float32"  # of convolutions and matrix products
     media: bool = False  # show the test's confusions and mistakes in W&B
     checkpoint_every: PositiveInt = 10  # epochs; a run that is killed loses at most so many
+
+
+# ---------------------------------------------------------------------------------------------
+# Network and optimizer
+
+
+def network(cfg: Config) -> nn.Module:
+    """Return the untrained network of a run: (N, 3, 28, 28) -> (N, 43) logits."""
+    torch.manual_seed(seeding.stream_seed(cfg.seed, "init"))
+    return CNN(cfg.batch_norm, cfg.activation)
+
+
+def test_images(cfg: Config, data: gtsrb.Data) -> torch.Tensor:
+    """Return the test images as the network sees them, (N, 3, 28, 28) in [0, 1]."""
+    return center_crop(data.test.images)
+
+
+def input_shape(cfg: Config) -> tuple[int, int, int]:
+    """Return the shape of one image as the network takes it."""
+    return (3, CROP, CROP)
+
+
+def load_data(cfg: Config) -> gtsrb.Data:
+    """Return the data of a run."""
+    return gtsrb.load(cfg.data)
+
+
+def make_optimizer(cfg: Config, model: nn.Module) -> torch.optim.Optimizer:
+    """Return the run's optimizer."""
+    if cfg.optimizer == "sgd":
+        return optim.sgd(model.parameters(), cfg.sgd_lr, cfg.sgd_momentum)
+    return optim.adam(model.parameters(), cfg.adam_lr, cfg.adam_eps)
+
+
+# ---------------------------------------------------------------------------------------------
+# One step, one evaluation
 
 
 def train_step(
@@ -65,9 +113,18 @@ def train_step(
     """Train on the images ``batch`` (n,); add loss and mistakes to ``sums`` (2,)."""
     model.train()
     images, labels = part.images[batch], part.labels[batch]
-    variation = (cfg.rotation, cfg.brightness, cfg.contrast, cfg.flip)
-    images = augment(images, labels, generator, *variation)
-    logits = model(images)
+    images = augment(
+        images,
+        labels,
+        generator,
+        rotation=cfg.rotation,
+        brightness=cfg.brightness,
+        contrast=cfg.contrast,
+        flip=cfg.flip,
+    )
+    with hardware.autocast(images.device, cfg.precision):
+        logits = model(images)
+    logits = logits.float()
     loss = F.cross_entropy(logits, labels)
     optimizer.zero_grad()
     loss.backward()
@@ -77,69 +134,63 @@ def train_step(
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, part: gtsrb.Images, indices: torch.Tensor
+    model: nn.Module, part: gtsrb.Images, indices: torch.Tensor, cfg: Config
 ) -> tuple[float, float, torch.Tensor, torch.Tensor]:
     """Return mean loss, error, predicted class (n,) and probability of the true class (n,).
 
     On centre crops of the images ``indices`` (n,); with n = 0 loss and error are NaN.
     """
     model.eval()
-    logits = torch.cat([model(center_crop(part.images[batch])) for batch in indices.split(256)])
+    with hardware.autocast(part.images.device, cfg.precision):
+        outputs = [model(center_crop(part.images[batch])).float() for batch in indices.split(256)]
+    logits = torch.cat(outputs)
     losses = F.cross_entropy(logits, part.labels[indices], reduction="none").double()
     predicted = logits.argmax(1)
     error = (predicted != part.labels[indices]).double().mean().item()
     return losses.mean().item(), error, predicted, (-losses).exp()
 
 
-def build(
-    cfg: Config, steps: int, device: torch.device
-) -> tuple[nn.Module, torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """Return the network with its optimizer and the schedule for ``steps`` steps in all."""
-    torch.manual_seed(seeding.stream_seed(cfg.seed, "init"))
-    model = CNN(cfg.batch_norm, cfg.activation)
-    model = model.to(device, memory_format=torch.channels_last)
-    model.forward = hardware.in_precision(model.forward, device, cfg.precision)
-    if cfg.optimizer == "sgd":
-        optimizer = optim.sgd(model.parameters(), cfg.sgd_lr, cfg.sgd_momentum)
-    else:
-        optimizer = optim.adam(model.parameters(), cfg.adam_lr, cfg.adam_eps)
-    return model, optimizer, optim.schedule_lr(optimizer, cfg.schedule, steps)
+# ---------------------------------------------------------------------------------------------
+# The run
 
 
 def train(cfg: Config, data: gtsrb.Data, run: wandb_run.Run) -> None:
     """Train one network, log a row per epoch; then log the test's summary.
 
     The test set selects nothing: the last epochs are tested, and the one best on validation.
-    Continues from the newest checkpoint, on the CPU bit for bit. A non-finite loss: ``diverged``.
+    Resumes from the newest checkpoint, on the CPU bit for bit. A non-finite loss: ``diverged``.
     """
+    # Data
     device = hardware.best_device()
     split_generator = seeding.numpy_generator(cfg.seed, "split")
     split = gtsrb.split_by_track(data.train, cfg.val_fraction, split_generator)
     train_indices, val_indices = (torch.from_numpy(indices).to(device) for indices in split)
-    part, n, has_val = data.train.to(device), len(train_indices), len(val_indices) > 0
-    test_part = data.test.to(device)
+    train_part, test_part, n = data.train.to(device), data.test.to(device), len(split[0])
     steps = math.ceil(n / cfg.batch_size)
-    model, optimizer, scheduler = build(cfg, steps * cfg.epochs, device)
+
+    # State
+    model = network(cfg).to(device, memory_format=torch.channels_last)
+    optimizer = make_optimizer(cfg, model)
+    scheduler = optim.schedule_lr(optimizer, cfg.schedule, steps * cfg.epochs)
     order = seeding.torch_generator(cfg.seed, "order")
     augmentation = seeding.torch_generator(cfg.seed, "augmentation", device)
-    start_summary = {"data_sha256": data.sha256} | wandb_run.provenance(device)
-    start_summary |= metrics.size(model, (3, CROP, CROP)) | seeding.pair_hashes(cfg.seed, split)
+    state = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
+    state |= {"order": order, "augmentation": augmentation}
+    config_key = dataclasses.asdict(cfg) | {"data": data.sha256, "program": PROGRAM}
+    watched = "val/error" if len(val_indices) else None
+    loop = Loop(run, config_key, state, cfg.epochs, cfg.checkpoint_every, watched)
+    run.summarize({"data_sha256": data.sha256, "test_item": "traffic sign image"})
+    run.summarize(wandb_run.provenance(device) | seeding.pairing_hashes(cfg.seed, split))
+    run.summarize(metrics.size(model, input_shape(cfg)))
+    loop.resume()
 
-    stateful = [model, optimizer, scheduler, order, augmentation]
-    identity = dataclasses.asdict(cfg) | {"data": data.sha256}
-    progress = {"history": [], "diverged": False, "test_errors": []}
-    progress["best"] = {"epoch": 0, "error": math.inf}
-    progress = checkpoint.resume(run.folder, identity, stateful) or progress
-    epoch = len(progress["history"])
-    run.summarize(start_summary | {"resumed_from_epoch": epoch})
-    run.resume(progress["history"])
-
+    # Epochs
     sums = torch.zeros(2, device=device)  # of loss and mistakes; read once per epoch: no waiting
-    step = functools.partial(train_step, model, optimizer, part, augmentation, cfg, sums)
-    step = graphed(step, cfg.batch_size, steps * (cfg.epochs - epoch), optimizer, augmentation)
-    with wandb_run.progress_bar(steps * cfg.epochs, steps * epoch) as bar:
-        while epoch < cfg.epochs and not progress["diverged"]:
-            epoch += 1
+    step = functools.partial(train_step, model, optimizer, train_part, augmentation, cfg, sums)
+    left = steps * (cfg.epochs - loop.epoch)
+    step = hardware.maybe_cuda_graph(step, cfg.batch_size, left, optimizer, augmentation)
+    with wandb_run.progress_bar(steps * cfg.epochs, steps * loop.epoch) as bar:
+        while loop.unfinished:
             start, lr = time.perf_counter(), optim.current_lr(scheduler)
             shuffled = train_indices[torch.randperm(n, generator=order).to(device)]
             for batch in shuffled.split(cfg.batch_size):
@@ -149,52 +200,44 @@ def train(cfg: Config, data: gtsrb.Data, run: wandb_run.Run) -> None:
             train_loss, train_error = (total / n for total in sums.tolist())
             sums.zero_()
             rate = n / (time.perf_counter() - start)
-            val_loss, val_error, *_ = evaluate(model, part, val_indices)
-            row = {"epoch": epoch, "train/loss": train_loss, "train/error": train_error}
+            val_loss, val_error, *_ = evaluate(model, train_part, val_indices, cfg)
+            row = {"train/loss": train_loss, "train/error": train_error}
             row |= {"val/loss": val_loss, "val/error": val_error, "lr": lr}
             row |= {"seconds": time.perf_counter() - start, "images_per_second": rate}
-            progress["history"].append(row)
-            run.log_epochs([row])
-            wandb_run.show_epoch(bar, row, cfg.epochs, "val/error")
+            loop.end_epoch(row, model)
+            wandb_run.show_epoch(bar, loop.history[-1], cfg.epochs, watched or "train/error")
+            if loop.in_tail:
+                loop.add_tail(evaluate(model, test_part, test_part.indices, cfg)[1])
+            loop.save_if_due()
 
-            progress["diverged"] = not math.isfinite(train_loss + (val_loss if has_val else 0))
-            if not progress["diverged"] and (not has_val or val_error < progress["best"]["error"]):
-                weights = {name: value.clone() for name, value in model.state_dict().items()}
-                progress["best"] = {"epoch": epoch, "error": val_error, "model": weights}
-            if epoch > cfg.epochs - 5:  # their mean is one of the score rules
-                progress["test_errors"].append(evaluate(model, test_part, test_part.indices)[1])
-            if progress["diverged"] or run.is_due(epoch, cfg.epochs, cfg.checkpoint_every):
-                checkpoint.save(run.folder, epoch, identity, progress, stateful)
-                run.stop_if_asked()
-
-    test(model, test_part, progress, run)
+    test(model, test_part, loop, run, cfg)
 
 
-def test(model: nn.Module, part: gtsrb.Images, progress: dict, run: wandb_run.Run) -> None:
+def test(model: nn.Module, part: gtsrb.Images, loop: Loop, run: wandb_run.Run, cfg: Config) -> None:
     """Evaluate the last and the best weights on the test images; log scores and summary.
 
     A diverged run gets the worst error, 1, predicted class -1 and probability 0.
     """
     error = best_error = mean_error = 1.0
     predicted, probability = torch.full_like(part.labels, -1), torch.zeros(len(part.labels))
-    if not progress["diverged"]:
-        _, error, predicted, probability = evaluate(model, part, part.indices)
-        mean_error = sum(progress["test_errors"]) / len(progress["test_errors"])
-        model.load_state_dict(progress["best"]["model"])
-        _, best_error, *_ = evaluate(model, part, part.indices)
+    if not loop.diverged:
+        _, error, predicted, probability = evaluate(model, part, part.indices, cfg)
+        mean_error = sum(loop.tail) / len(loop.tail)
+        model.load_state_dict(loop.best_weights)
+        _, best_error, *_ = evaluate(model, part, part.indices, cfg)
     scores = {"labels": part.labels, "predicted": predicted, "probability": probability}
     run.save_arrays("test_scores.npz", names=part.names, **scores)
-    run.show(media.signs, part.images, part.labels, predicted, probability)
+    run.log_media(media.signs, part.images, part.labels, predicted, probability)
     run.summarize({"test/error": error, "test/error_at_best_val": best_error})
-    run.summarize({"test/error_mean_last_5": mean_error, "diverged": progress["diverged"]})
-    run.summarize({"best_epoch": progress["best"]["epoch"]})
+    run.summarize({"test/error_mean_last_5": mean_error, "diverged": loop.diverged})
+    run.summarize({"best_epoch": loop.best_epoch})
 
 
 def main() -> None:
     """Read flags and sweep, load the data, train."""
     hardware.prepare()
     with wandb_run.start(config.from_flags(Config)) as (cfg, run):
-        train(cfg, gtsrb.load(cfg.data), run)
+        train(cfg, load_data(cfg), run)
 
 
 if __name__ == "__main__":

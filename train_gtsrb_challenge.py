@@ -1,7 +1,7 @@
 """Train one small CNN as well as we can on the German traffic signs: one run of a study.
 
     python train_gtsrb_challenge.py --epochs 3            (WANDB_MODE=offline: without an account)
-    python -m lib.agent sweeps/gtsrb_challenge.yaml       (all seeds on this machine)
+    python -m lib.agent gtsrb_challenge                   (all seeds on this machine)
 
 How good can a CNN get? A residual network of 0.7 million parameters on images of normalized
 contrast, strongly distorted; its weights' moving average is tested on nine fixed views.
@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import math
 import time
+from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
@@ -22,45 +23,84 @@ from torch.nn import functional as F
 from lib.data import augment_strong, gtsrb
 from lib.models.gtsrb_resnet import ChallengeNet, evaluate
 from lib.tracking import media, wandb_run
-from lib.training import checkpoint, config, hardware, metrics, optim, seeding
+from lib.training import config, hardware, metrics, optim, seeding
+from lib.training.loop import Loop
 
 Share = Annotated[float, Field(ge=0, lt=1)]
+Views = Annotated[int, Field(ge=1, le=len(augment_strong.VIEWS))]
+
+PROGRAM = Path(__file__).stem  # a checkpoint says which script wrote it
+
+# ---------------------------------------------------------------------------------------------
+# Hyperparameters
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """Hyperparameters of one run."""
 
+    # Replicate and data
     seed: NonNegativeInt = 0  # the replicate: feeds split, weights, order and augmentation
     data: str = "data/GTSRB"  # folder with Final_Training and Final_Test
     val_fraction: Share = 0.1  # share of each class's tracks; 0: none
+    # Budget
     epochs: PositiveInt = 12  # passes over the training images
     batch_size: PositiveInt = 128  # images per step
+    # Network
     input_size: Annotated[int, Field(ge=16, le=128)] = 32  # pixels; images are resized to squares
     activation: Literal["elu", "relu", "gelu"] = "relu"  # after each normalization
     dropout: Share = 0.2  # share of the last features that a step leaves out
     normalize: bool = True  # each image to mean 0 and standard deviation 1
+    # Loss and optimizer
     sgd_lr: PositiveFloat = 0.2  # SGD's highest learning rate
     sgd_momentum: Share = 0.9  # SGD's Nesterov momentum
     weight_decay: NonNegativeFloat = 0.0005  # times the weights, added to the gradient
     schedule: optim.Schedule = "one_cycle"  # of the learning rate, per step
     label_smoothing: Share = 0.1  # share of a label spread over all classes
     average: Share = 0.998  # decay per step of the weights' moving average; 0: the weights
-    mirror: augment_strong.Mirror = (
-        "map"  # augmentation: none, same class, or map to the mirror's class
-    )
-    affine: NonNegativeFloat = 1.0  # augmentation: strength of turn, shift, zoom, shear
-    perspective: Annotated[float, Field(ge=0, lt=0.5)] = 0.15  # augmentation: tilt, both ways
-    light: Share = 0.5  # augmentation: brightness and contrast times 1 ± this
-    colour: Share = 0.15  # augmentation: each of red, green, blue times 1 ± this
-    blur: Annotated[float, Field(ge=0, le=1)] = 0.8  # augmentation: up to this share of blurred
-    cutout: Share = 0.35  # augmentation: side of a grey square on half of the images
-    views: Annotated[int, Field(ge=1, le=len(augment_strong.VIEWS))] = (
-        9  # fixed views of a test image
-    )
+    # Augmentation
+    mirror: augment_strong.Mirror = "map"  # none, same class, or map to the mirror's class
+    affine: NonNegativeFloat = 1.0  # strength of turn, shift, zoom, shear
+    perspective: Annotated[float, Field(ge=0, lt=0.5)] = 0.15  # tilt, both ways
+    light: Share = 0.5  # brightness and contrast times 1 ± this
+    colour: Share = 0.15  # each of red, green, blue times 1 ± this
+    blur: Annotated[float, Field(ge=0, le=1)] = 0.8  # up to this share of blurred
+    cutout: Share = 0.35  # side of a grey square on half of the images
+    # Test
+    views: Views = 9  # fixed views of a test image
+    # Machine and files
     precision: hardware.Precision = "float32"  # of convolutions and matrix products
     media: bool = False  # show the test's confusions and mistakes in W&B
     checkpoint_every: PositiveInt = 1  # epochs; a run that is killed loses at most so many
+
+
+# ---------------------------------------------------------------------------------------------
+# Network
+
+
+def network(cfg: Config) -> nn.Module:
+    """Return the untrained network of a run: (N, 3, S, S) -> (N, 43) logits."""
+    torch.manual_seed(seeding.stream_seed(cfg.seed, "init"))
+    return ChallengeNet(cfg.normalize, cfg.dropout, cfg.activation)
+
+
+def input_shape(cfg: Config) -> tuple[int, int, int]:
+    """Return the shape of one image as the network takes it."""
+    return (3, cfg.input_size, cfg.input_size)
+
+
+def load_data(cfg: Config) -> gtsrb.Data:
+    """Return the data of a run."""
+    return gtsrb.load(cfg.data, cfg.input_size)
+
+
+def test_images(cfg: Config, data: gtsrb.Data) -> torch.Tensor:
+    """Return the test images as the network sees them in one view, (N, 3, S, S) in [0, 1]."""
+    return augment_strong.view(data.test.images, augment_strong.VIEWS[0])
+
+
+# ---------------------------------------------------------------------------------------------
+# One step
 
 
 def train_step(
@@ -74,10 +114,21 @@ def train_step(
 ) -> None:
     """Train on the images ``batch`` (n,); add loss and mistakes to ``sums`` (2,)."""
     model.train()
-    images, labels = part.images[batch], part.labels[batch]
-    strengths = (cfg.affine, cfg.perspective, cfg.light, cfg.colour, cfg.blur, cfg.cutout)
-    images, labels = augment_strong.distort(images, labels, generator, cfg.mirror, *strengths)
-    logits = model(images)
+    images, labels = augment_strong.distort(
+        part.images[batch],
+        part.labels[batch],
+        generator,
+        mirror=cfg.mirror,
+        affine=cfg.affine,
+        perspective=cfg.perspective,
+        light=cfg.light,
+        colour=cfg.colour,
+        blur=cfg.blur,
+        cutout=cfg.cutout,
+    )
+    with hardware.autocast(images.device, cfg.precision):
+        logits = model(images)
+    logits = logits.float()
     loss = F.cross_entropy(logits, labels, label_smoothing=cfg.label_smoothing)
     optimizer.zero_grad()
     loss.backward()
@@ -85,109 +136,112 @@ def train_step(
     sums += torch.stack([loss.detach() * len(batch), (logits.argmax(1) != labels).sum()])
 
 
-def build(
-    cfg: Config, steps: int, device: torch.device
-) -> tuple[nn.Module, nn.Module, torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """Return network, moving average, optimizer and schedule for ``steps`` steps in all."""
-    torch.manual_seed(seeding.stream_seed(cfg.seed, "init"))
-    model = ChallengeNet(cfg.normalize, cfg.dropout, cfg.activation)
-    model = model.to(device, memory_format=torch.channels_last)
-    average = optim.moving_average(model, cfg.average)
-    for network in (model, average):
-        network.forward = hardware.in_precision(network.forward, device, cfg.precision)
-    optimizer = optim.sgd(model.parameters(), cfg.sgd_lr, cfg.sgd_momentum, cfg.weight_decay)
-    return model, average, optimizer, optim.schedule_lr(optimizer, cfg.schedule, steps)
+# ---------------------------------------------------------------------------------------------
+# The run
 
 
 def train(cfg: Config, data: gtsrb.Data, run: wandb_run.Run) -> None:
-    """Train one network, log a row per epoch; then test its moving average, once.
+    """Train one network, log a row per epoch; then test its moving average.
 
-    Continues from the newest checkpoint, on the CPU bit for bit. A non-finite loss: ``diverged``.
+    The test set selects nothing: the last epochs are tested, and the one best on validation.
+    Resumes from the newest checkpoint, on the CPU bit for bit. A non-finite loss: ``diverged``.
     """
+    # Data
     device = hardware.best_device()
     split_generator = seeding.numpy_generator(cfg.seed, "split")
     split = gtsrb.split_by_track(data.train, cfg.val_fraction, split_generator)
     train_indices, val_indices = (torch.from_numpy(indices).to(device) for indices in split)
-    part, steps = data.train.to(device), math.ceil(len(split[0]) / cfg.batch_size)
-    model, average, optimizer, scheduler = build(cfg, steps * cfg.epochs, device)
+    train_part, test_part, n = data.train.to(device), data.test.to(device), len(split[0])
+    steps = math.ceil(n / cfg.batch_size)
+
+    # State
+    model = network(cfg).to(device, memory_format=torch.channels_last)
+    average = optim.moving_average(model, cfg.average)
+    optimizer = optim.sgd(model.parameters(), cfg.sgd_lr, cfg.sgd_momentum, cfg.weight_decay)
+    scheduler = optim.schedule_lr(optimizer, cfg.schedule, steps * cfg.epochs)
     order = seeding.torch_generator(cfg.seed, "order")
     augmentation = seeding.torch_generator(cfg.seed, "augmentation", device)
-    dropout = hardware.own_generator(device)
+    dropout = hardware.default_generator(device)
     dropout.manual_seed(seeding.stream_seed(cfg.seed, "dropout"))
-    start_summary = {"data_sha256": data.sha256} | wandb_run.provenance(device)
-    start_summary |= metrics.size(model, data.train.images.shape[1:])
-    start_summary |= seeding.pair_hashes(cfg.seed, split)
-    stateful = [model, average, optimizer, scheduler, order, augmentation, dropout]
-    identity = dataclasses.asdict(cfg) | {"data": data.sha256}
-    progress = checkpoint.resume(run.folder, identity, stateful)
-    progress = progress or {"history": [], "diverged": False}
-    epoch = len(progress["history"])
-    run.summarize(start_summary | {"resumed_from_epoch": epoch})
-    run.resume(progress["history"])
+    state = {"model": model, "average": average, "optimizer": optimizer, "scheduler": scheduler}
+    state |= {"order": order, "augmentation": augmentation, "dropout": dropout}
+    config_key = dataclasses.asdict(cfg) | {"data": data.sha256, "program": PROGRAM}
+    watched = "val/error" if len(val_indices) else None
+    loop = Loop(run, config_key, state, cfg.epochs, cfg.checkpoint_every, watched)
+    run.summarize({"data_sha256": data.sha256, "test_item": "traffic sign image"})
+    run.summarize(wandb_run.provenance(device) | seeding.pairing_hashes(cfg.seed, split))
+    run.summarize(metrics.size(model, input_shape(cfg)))
+    loop.resume()
 
+    # Epochs
     sums = torch.zeros(2, device=device)  # of loss and mistakes; read once per epoch: no waiting
-    step = functools.partial(train_step, model, optimizer, part, augmentation, cfg, sums)
-    step = hardware.graphed(
-        step, cfg.batch_size, steps * (cfg.epochs - epoch), optimizer, augmentation
-    )
-    with wandb_run.progress_bar(steps * cfg.epochs, steps * epoch) as bar:
-        while epoch < cfg.epochs and not progress["diverged"]:
-            epoch += 1
+    step = functools.partial(train_step, model, optimizer, train_part, augmentation, cfg, sums)
+    left = steps * (cfg.epochs - loop.epoch)
+    step = hardware.maybe_cuda_graph(step, cfg.batch_size, left, optimizer, augmentation)
+    score = functools.partial(evaluate, precision=cfg.precision)
+    with wandb_run.progress_bar(steps * cfg.epochs, steps * loop.epoch) as bar:
+        while loop.unfinished:
             start, lr = time.perf_counter(), optim.current_lr(scheduler)
-            shuffled = train_indices[torch.randperm(len(split[0]), generator=order).to(device)]
+            shuffled = train_indices[torch.randperm(n, generator=order).to(device)]
             for batch in shuffled.split(cfg.batch_size):
                 step(batch)
                 average.update_parameters(model)
                 scheduler.step()
                 bar.update()
-            train_loss, train_error = (total / len(split[0]) for total in sums.tolist())
+            train_loss, train_error = (total / n for total in sums.tolist())
             sums.zero_()
-            rate = len(split[0]) / (time.perf_counter() - start)
-            val_loss, val_error, *_ = evaluate(average, part, val_indices, views=1)
-            row = {"epoch": epoch, "train/loss": train_loss, "train/error": train_error}
+            rate = n / (time.perf_counter() - start)
+            val_loss, val_error, *_ = score(average, train_part, val_indices, views=1)
+            row = {"train/loss": train_loss, "train/error": train_error}
             row |= {"val/loss": val_loss, "val/error": val_error, "lr": lr}
             row |= {"seconds": time.perf_counter() - start, "images_per_second": rate}
-            progress["history"].append(row)
-            run.log_epochs([row])
-            shown = "val/error" if cfg.val_fraction > 0 else "train/error"
-            wandb_run.show_epoch(bar, row, cfg.epochs, shown)
-            progress["diverged"] = not math.isfinite(train_loss)
-            if progress["diverged"] or run.is_due(epoch, cfg.epochs, cfg.checkpoint_every):
-                checkpoint.save(run.folder, epoch, identity, progress, stateful)
-                run.stop_if_asked()
+            loop.end_epoch(row, average)
+            wandb_run.show_epoch(bar, loop.history[-1], cfg.epochs, watched or "train/error")
+            if loop.in_tail:
+                loop.add_tail(score(average, test_part, test_part.indices, views=cfg.views)[1])
+            loop.save_if_due()
 
-    run.summarize({"diverged": progress["diverged"]})
-    views = 0 if progress["diverged"] else cfg.views
-    outcomes, errors = test((average, model), data.test.to(device), views)
-    run.save_arrays("test_scores.npz", **outcomes, **gtsrb.about_test(data, **outcomes))
-    run.summarize(errors)
-    run.show(media.signs, data.test.images, *outcomes.values())
+    test(model, average, data, loop, run, cfg)
 
 
 def test(
-    networks: tuple[nn.Module, nn.Module], part: gtsrb.Images, views: int
-) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
-    """Test the first of ``networks``, the average, on all views; then both of them on one view.
+    model: nn.Module,
+    average: nn.Module,
+    data: gtsrb.Data,
+    loop: Loop,
+    run: wandb_run.Run,
+    cfg: Config,
+) -> None:
+    """Test the average on all views, then average and last weights on one; log the summary.
 
-    Returns each image's outcome and the errors. A diverged run has no view: the worst error, 1,
-    predicted class -1 and probability 0.
+    A diverged run gets the worst error, 1, predicted class -1 and probability 0.
     """
-    error = one_view = last_weights = 1.0
+    part = data.test.to(hardware.best_device())
+    score = functools.partial(evaluate, part=part, indices=part.indices, precision=cfg.precision)
+    error = one_view = last_weights = best_error = mean_error = 1.0
     predicted, probability = torch.full_like(part.labels, -1), torch.zeros(len(part.labels))
-    if views > 0:
-        _, error, predicted, probability = evaluate(networks[0], part, part.indices, views)
-        one_view, last_weights = (evaluate(net, part, part.indices, 1)[1] for net in networks)
-    errors = {"test/error": error, "test/error_one_view": one_view}
-    errors |= {"test/error_last_weights": last_weights}
-    outcomes = {"labels": part.labels, "predicted": predicted, "probability": probability}
-    return {name: values.cpu() for name, values in outcomes.items()}, errors
+    if not loop.diverged:
+        _, error, predicted, probability = score(average, views=cfg.views)
+        _, one_view, *_ = score(average, views=1)
+        _, last_weights, *_ = score(model, views=1)
+        mean_error = sum(loop.tail) / len(loop.tail)
+        average.load_state_dict(loop.best_weights)
+        _, best_error, *_ = score(average, views=cfg.views)
+    scores = {"labels": part.labels, "predicted": predicted, "probability": probability}
+    scores = {name: values.cpu() for name, values in scores.items()}
+    run.save_arrays("test_scores.npz", **scores, **gtsrb.test_metadata(data, **scores))
+    run.summarize({"test/error": error, "test/error_one_view": one_view})
+    run.summarize({"test/error_last_weights": last_weights, "diverged": loop.diverged})
+    run.summarize({"test/error_at_best_val": best_error, "test/error_mean_last_5": mean_error})
+    run.summarize({"best_epoch": loop.best_epoch})
+    run.log_media(media.signs, data.test.images, *scores.values())
 
 
 def main() -> None:
     """Read flags and sweep, load the data, train."""
     hardware.prepare()
     with wandb_run.start(config.from_flags(Config)) as (cfg, run):
-        train(cfg, gtsrb.load(cfg.data, cfg.input_size), run)
+        train(cfg, load_data(cfg), run)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Train a U-Net to find the lung fields in chest radiographs: one run of a study.
 
     python train_unet.py --epochs 3 --image-size 128 --width 8    (WANDB_MODE=offline: no account)
-    python -m lib.agent sweeps/unet_short.yaml                    (a whole study on this machine)
+    python -m lib.agent unet_short                                (a whole study on this machine)
     wandb sweep sweeps/unet.yaml                                  (a whole study on many machines)
 
 What do nearest-neighbour upsampling instead of transposed convolution, and ELU instead of ReLU,
@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import math
 import time
+from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
@@ -22,41 +23,92 @@ from lib.data import jsrt
 from lib.data.augment import augment_pair
 from lib.models import unet
 from lib.tracking import media, wandb_run
-from lib.training import checkpoint, config, hardware, metrics, optim, seeding
-from lib.training.hardware import graphed
+from lib.training import config, hardware, metrics, optim, seeding
+from lib.training.loop import Loop
 
 Share = Annotated[float, Field(ge=0, lt=1)]
+
+PROGRAM = Path(__file__).stem  # a checkpoint says which script wrote it
+
+# ---------------------------------------------------------------------------------------------
+# Hyperparameters
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """Hyperparameters of one run."""
 
+    # Replicate and data
     seed: NonNegativeInt = 0  # the replicate: feeds split, weights, order and augmentation
     data: str = "data/JSRT"  # folder with radiographs and masks
     image_size: PositiveInt = 256  # pixels a side, a multiple of 2^(depth - 1)
-    fold: Literal["odd", "even", "fixed"] = "odd"  # the numbers tested on, see lib/jsrt.py
+    fold: Literal["odd", "even", "fixed"] = "odd"  # the numbers tested on, see lib/data/jsrt.py
     val_fraction: Share = 0.1  # share of the training fold; 0: none
+    # Budget
     epochs: PositiveInt = 100  # passes over the training images
     batch_size: PositiveInt = 8  # images per step
+    # Network
     depth: PositiveInt = 5  # levels of the network
     width: PositiveInt = 64  # features of its first level; each further one has twice as many
     upsampling: Literal["transposed", "nearest", "bilinear"] = "transposed"  # on the way up
     activation: Literal["relu", "elu"] = "relu"  # after each 3×3 convolution
     batch_norm: bool = True  # between each 3×3 convolution and its activation
-    dice_weight: NonNegativeFloat = 0.0  # of soft Dice in the loss, beside cross-entropy's 1
+    # Loss and optimizer
+    dice_weight: NonNegativeFloat = 0.0  # of soft Dice in the loss, next to cross-entropy's 1
     adam_lr: PositiveFloat = 0.001  # Adam's learning rate
     adam_eps: PositiveFloat = 1.0e-8  # Adam's eps
     schedule: Literal["constant", "cosine"] = "constant"  # of the learning rate, per step
-    rotation: NonNegativeFloat = 5.0  # augmentation: up to ± degrees
-    shift: Share = 0.05  # augmentation: up to ± of the side
-    scale: Share = 0.1  # augmentation: magnified by 1 ± this
-    brightness: NonNegativeFloat = 0.2  # augmentation: ± this, in the image's deviations
-    contrast: Share = 0.2  # augmentation: factor 1 ± this
+    # Augmentation
+    rotation: NonNegativeFloat = 5.0  # up to ± degrees
+    shift: Share = 0.05  # up to ± of the side
+    scale: Share = 0.1  # magnified by 1 ± this
+    brightness: NonNegativeFloat = 0.2  # ± this, in the image's deviations
+    contrast: Share = 0.2  # factor 1 ± this
+    # Machine and files
     precision: hardware.Precision = "float32"  # of convolutions and matrix products
     media: bool = False  # show the worst test images with their lung fields in W&B
     save_overlays: bool = False  # keep test images with true and predicted masks, for figures
     checkpoint_every: PositiveInt = 10  # epochs; a run that is killed loses at most so many
+
+
+# ---------------------------------------------------------------------------------------------
+# Network and optimizer
+
+
+def network(cfg: Config) -> nn.Module:
+    """Return the untrained network of a run: (N, 1, S, S) -> (N, 1, S, S) logits.
+
+    Raises:
+        UserError: when the images' side does not fit the depth.
+    """
+    unet.check_size(cfg.image_size, cfg.image_size, 2 ** (cfg.depth - 1))
+    torch.manual_seed(seeding.stream_seed(cfg.seed, "init"))
+    return unet.UNet(cfg.depth, cfg.width, cfg.upsampling, cfg.activation, cfg.batch_norm)
+
+
+def input_shape(cfg: Config) -> tuple[int, int, int]:
+    """Return the shape of one image as the network takes it."""
+    return (1, cfg.image_size, cfg.image_size)
+
+
+def load_data(cfg: Config) -> jsrt.Radiographs:
+    """Return the data of a run."""
+    return jsrt.load(cfg.data, cfg.image_size)
+
+
+def split_data(cfg: Config, data: jsrt.Radiographs) -> jsrt.Split:
+    """Return the indices of training, validation and test images."""
+    generator = seeding.numpy_generator(cfg.seed, "split")
+    return jsrt.split(data, cfg.fold, cfg.val_fraction, generator)
+
+
+def test_images(cfg: Config, data: jsrt.Radiographs) -> torch.Tensor:
+    """Return the test images as the network sees them, (N, 1, S, S)."""
+    return data.images[torch.from_numpy(split_data(cfg, data)[-1])]
+
+
+# ---------------------------------------------------------------------------------------------
+# One step, one evaluation
 
 
 def train_step(
@@ -70,9 +122,19 @@ def train_step(
 ) -> None:
     """Train on the images ``batch`` (n,); add the loss to ``loss_sum``, a scalar."""
     model.train()
-    variation = (cfg.rotation, cfg.shift, cfg.scale, cfg.brightness, cfg.contrast)
-    images, masks = augment_pair(part.images[batch], part.masks[batch], generator, *variation)
-    loss = metrics.segmentation_loss(model(images), masks, cfg.dice_weight)
+    images, masks = augment_pair(
+        part.images[batch],
+        part.masks[batch],
+        generator,
+        rotation=cfg.rotation,
+        shift=cfg.shift,
+        scale=cfg.scale,
+        brightness=cfg.brightness,
+        contrast=cfg.contrast,
+    )
+    with hardware.autocast(images.device, cfg.precision):
+        logits = model(images)
+    loss = metrics.segmentation_loss(logits.float(), masks, cfg.dice_weight)
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
@@ -86,55 +148,53 @@ def evaluate(
     """Return mean loss (NaN if n = 0), Jaccard (n,), Dice (n,), predicted masks (n, 1, S, S)."""
     model.eval()
     batches = part.images.split(cfg.batch_size) if len(part.names) else []
-    logits = torch.cat([part.images[:0], *(model(batch) for batch in batches)])
+    with hardware.autocast(part.images.device, cfg.precision):
+        outputs = [model(batch).float() for batch in batches]
+    logits = torch.cat([part.images[:0], *outputs])
     loss = metrics.segmentation_loss(logits, part.masks, cfg.dice_weight).item()
     return loss, *metrics.overlap(logits > 0, part.masks), logits > 0
 
 
-def build(
-    cfg: Config, steps: int, device: torch.device
-) -> tuple[nn.Module, torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """Return the network with its optimizer and the schedule for ``steps`` steps in all."""
-    torch.manual_seed(seeding.stream_seed(cfg.seed, "init"))
-    model = unet.UNet(cfg.depth, cfg.width, cfg.upsampling, cfg.activation, cfg.batch_norm)
-    model = model.to(device, memory_format=torch.channels_last)  # 1.1–1.5 × as fast on a CPU
-    model.forward = hardware.in_precision(model.forward, device, cfg.precision)
-    optimizer = optim.adam(model.parameters(), cfg.adam_lr, cfg.adam_eps)
-    return model, optimizer, optim.schedule_lr(optimizer, cfg.schedule, steps)
+# ---------------------------------------------------------------------------------------------
+# The run
 
 
 def train(cfg: Config, data: jsrt.Radiographs, run: wandb_run.Run) -> None:
     """Train one network, log a row per epoch; then log the test's summary.
 
     The test set selects nothing: the last epochs are tested, and the one best on validation.
-    Continues from the newest checkpoint, on the CPU bit for bit. A non-finite loss: ``diverged``.
+    Resumes from the newest checkpoint, on the CPU bit for bit. A non-finite loss: ``diverged``.
     """
+    # Data
     device = hardware.best_device()
-    split = jsrt.split(data, cfg.fold, cfg.val_fraction, seeding.numpy_generator(cfg.seed, "split"))
+    split = split_data(cfg, data)
     train_part, val_part, test_part = (data.select(torch.from_numpy(i)).to(device) for i in split)
-    n, has_val = len(split[0]), len(split[1]) > 0
+    n = len(split[0])
     steps = math.ceil(n / cfg.batch_size)
-    model, optimizer, scheduler = build(cfg, steps * cfg.epochs, device)
+
+    # State
+    model = network(cfg).to(device, memory_format=torch.channels_last)  # 1.1–1.5 × as fast on a CPU
+    optimizer = optim.adam(model.parameters(), cfg.adam_lr, cfg.adam_eps)
+    scheduler = optim.schedule_lr(optimizer, cfg.schedule, steps * cfg.epochs)
     order = seeding.torch_generator(cfg.seed, "order")
     augmentation = seeding.torch_generator(cfg.seed, "augmentation", device)
-    start_summary = {"data_sha256": data.sha256} | seeding.pair_hashes(cfg.seed, split)
-    start_summary |= metrics.size(model, (1, cfg.image_size, cfg.image_size))
+    state = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
+    state |= {"order": order, "augmentation": augmentation}
+    config_key = dataclasses.asdict(cfg) | {"data": data.sha256, "program": PROGRAM}
+    watched = "val/jaccard" if len(split[1]) else None
+    loop = Loop(run, config_key, state, cfg.epochs, cfg.checkpoint_every, watched, "maximize")
+    run.summarize({"data_sha256": data.sha256, "test_item": "radiograph"})
+    run.summarize(wandb_run.provenance(device) | seeding.pairing_hashes(cfg.seed, split))
+    run.summarize(metrics.size(model, input_shape(cfg)))
+    loop.resume()
 
-    stateful = [model, optimizer, scheduler, order, augmentation]
-    identity = dataclasses.asdict(cfg) | {"data": data.sha256}
-    progress = {"history": [], "diverged": False, "overlaps": []}
-    progress["best"] = {"epoch": 0, "jaccard": -math.inf}
-    progress = checkpoint.resume(run.folder, identity, stateful) or progress
-    epoch = len(progress["history"])
-    run.summarize(start_summary | wandb_run.provenance(device) | {"resumed_from_epoch": epoch})
-    run.resume(progress["history"])
-
+    # Epochs
     loss_sum = torch.zeros((), device=device)  # read once per epoch: no waiting for the device
     step = functools.partial(train_step, model, optimizer, train_part, augmentation, cfg, loss_sum)
-    step = graphed(step, cfg.batch_size, steps * (cfg.epochs - epoch), optimizer, augmentation)
-    with wandb_run.progress_bar(steps * cfg.epochs, steps * epoch) as bar:
-        while epoch < cfg.epochs and not progress["diverged"]:
-            epoch += 1
+    left = steps * (cfg.epochs - loop.epoch)
+    step = hardware.maybe_cuda_graph(step, cfg.batch_size, left, optimizer, augmentation)
+    with wandb_run.progress_bar(steps * cfg.epochs, steps * loop.epoch) as bar:
+        while loop.unfinished:
             start, lr = time.perf_counter(), optim.current_lr(scheduler)
             for batch in torch.randperm(n, generator=order).to(device).split(cfg.batch_size):
                 step(batch)
@@ -144,50 +204,44 @@ def train(cfg: Config, data: jsrt.Radiographs, run: wandb_run.Run) -> None:
             loss_sum.zero_()
             rate = n / (time.perf_counter() - start)
             val_loss, jaccard, dice, _ = evaluate(model, val_part, cfg)
-            row = {"epoch": epoch, "train/loss": train_loss, "val/loss": val_loss, "lr": lr}
+            row = {"train/loss": train_loss, "val/loss": val_loss, "lr": lr}
             row |= {"val/jaccard": jaccard.mean().item(), "val/dice": dice.mean().item()}
             row |= {"seconds": time.perf_counter() - start, "images_per_second": rate}
-            progress["history"].append(row)
-            run.log_epochs([row])
-            wandb_run.show_epoch(bar, row, cfg.epochs, "val/jaccard")
+            loop.end_epoch(row, model)
+            wandb_run.show_epoch(bar, loop.history[-1], cfg.epochs, watched or "train/loss")
+            if loop.in_tail:
+                _, jaccard, dice, _ = evaluate(model, test_part, cfg)
+                loop.add_tail({"jaccard": jaccard.cpu(), "dice": dice.cpu()})
+            loop.save_if_due()
 
-            progress["diverged"] = not math.isfinite(train_loss + (val_loss if has_val else 0))
-            better = not has_val or row["val/jaccard"] > progress["best"]["jaccard"]
-            if not progress["diverged"] and better:
-                weights = {name: value.clone() for name, value in model.state_dict().items()}
-                progress["best"] = {"epoch": epoch, "jaccard": row["val/jaccard"], "model": weights}
-            if epoch > cfg.epochs - 5:  # their mean is one of the score rules
-                progress["overlaps"].append([s.cpu() for s in evaluate(model, test_part, cfg)[1:3]])
-            if progress["diverged"] or run.is_due(epoch, cfg.epochs, cfg.checkpoint_every):
-                checkpoint.save(run.folder, epoch, identity, progress, stateful)
-                run.stop_if_asked()
-
-    test(model, test_part, progress, run, cfg)
+    test(model, test_part, loop, run, cfg)
 
 
 def test(
-    model: nn.Module, part: jsrt.Radiographs, progress: dict, run: wandb_run.Run, cfg: Config
+    model: nn.Module, part: jsrt.Radiographs, loop: Loop, run: wandb_run.Run, cfg: Config
 ) -> None:
     """Evaluate the last and the best weights on the test images; log scores and summary.
 
     A diverged run gets the worst Jaccard and Dice, 0, and empty masks.
     """
     predicted, none = torch.zeros_like(part.masks), torch.zeros(len(part.names)).double()
-    last = best = mean = (none, none)  # Jaccard and Dice, an image each
-    if not progress["diverged"]:
-        _, *last, predicted = evaluate(model, part, cfg)
-        mean = [torch.stack(tail).mean(0) for tail in zip(*progress["overlaps"], strict=True)]
-        model.load_state_dict(progress["best"]["model"])
-        _, *best, _ = evaluate(model, part, cfg)
-    run.save_arrays("test_scores.npz", names=part.names, jaccard=last[0], dice=last[1])
-    arrays = {"images": jsrt.to_grey(part.images), "truth": part.masks, "predicted": predicted}
+    last = best = mean = {"jaccard": none, "dice": none}  # one value per image
+    if not loop.diverged:
+        _, jaccard, dice, predicted = evaluate(model, part, cfg)
+        last = {"jaccard": jaccard, "dice": dice}
+        mean = {key: torch.stack([one[key] for one in loop.tail]).mean(0) for key in last}
+        model.load_state_dict(loop.best_weights)
+        _, jaccard, dice, _ = evaluate(model, part, cfg)
+        best = {"jaccard": jaccard, "dice": dice}
+    run.save_arrays("test_scores.npz", names=part.names, jaccard=last["jaccard"], dice=last["dice"])
+    grey = jsrt.to_grey(part.images)
     if cfg.save_overlays:
+        arrays = {"images": grey, "truth": part.masks, "predicted": predicted}
         run.save_arrays("test_overlays.npz", names=part.names, **arrays)
-    run.show(media.lungs, *arrays.values(), part.names, last[0])
+    run.log_media(media.lungs, grey, part.masks, predicted, part.names, last["jaccard"])
     for rule, scores in {"": last, "_at_best_val": best, "_mean_last_5": mean}.items():
-        jaccard, dice = (score.mean().item() for score in scores)
-        run.summarize({f"test/jaccard{rule}": jaccard, f"test/dice{rule}": dice})
-    run.summarize({"best_epoch": progress["best"]["epoch"], "diverged": progress["diverged"]})
+        run.summarize({f"test/{key}{rule}": score.mean().item() for key, score in scores.items()})
+    run.summarize({"best_epoch": loop.best_epoch, "diverged": loop.diverged})
 
 
 def main() -> None:
@@ -195,7 +249,7 @@ def main() -> None:
     hardware.prepare()
     with wandb_run.start(config.from_flags(Config)) as (cfg, run):
         unet.check_size(cfg.image_size, cfg.image_size, 2 ** (cfg.depth - 1))
-        train(cfg, jsrt.load(cfg.data, cfg.image_size), run)
+        train(cfg, load_data(cfg), run)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,15 @@
 """Show how often the analysis errs: false alarms where nothing differs, coverage of intervals.
 
-    python -m analysis.calibrate sweeps/gtsrb_short.yaml --studies 2000
-    python -m analysis.calibrate sweeps/gtsrb_short.yaml --real analysis/results/gtsrb_short
+    python -m analysis.calibrate gtsrb_short --studies 2000
+    python -m analysis.calibrate gtsrb_short --permute analysis/results/gtsrb_short
 
-Made-up studies go through the same contrasts, tests and ladder as real ones: some in which nothing
-differs, and some with an effect of the first factor of a known size. With --real the scores of a
-real study are dealt anew among the cells of each seed: what it finds is a false alarm.
+Made-up studies go through the same contrasts, tests and grades as real ones: some in which nothing
+differs, and some with an effect of the first factor of a known size. With --permute the scores of a
+real study are permuted among the variants of each seed: what it finds is a false alarm.
 """
 
 import argparse
+import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +18,11 @@ import numpy as np
 from scipy.stats import binomtest
 from tqdm import tqdm
 
-from analysis.grid import GridError, Study, Sweep, load_study, load_sweep
-from analysis.runs.completeness import check, scores
-from analysis.runs.tables import TableError, read_tables
+from analysis.runs import data as study_data
 from analysis.statistics import contrasts, grades
+from lib.spec.errors import UserError, command
+from lib.spec.study import Study, StudyError, load_study
 
-CLAIMS = ("preliminary_support", "support_small", "meaningful")
 NOISE = {  # of a run, in standard deviations, beside a seed effect of the same size
     "normal": lambda rng, size: rng.normal(0, 1, size),
     "skewed": lambda rng, size: rng.exponential(1, size),
@@ -47,7 +47,6 @@ class Tally:
 
 
 def simulate(
-    sweep: Sweep,
     study: Study,
     n: int,
     studies: int,
@@ -55,51 +54,47 @@ def simulate(
     rng: np.random.Generator,
     effect: float = 0.0,
 ) -> Tally:
-    """Analyse made-up studies of ``n`` seeds; the first factor's later levels add ``effect``.
+    """Analyze made-up studies of ``n`` seeds; the first factor's later levels add ``effect``.
 
     In standard deviations of a run's noise; with 0 nothing differs.
     """
-    if not sweep.factors:
-        raise GridError(f"{sweep.name} varies nothing but the seed: there is nothing to compare")
-    levels = next(iter(sweep.factors.values()))
-    means = np.array([effect * (levels.index(cell[0]) > 0) for cell in sweep.cells])
+    if not study.factors:
+        raise StudyError(f"{study.name} varies nothing but the seed: there is nothing to compare")
+    levels = next(iter(study.factors.values()))
+    means = np.array([effect * (levels.index(variant[0]) > 0) for variant in study.variants])
     values = (
-        means[:, None] + NOISE[noise](rng, (len(sweep.cells), n)) + rng.normal(0, 1, n)
+        means[:, None] + NOISE[noise](rng, (len(means), n)) + rng.normal(0, 1, n)
         for _ in range(studies)
     )
-    return _tally(sweep, study, values, studies, means)
+    return _tally(study, values, studies, means)
 
 
-def reshuffle(
-    sweep: Sweep,
+def permute(
     study: Study,
     table: np.ndarray,
     studies: int,
     rng: np.random.Generator,
     paired: bool = True,
 ) -> Tally:
-    """Analyse a real study's scores (cells, seeds), dealt anew among the cells of each seed."""
+    """Analyze a real study's scores (variants, seeds), permuted among the variants of each seed."""
     values = (rng.permuted(table, axis=0) for _ in range(studies))
-    return _tally(sweep, study, values, studies, np.zeros(len(sweep.cells)), paired)
+    return _tally(study, values, studies, np.zeros(len(table)), paired)
 
 
 def _tally(
-    sweep: Sweep,
     study: Study,
     values: Iterable[np.ndarray],
     studies: int,
     means: np.ndarray,
     paired: bool = True,
 ) -> Tally:
-    """Count over ``values``, tables (cells, seeds) whose cells truly have ``means``."""
-    by_cell = {cell: [mean] for cell, mean in zip(sweep.cells, means, strict=True)}
-    truth = [float(c.differences[0]) for c in contrasts.build(sweep, study, by_cell)]
+    """Count over ``values``, tables (variants, seeds) whose variants truly have ``means``."""
+    truth = [float(c.differences[0]) for c in contrasts.build(study, means[:, None])]
     alarms, found, covering, confidence = 0, 0, [], 0.0
     for table in tqdm(values, total=studies, unit="study", disable=None):
-        built = contrasts.build(sweep, study, dict(zip(sweep.cells, table, strict=True)))
-        tested = contrasts.test(built, study.alpha, paired)
-        states = [grades.decide(t, len(tested), study, rules_agree=True) for t in tested]
-        claims = [state in CLAIMS for state in states]
+        tested = contrasts.test_all(contrasts.build(study, table), study.alpha, paired)
+        states = [grades.grade(t, len(tested), study, rules_agree=True) for t in tested]
+        claims = [grade in grades.SUPPORTED for grade in states]
         alarms += any(claim for claim, true in zip(claims, truth, strict=True) if true == 0)
         found += sum(claim for claim, true in zip(claims, truth, strict=True) if true != 0)
         pairs = zip(tested, truth, strict=True)
@@ -126,10 +121,12 @@ def describe(name: str, tally: Tally, study: Study) -> str:
     )
 
 
+@command
 def main() -> None:
     """Show how often the analysis errs on studies of which the truth is known."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("sweep", type=Path, help="the sweep's YAML: its cells and family are used")
+    parser.add_argument("study", help="a study's name, or the path of its sweep's YAML")
+    parser.add_argument("--study", dest="declaration", type=Path, help="the declaration's YAML")
     parser.add_argument("--studies", type=int, default=2000, help="made-up studies per line")
     parser.add_argument("--seeds", type=int, nargs="+", default=[7, 10], help="seeds per variant")
     parser.add_argument(
@@ -138,38 +135,36 @@ def main() -> None:
         default=1.5,
         help="size of the known effect, in standard deviations of a run's noise",
     )
-    parser.add_argument("--real", type=Path, help="analysis/results/<study> to deal anew")
+    parser.add_argument("--permute", type=Path, help="folder of a study's tables to permute")
     arguments = parser.parse_args()
     if arguments.studies < 1 or min(arguments.seeds) < 1:
         parser.error("--studies and --seeds must be 1 or more")
     rng = np.random.default_rng(0)
-    try:
-        sweep = load_sweep(arguments.sweep)
-        study = load_study(sweep).model_copy(update={"smallest_effect": None})
-        if study.references:
-            raise GridError(
-                f"{sweep.name} has one variant, beside published scores: there is nothing to deal "
-                "among variants; calibrate takes a sweep with factors"
-            )
-        if arguments.real:
-            runs, history = read_tables(arguments.real)
-            ledger = check(sweep, study, runs, history)
-            if ledger.problems:
-                raise GridError(f"{arguments.real} is incomplete: {ledger.problems[0]}")
-            by_cell = scores(sweep, ledger, runs, study.score_column())
-            table = np.array([by_cell[cell] for cell in sweep.cells])
-            paired = not ledger.unpaired
-            tally = reshuffle(sweep, study, table, arguments.studies, rng, paired)
-            print(describe(f"{arguments.real}, dealt anew", tally, study))
-            return
-        for n in arguments.seeds:
-            for noise in NOISE:
-                for effect in (0.0, arguments.effect):
-                    tally = simulate(sweep, study, n, arguments.studies, noise, rng, effect)
-                    what = f"an effect of {effect:g} SD" if effect else "no effect"
-                    print(describe(f"{n} seeds, {noise} noise, {what}", tally, study), flush=True)
-    except (GridError, TableError, OSError) as error:
-        raise SystemExit(f"error: {error}") from error
+    sweep = Path(arguments.study) if arguments.study.endswith((".yaml", ".yml")) else None
+    name = sweep.stem if sweep else arguments.study
+    declared = load_study(name, sweep=sweep, declaration=arguments.declaration)
+    if not declared.factors:
+        raise StudyError(
+            f"{name} has one variant next to published scores: there is nothing to permute among "
+            "variants; calibrate takes a study with factors"
+        )
+    # Made-up scores are in standard deviations, for which a declared smallest effect is no size.
+    declaration = declared.declaration.model_copy(update={"smallest_effect": None})
+    study = dataclasses.replace(declared, declaration=declaration)
+    if arguments.permute:
+        data = study_data.load(study, arguments.permute)
+        if data.completeness.problems:
+            problem = data.completeness.problems[0]
+            raise UserError(f"{arguments.permute} is incomplete: {problem}")
+        tally = permute(study, data.scores, arguments.studies, rng, data.paired)
+        print(describe(f"{arguments.permute}, permuted", tally, study))
+        return
+    for n in arguments.seeds:
+        for noise in NOISE:
+            for effect in (0.0, arguments.effect):
+                tally = simulate(study, n, arguments.studies, noise, rng, effect)
+                what = f"an effect of {effect:g} SD" if effect else "no effect"
+                print(describe(f"{n} seeds, {noise} noise, {what}", tally, study), flush=True)
 
 
 if __name__ == "__main__":

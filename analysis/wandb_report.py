@@ -1,30 +1,29 @@
-r"""Put a study's sentences, tables and curves into a W&B Report, beside its runs in the web app.
+"""Put a study's sentences, tables and curves into a W&B Report, next to its runs in the web app.
 
     pip install wandb-workspaces
-    python -m analysis.wandb_report entity/project/sweep_id analysis/results/gtsrb \
-        --sweep sweeps/gtsrb.yaml
+    python -m analysis.wandb_report entity/project/sweep_id gtsrb
 
 After `analysis.fetch` and `analysis.report`: words and numbers are those of the folder's
 results.json. The curves are W&B's own, of the sweep's runs, a line per variant.
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
-from analysis.grid import GridError, Study, Sweep, load_study, load_sweep
-from analysis.readme import sentences, tables
-from analysis.runs.tables import TableError, read_tables
+from analysis.readme import all_tables, read_results, sentences
+from analysis.runs.tables import read_tables
+from lib.spec.errors import UserError, command
+from lib.spec.study import Study, load_study
 
-CURVES = ("train/loss", "val/loss", "train/error", "val/error", "val/jaccard", "val/dice", "lr")
+CLOCK = ("seconds", "images_per_second")  # history columns that are no curves to look at
 
 
-class ReportError(RuntimeError):
+class ReportError(UserError):
     """The report cannot be made or saved; says why and what to do."""
 
 
-def build(path: str, results: dict[str, Any], sweep: Sweep, study: Study, curves: list[str]) -> Any:
+def build(path: str, results: dict[str, Any], study: Study, curves: list[str]) -> Any:
     """Return the Report, not yet saved, for the sweep ``path`` (entity/project/sweep_id).
 
     Raises:
@@ -45,7 +44,7 @@ def build(path: str, results: dict[str, Any], sweep: Sweep, study: Study, curves
         groupby=["group"],
     )
     panels = [wr.LinePlot(x="epoch", y=[name], title=name) for name in curves]
-    text = f"{study.question}\n\n{sentences(results)}\n\n{tables(results, sweep, study)}"
+    text = f"{study.declaration.question}\n\n{sentences(results)}\n\n{all_tables(results, study)}"
     return wr.Report(
         entity=entity,
         project=project,
@@ -54,25 +53,25 @@ def build(path: str, results: dict[str, Any], sweep: Sweep, study: Study, curves
     )
 
 
+@command
 def main() -> None:
     """Make a W&B Report of a study and save it."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("path", help="entity/project/sweep_id, as `wandb sweep` prints it")
-    parser.add_argument("folder", type=Path, help="analysis/results/<study>, with its report")
-    parser.add_argument("--sweep", type=Path, required=True, help="the sweep's YAML")
+    parser.add_argument("study", help="a study's name, or the folder of its report")
+    parser.add_argument("--sweep", type=Path, help="the sweep's YAML (default: by the name)")
     arguments = parser.parse_args()
+    folder = Path(arguments.study)
+    study = load_study(folder.name, sweep=arguments.sweep)
+    folder = folder if folder.is_dir() else study.places.tables(study.name)
+    results = read_results(folder)
+    history = read_tables(folder)[1]
+    curves = [name for name in history if name not in ("run_id", "epoch", *CLOCK)]
+    report = build(arguments.path, results, study, curves)
     try:
-        sweep = load_sweep(arguments.sweep)
-        results = json.loads((arguments.folder / "results.json").read_text())
-        history = read_tables(arguments.folder)[1]
-        curves = [name for name in CURVES if name in history]
-        report = build(arguments.path, results, sweep, load_study(sweep), curves)
-        try:
-            report.save()
-        except Exception as error:  # W&B's client raises many kinds
-            raise ReportError(f"W&B did not take the report: {error}") from error
-    except (GridError, TableError, ReportError, OSError, ValueError) as error:
-        raise SystemExit(f"error: {error}") from error
+        report.save()
+    except Exception as error:  # W&B's client raises many kinds
+        raise ReportError(f"W&B did not take the report: {error}") from error
     print(f"saved: {report.url}")
 
 

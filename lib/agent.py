@@ -1,17 +1,17 @@
 """Run a W&B grid sweep on this machine: no server, no account, no network.
 
-    python -m lib.agent sweeps/gtsrb_short.yaml [--workers 2] [--out runs/gtsrb_short]
+    python -m lib.agent gtsrb_short [--workers 2] [--out runs/gtsrb_short]
+    python -m lib.agent sweeps/gtsrb_short.yaml
 
 Every run is a process of its own that is given what W&B's agent gives it (sweep id, run id, a
-file with the cell's parameters) and writes offline W&B files below the study's folder. A run's id
-derives from its cell, so the same command again runs only what is missing or unfinished and
-continues from checkpoints. `wandb sync` can send the runs to a server later.
+file with the variant's parameters) and writes offline W&B files below the study's folder. A run's
+id derives from its parameters, so the same command again runs only what is missing or unfinished
+and resumes from checkpoints. `wandb sync` can send the runs to a server later.
 """
 
 import argparse
 import contextlib
 import hashlib
-import itertools
 import json
 import os
 import signal
@@ -24,77 +24,56 @@ from types import FrameType
 from typing import Any
 
 import filelock
-import torch
 import yaml
 from tqdm import tqdm
 
-from lib.spec.errors import UserError
-from lib.tracking import run_names
-from lib.tracking.wandb_run import FINISHED
-from lib.training.hardware import cores
+from lib.spec.defaults import config_defaults
+from lib.spec.errors import command
+from lib.spec.machine import cores, gpus
+from lib.spec.metric import count
+from lib.spec.study import NUISANCE_FIELDS, Places
+from lib.spec.sweep import Sweep, SweepError, read_sweep, same_value
+from lib.tracking import finished, run_names
 
 MACROS = {"${env}", "${interpreter}", "${program}", "python"}
 STOP_SECONDS = 30  # a stopped run may take so long to close its files
 LOG_LINES = 12  # of a failed run's log are shown
 
 
-class SweepError(UserError):
-    """The sweep YAML is not one that this agent can run; says why and what to do."""
-
-
-def read_sweep(path: Path) -> dict[str, Any]:
-    """Return the parsed sweep YAML.
+def load_sweep(source: str) -> Sweep:
+    """Return the sweep of a study's name or a YAML file, if this agent can run it.
 
     Raises:
-        SweepError: when it is no grid over listed values, or its program does not exist.
+        SweepError: when it is no grid, its program does not exist, or it needs W&B's server.
     """
-    try:
-        sweep = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise SweepError(f"cannot read the sweep {path}: {error}") from error
-    if not isinstance(sweep, dict) or not isinstance(sweep.get("parameters"), dict):
-        raise SweepError(f"{path} has no `parameters`; see sweeps/gtsrb.yaml for an example")
-    if sweep.get("method") != "grid":
-        raise SweepError(
-            f"{path}: method {sweep.get('method')!r} needs a server to choose the next run; the "
-            f"local agent runs `grid` only. Use `wandb sweep {path}` and `wandb agent`."
-        )
-    if not Path(sweep.get("program", "")).is_file():
-        raise SweepError(f"{path}: program {sweep.get('program')!r} not found in {Path.cwd()}")
-    if extra := set(map(str, sweep.get("command", []))) - MACROS:
+    path = Path(source)
+    if not source.endswith((".yaml", ".yml")):
+        path = Places().sweep(source)
+    sweep = read_sweep(path)
+    sweep.require_grid("the local agent")
+    if not Path(sweep.program).is_file():
+        raise SweepError(f"{path}: program {sweep.program!r} not found in {Path.cwd()}")
+    words = sweep.raw.get("command") or []
+    if not isinstance(words, list):
+        raise SweepError(f"{path}: command must be a list, got {words!r}")
+    if extra := set(map(str, words)) - MACROS:
         raise SweepError(
             f"{path}: command holds {', '.join(sorted(extra))}; the local agent runs the program "
             "plainly. Write such settings as parameters with `value:`."
         )
-    if ignored := [key for key in ("early_terminate", "run_cap") if key in sweep]:
+    if ignored := [key for key in ("early_terminate", "run_cap") if key in sweep.raw]:
         raise SweepError(f"{path}: the local agent runs the whole grid, without {ignored[0]}")
-    for name, parameter in sweep["parameters"].items():
-        if not isinstance(parameter, dict) or not {"value", "values"} & set(parameter):
-            raise SweepError(f"{path}: {name} needs `value:` or a list `values:` in a grid")
-        values = parameter.get("values", [parameter.get("value")])
-        if not isinstance(values, list) or not values:
-            raise SweepError(f"{path}: {name} needs a list with a value in it, not {values!r}")
-        if not all(isinstance(value, str | int | float) for value in values):
-            raise SweepError(f"{path}: {name} may hold text, numbers, true, false; not {values!r}")
     return sweep
 
 
-def cells(sweep: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return every combination in W&B's grid order: names sorted, the first varying slowest."""
-    parameters = sorted(sweep["parameters"].items())
-    levels = [p["values"] if "values" in p else [p["value"]] for _, p in parameters]
-    names = [name for name, _ in parameters]
-    return [dict(zip(names, values, strict=True)) for values in itertools.product(*levels)]
-
-
-def run_id(sweep: dict[str, Any], cell: dict[str, Any]) -> str:
-    """Return the eight hexadecimal digits that stand for a cell of this program."""
-    text = json.dumps([sweep["program"], cell], sort_keys=True)
+def run_id(sweep: Sweep, cell: dict[str, Any]) -> str:
+    """Return the eight hexadecimal digits that stand for a cell of this program's grid."""
+    text = json.dumps([sweep.program, cell], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def environment(
-    sweep: dict[str, Any], cell: dict[str, Any], study: str, out: Path, slot: int, workers: int
+    sweep: Sweep, cell: dict[str, Any], out: Path, slot: int, workers: int, devices: list[str]
 ) -> dict[str, str]:
     """Return the environment of one run: W&B's sweep variables, its share of cores, its GPU."""
     folder = out / run_id(sweep, cell)
@@ -102,14 +81,14 @@ def environment(
     parameters = {name: {"value": value} for name, value in cell.items()}
     sweep_file = folder / "sweep_parameters.yaml"
     sweep_file.write_text(yaml.safe_dump({"wandb_version": 1, **parameters}))
-    name, group, job_type = run_names.names(sweep["parameters"], cell, study)
+    name, group, job_type = run_names.names(sweep.varied, cell, sweep.name)
     threads = max(1, cores() // workers)
     values = {
         "WANDB_MODE": "offline",
-        "WANDB_SWEEP_ID": hashlib.sha256(study.encode()).hexdigest()[:8],
+        "WANDB_SWEEP_ID": hashlib.sha256(sweep.name.encode()).hexdigest()[:8],
         "WANDB_RUN_ID": run_id(sweep, cell),
         "WANDB_SWEEP_PARAM_PATH": str(sweep_file.resolve()),
-        "WANDB_PROJECT": sweep.get("project", study),
+        "WANDB_PROJECT": sweep.raw.get("project") or sweep.name,
         "WANDB_DIR": str(out.resolve()),
         "WANDB_JOB_TYPE": job_type,
         "WANDB_RUN_GROUP": group,
@@ -118,49 +97,75 @@ def environment(
         "MKL_NUM_THREADS": str(threads),
         "PYTHONUNBUFFERED": "1",
     }
-    if devices := gpus():
+    if devices:
         values["CUDA_VISIBLE_DEVICES"] = devices[slot % len(devices)]
     return os.environ | values
 
 
-def gpus() -> list[str]:
-    """Return the ids of the GPUs that this process may use."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    ids = [str(i) for i in range(torch.cuda.device_count())]
-    return visible.split(",")[: len(ids)] if visible and ids else ids
+def require_same_recipe(sweep: Sweep, out: Path) -> None:
+    """Raise a SweepError when finished runs in ``out`` used other defaults than the script has.
+
+    A run's configuration is what the sweep sets and the script's defaults; a default that has
+    changed since makes it another run.
+    """
+    defaults = config_defaults(Path(sweep.program))
+    for cell in sweep.grid():
+        identifier = run_id(sweep, cell)
+        done = finished.read(out / identifier)
+        if done is None:
+            continue
+        planned = defaults | cell
+        differ = [
+            f"{key} was {done['config'][key]!r}, is {value!r}"
+            for key, value in planned.items()
+            if key in done["config"]
+            and key not in NUISANCE_FIELDS
+            and not same_value(done["config"][key], value)
+        ]
+        if differ:
+            raise SweepError(
+                f"run {identifier} in {out} finished with another recipe than {sweep.program} has "
+                f"now: {'; '.join(differ)}. Finished runs are kept. To run the new recipe, give "
+                f"another folder with --out; to complete the old one, set its values in "
+                f"{sweep.where}."
+            )
 
 
-def run_all(sweep: dict[str, Any], study: str, out: Path, workers: int) -> list[str]:
+def run_all(sweep: Sweep, out: Path, workers: int, devices: list[str]) -> list[str]:
     """Run every cell that has not finished, ``workers`` at a time; return the failed runs' ids.
 
     A failed run is reported with the end of its log and does not stop the others. On Ctrl-C or
     SIGTERM the runs in progress are stopped, which keeps their checkpoints, and waited for.
     """
-    grid = cells(sweep)
+    grid = sweep.grid()
     todo = [cell for cell in grid if not is_finished(out, run_id(sweep, cell))]
     running: dict[int, tuple[subprocess.Popen, str]] = {}
     failed = []
     with tqdm(
-        total=len(grid), initial=len(grid) - len(todo), desc=study, unit="run", dynamic_ncols=True
+        total=len(grid),
+        initial=len(grid) - len(todo),
+        desc=sweep.name,
+        unit="run",
+        dynamic_ncols=True,
     ) as bar:
         try:
             while todo or running:
                 for slot in set(range(workers)) - set(running):
                     if todo:
                         cell = todo.pop(0)
-                        values = environment(sweep, cell, study, out, slot, workers)
-                        process = _launch(sweep["program"], values, out)
+                        values = environment(sweep, cell, out, slot, workers, devices)
+                        process = _launch(sweep.program, values, out)
                         running[slot] = (process, values["WANDB_RUN_ID"])
                 for slot, (process, identifier) in list(running.items()):
                     if process.poll() is None:
                         continue
                     del running[slot]
-                    if process.returncode == 0 and (out / identifier / FINISHED).exists():
+                    if process.returncode == 0 and finished.read(out / identifier):
                         bar.update()
                     else:
                         failed.append(identifier)
                         bar.write(_failure(out / identifier / "log.txt", process.returncode))
-                time.sleep(0.1)
+                time.sleep(0.05)
         except BaseException:
             bar.write("stopping: the runs in progress keep their checkpoints")
             _stop([process for process, _ in running.values()])
@@ -170,9 +175,9 @@ def run_all(sweep: dict[str, Any], study: str, out: Path, workers: int) -> list[
 
 def is_finished(out: Path, identifier: str) -> bool:
     """Say whether a run ended well and its W&B file is there; without the file it is run again."""
-    marker = out / identifier / FINISHED
+    marker = out / identifier / finished.FINISHED
     if marker.exists() and not any(out.glob(f"wandb/offline-run-*-{identifier}/*.wandb")):
-        marker.unlink()  # it continues from its last checkpoint: moments
+        marker.unlink()  # it resumes from its last checkpoint: moments
     return marker.exists()
 
 
@@ -191,7 +196,7 @@ def _launch(program: str, values: dict[str, str], out: Path) -> subprocess.Popen
 
 def _stop(processes: list[subprocess.Popen]) -> None:
     for process in processes:
-        process.terminate()  # not SIGINT, which a shell's background jobs are deaf to
+        process.terminate()  # not SIGINT, which a shell's background jobs ignore
     deadline = time.monotonic() + STOP_SECONDS
     for process in processes:
         try:
@@ -228,10 +233,11 @@ def study_lock(out: Path) -> Iterator[None]:
         lock.release()
 
 
+@command
 def main() -> None:
-    """Run a W&B grid sweep on this machine, offline; again: continue what is missing."""
+    """Run a W&B grid sweep on this machine, offline; run again to complete what is missing."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("sweep", type=Path, help="sweep YAML with method: grid")
+    parser.add_argument("sweep", help="a study's name, or a sweep YAML with method: grid")
     parser.add_argument(
         "--workers", type=int, help="runs at a time (default: one per GPU, else per core up to 4)"
     )
@@ -239,26 +245,29 @@ def main() -> None:
         "--out", type=Path, help="the study's folder (default: runs/<sweep's name>)"
     )
     arguments = parser.parse_args()
-    study = arguments.sweep.stem
-    out = arguments.out or Path("runs") / study
+    signal.signal(signal.SIGTERM, _interrupt)
+    sweep, devices = load_sweep(arguments.sweep), gpus()
+    out = arguments.out or Path("runs") / sweep.name
     workers = arguments.workers
     if workers is None:
-        workers = len(gpus()) or min(cores(), 4)
+        workers = len(devices) or min(cores(), 4)
     if workers < 1:
-        parser.error(f"--workers {workers}: at least 1")
-    signal.signal(signal.SIGTERM, _interrupt)
+        parser.error(f"--workers {workers}: must be at least 1")
     try:
-        sweep = read_sweep(arguments.sweep)
         with study_lock(out):
-            failed = run_all(sweep, study, out, workers)
-    except (SweepError, OSError) as error:
-        raise SystemExit(f"error: {error}") from error
+            require_same_recipe(sweep, out)
+            failed = run_all(sweep, out, workers, devices)
     except KeyboardInterrupt:
-        raise SystemExit(f"stopped; the same command continues {out}") from None
-    total = len(cells(sweep))
-    print(f"{total - len(failed)} of {total} runs finished in {out}")
+        raise SystemExit(f"stopped; run the same command again to continue {out}") from None
+    total = len(sweep.grid())
+    print(f"{total - len(failed)} of {count(total, 'run')} finished in {out}")
     if failed:
-        raise SystemExit(f"{len(failed)} failed: {', '.join(failed)}; the same command tries again")
+        raise SystemExit(
+            f"{count(len(failed), 'run')} failed: {', '.join(failed)}; run the same command again "
+            "to retry"
+        )
+    if Places().sweep(sweep.name).exists() and not arguments.out:
+        print(f"next: python -m analysis.report {sweep.name}")
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

@@ -3,22 +3,20 @@
     python -m lib.download gtsrb data/GTSRB            # traffic signs, three archives, 365 MB
     python -m lib.download minijsrt data/miniJSRT      # chest radiographs with lung fields
 
-The JSRT originals and the SCR masks of the lung study want a registration; see lib/jsrt.py. What
-is there and verified is not fetched again; an archive that was broken off is fetched anew; a part
-appears unpacked or not at all.
+The JSRT originals and the SCR masks of the lung study need a registration; see lib/data/jsrt.py.
+What is there and verified is not downloaded again; an interrupted archive is downloaded again; a
+part appears unpacked or not at all.
 """
 
 import argparse
-import hashlib
 import shutil
-import urllib.error
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from torchvision.datasets.utils import download_url
+import pooch
 
-from lib.spec.errors import UserError
+from lib.spec.errors import UserError, command
 
 URLS = {
     "gtsrb": "https://sid.erda.dk/public/archives/daaeac0d7ce1152aea9b61d9f1e19370/",
@@ -89,27 +87,25 @@ def download(root: Path, url: str, archives: tuple[Archive, ...]) -> None:
 
 
 def fetch(folder: Path, url: str, archive: Archive) -> None:
-    """Download one archive into ``folder`` unless it is there and verified."""
-    path = folder / archive.name
-    if path.exists() and not _verified(path, archive):
-        print(f"{path} is incomplete or damaged; fetching it anew")
-        path.unlink()
-    try:
-        download_url(url + archive.name, folder, archive.name)
-        if not _verified(path, archive):
-            raise RuntimeError(f"its checksum is not {archive.digest}")
-    except (OSError, RuntimeError, urllib.error.URLError) as error:
-        found = f"; {path.stat().st_size:,} bytes arrived" if path.exists() else ""
-        raise DownloadError(
-            f"could not download {url + archive.name} to {folder}: {error}{found}. Try again, or "
-            "download it in a browser, put it there and try again."
-        ) from error
+    """Download one archive into ``folder`` unless it is there and verified.
 
-
-def _verified(path: Path, archive: Archive) -> bool:
+    Raises:
+        DownloadError: no network, wrong checksum, full disk; names address and folder.
+    """
     algorithm = {32: "md5", 64: "sha256"}[len(archive.digest)]
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest() == archive.digest
+    try:
+        pooch.retrieve(
+            url + archive.name,
+            known_hash=f"{algorithm}:{archive.digest}",
+            fname=archive.name,
+            path=folder,
+            downloader=pooch.HTTPDownloader(progressbar=True),
+        )
+    except (OSError, ValueError) as error:  # ValueError: the checksum is wrong
+        raise DownloadError(
+            f"could not download {url + archive.name} to {folder}: {error}. Try again, or download "
+            "it in a browser, put it there and run the command again."
+        ) from error
 
 
 def unpack(root: Path, archive: Archive) -> None:
@@ -128,16 +124,14 @@ def unpack(root: Path, archive: Archive) -> None:
         shutil.rmtree(part, ignore_errors=True)
 
 
+@command
 def main() -> None:
     """Download, verify and unpack a public data set."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("name", choices=ARCHIVES, help="which data set")
     parser.add_argument("root", type=Path, help="data folder, e.g. data/GTSRB")
     arguments = parser.parse_args()
-    try:
-        download(arguments.root, URLS[arguments.name], ARCHIVES[arguments.name])
-    except DownloadError as error:
-        raise SystemExit(f"error: {error}") from error
+    download(arguments.root, URLS[arguments.name], ARCHIVES[arguments.name])
 
 
 if __name__ == "__main__":

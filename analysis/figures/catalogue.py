@@ -1,145 +1,168 @@
-"""Which figures a report has, and the runs behind each."""
+"""Which figures a report has, with captions and the runs behind each; drawn only when asked to."""
 
-from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
-
-import pandas as pd
-from matplotlib.figure import Figure
 
 from analysis.figures import (
     classification,
-    effects,
+    contrasts,
+    curves,
     misclassified,
     networks,
     scores,
     segmentation,
     tuning,
 )
-from analysis.grid import Study, Sweep
-from analysis.runs import completeness, histories, per_item
-from analysis.runs.completeness import Ledger
-from analysis.statistics import jsrt_benchmark, published
+from analysis.figures.picture import Picture
+from analysis.runs import histories, per_item
+from analysis.runs.data import StudyData
+from analysis.statistics import jsrt_benchmark
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """A figure with its caption and the ids of the runs that it shows.
+def pictures(data: StudyData, results: dict[str, Any]) -> list[Picture]:
+    """Return the report's figures in order; ``results``: what results.json says.
 
-    ``figure`` is None where it takes files that are not here (radiographs are not for git).
-    ``provenance``: of its runs where they are not the study's. ``explained``: for a newcomer.
+    Raises:
+        StudyError: when the tuning sweeps do not fit the study.
+        TableError: when the files about trained networks are damaged.
     """
-
-    figure: Figure | None
-    caption: str
-    runs: list[str]
-    provenance: dict[str, Any] | None = None
-    explained: str = ""
-
-
-def draw(
-    sweep: Sweep,
-    study: Study,
-    ledger: Ledger,
-    runs: pd.DataFrame,
-    history: pd.DataFrame,
-    rows: list[dict[str, Any]],
-    table: pd.DataFrame | None,
-    of_folds: dict[str, Any] | None,
-    folder: Path,
-    sweep_path: Path,
-) -> dict[str, Drawn]:
-    """Return the report's figures by file name.
-
-    ``rows``: the contrasts as results.json has them; ``table``: the runs' per-image test outputs;
-    ``of_folds``: what analysis.folds says of the two-fold sweep.
-    """
-    values = completeness.scores(sweep, ledger, runs, study.score_column())
-    everyone = ledger.counting
-    name = histories.column(study, history)
-    paired = not ledger.unpaired
-    final_scores = published.final_scores if study.references else scores.final_scores
-    pairs = {
-        "fig1_learning_curves": scores.learning_curves(sweep, study, ledger, history, name)
-        if name
-        else None,
-        "fig2_difference_curves": effects.difference_curves(sweep, study, ledger, history, name)
-        if name and paired and sweep.factors
-        else None,
-        "fig3_final_scores": final_scores(sweep, study, ledger, values),
-        "fig4_contrasts": effects.forest(study, rows, ledger, sweep),
-        "fig5_interaction": effects.interactions(sweep, study, ledger, values),
-        "fig7_integrity": scores.integrity(sweep, study, ledger),
-        "fig8_improvement": effects.improvement(sweep, study, ledger, values)
-        if len(sweep.cells) > 1
-        else None,
-        "fig10_epochs_until": scores.epochs_until(sweep, study, ledger, history, name)
-        if name and sweep.factors
-        else None,
-    }
-    drawn = {key: Drawn(*pair, everyone) for key, pair in pairs.items() if pair is not None}
-    drawn |= _of_images(sweep, study, ledger, values, table, of_folds, folder)
-    drawn |= _of_networks(sweep, study, folder)
-    if chosen := tuning.draw(study, folder, sweep_path):
-        drawn["fig13_tuning"] = Drawn(*chosen, provenance={"studies": study.tuning})
-    return drawn
-
-
-def _of_networks(sweep: Sweep, study: Study, folder: Path) -> dict[str, Drawn]:
-    """Return the figures of trained networks, where lib.fields has looked into some."""
-    found, arrays = networks.read(folder)
-    if not found:
-        return {}
-    origins = {"networks": {one["run"]: one["origin"] for one in found}}
-    fields = networks.receptive_fields(found, arrays, sweep, study)
-    drawn = {"fig11_receptive_fields": Drawn(*fields, origins, networks.OF_FIELDS)}
-    if any("/flat/" in key for key in arrays):
-        flat = networks.checkerboards(found, arrays, sweep, study)
-        drawn["fig12_flat_image"] = Drawn(*flat, origins, networks.OF_FLAT)
+    metric, rows = histories.curve_metric(data), results["contrasts"]
+    found = []
+    if metric:
+        found.append(_picture("fig1_learning_curves", data, curves.learning_curves, metric))
+    if metric and data.paired and data.study.factors:
+        found.append(_picture("fig2_difference_curves", data, curves.difference_curves, metric))
+    if data.study.declaration.published_scores:
+        found.append(_picture("fig3_final_scores", data, scores.published_scores))
     else:
-        inside = networks.filters_and_maps(found, arrays, sweep, study)
-        drawn["fig12_filters_and_maps"] = Drawn(*inside, origins, networks.OF_FILTERS)
-    return drawn
+        found.append(_picture("fig3_final_scores", data, scores.final_scores))
+    found.append(_picture("fig4_contrasts", data, contrasts.forest, rows))
+    if scores.has_interactions(data):
+        found.append(_picture("fig5_interaction", data, scores.interactions))
+    found.append(_picture("fig7_integrity", data, scores.integrity))
+    if len(data.study.variants) > 1:
+        found.append(_picture("fig8_improvement", data, scores.improvement))
+    if metric and data.study.factors:
+        found.append(_picture("fig10_epochs_until", data, curves.epochs_until, metric))
+    return found + _of_items(data, results) + _of_networks(data) + _of_tuning(data)
 
 
-def _of_images(
-    sweep: Sweep,
-    study: Study,
-    ledger: Ledger,
-    values: dict[tuple, list[float]],
-    table: pd.DataFrame | None,
-    of_folds: dict[str, Any] | None,
-    folder: Path,
-) -> dict[str, Drawn]:
-    """Return the figures that take the runs' outputs on single test images."""
-    everyone = ledger.counting
-    if table is None or not set(everyone) <= set(table):
-        return {}
-    if "label" in table:
-        drawn = {
-            "fig9_class_errors": Drawn(
-                *classification.class_errors(sweep, study, ledger, table), everyone
-            ),
-            "fig9_confusion": Drawn(*classification.confusion(sweep, study, ledger, table, values)),
-        }
-        if study.references and study.score_rule == "last" and "width" in table:
-            files = folder / per_item.FILES
-            shown = misclassified.pictures(study, ledger, table, (), values[()], files)
-            drawn["fig14_mistakes"] = Drawn(*shown)
-            widths = misclassified.by_width(sweep, ledger, table)
-            drawn["fig15_widths"] = Drawn(*widths, everyone)
-        return drawn
-    files = folder / per_item.FILES
-    drawn = {
-        "fig9_dice_ecdf": Drawn(*segmentation.dice_ecdf(sweep, study, ledger, table), everyone),
-        "fig9_overlays": Drawn(*segmentation.overlays(sweep, study, ledger, table, files)),
-    }
-    if of_folds and "missing" not in of_folds:
-        place = folder.parent / study.folds
-        worst = segmentation.worst_images(
-            study, per_item.read(place), jsrt_benchmark.WORST, place / per_item.FILES
+def of_incomplete(data: StudyData) -> list[Picture]:
+    """Return the figures of a study that is not complete: what there is of it."""
+    found = [_picture("fig7_integrity", data, scores.integrity)]
+    metric = histories.curve_metric(data)
+    if metric and not data.completeness.doubts:
+        found.append(_picture("fig1_learning_curves", data, curves.learning_curves, metric))
+    return found
+
+
+CAPTIONS = {
+    curves.learning_curves: curves.learning_curves_caption,
+    curves.difference_curves: curves.difference_curves_caption,
+    curves.epochs_until: curves.epochs_until_caption,
+    scores.final_scores: scores.final_scores_caption,
+    scores.published_scores: scores.published_scores_caption,
+    scores.interactions: scores.interactions_caption,
+    scores.integrity: scores.integrity_caption,
+    scores.improvement: scores.improvement_caption,
+    contrasts.forest: contrasts.forest_caption,
+    classification.class_errors: classification.class_errors_caption,
+    classification.confusion: classification.confusion_caption,
+    misclassified.pictures: misclassified.pictures_caption,
+    misclassified.by_width: misclassified.by_width_caption,
+    segmentation.dice_ecdf: segmentation.dice_ecdf_caption,
+    segmentation.overlays: segmentation.overlays_caption,
+}
+
+
+def _picture(
+    name: str, data: StudyData, draw: Any, *arguments: Any, runs: list[str] | None = None
+) -> Picture:
+    """Return the picture that ``draw`` makes of the study's data, with its caption."""
+    caption = CAPTIONS[draw](data, *arguments)
+    runs = data.run_ids if runs is None else runs
+    return Picture(name, caption, partial(draw, data, *arguments), runs)
+
+
+def _of_items(data: StudyData, results: dict[str, Any]) -> list[Picture]:
+    """Return the figures that take the runs' outputs on single test items."""
+    table, run_ids, found = data.per_item, data.run_ids, []
+    if per_item.of_runs(table, "predicted", run_ids) is not None:
+        best = data.runs_of(classification.best_variant(data))
+        found.append(_picture("fig9_class_errors", data, classification.class_errors))
+        found.append(_picture("fig9_confusion", data, classification.confusion, runs=best))
+        alone = len(data.study.variants) == 1 and data.study.rule == "last"
+        if alone and "width" in table:
+            shown = [misclassified.median_run(data)]
+            found.append(_picture("fig14_mistakes", data, misclassified.pictures, runs=shown))
+            found.append(_picture("fig15_widths", data, misclassified.by_width))
+    if per_item.of_runs(table, "jaccard", run_ids) is not None:
+        shown = segmentation.overlays_runs(data)
+        found.append(_picture("fig9_dice_ecdf", data, segmentation.dice_ecdf))
+        found.append(_picture("fig9_overlays", data, segmentation.overlays, runs=shown))
+    folds = results["cross_validation"]
+    if folds and "missing" not in folds:
+        other = jsrt_benchmark.sibling(data.study, folds["sweep"])
+        number, source = jsrt_benchmark.WORST, data.study.declaration.data_source
+        found.append(
+            Picture(
+                "fig9_worst_images",
+                segmentation.worst_images_caption(other, number, source),
+                partial(segmentation.worst_images, other, number),
+                segmentation.worst_images_runs(other, number),
+                {"study": other.study.name, **folds["provenance"]},
+            )
         )
-        drawn["fig9_worst_images"] = Drawn(
-            *worst, provenance={"study": study.folds, **of_folds["provenance"]}
+    return found
+
+
+def _of_networks(data: StudyData) -> list[Picture]:
+    """Return the figures of trained networks, where lib.fields has looked into some."""
+    found, arrays = networks.read(data.folder)
+    if not found:
+        return []
+    study, ids = data.study, networks.run_ids(found)
+    origins = {"networks": {one["run"]: one["origin"] for one in found}}
+    fields = Picture(
+        "fig11_receptive_fields",
+        networks.receptive_fields_caption(found),
+        partial(networks.receptive_fields, found, arrays, study),
+        ids,
+        origins,
+        networks.OF_FIELDS,
+    )
+    if any("/flat/" in key for key in arrays):
+        inside = Picture(
+            "fig12_flat_image",
+            networks.checkerboards_caption(found, arrays),
+            partial(networks.checkerboards, found, arrays, study),
+            ids,
+            origins,
+            networks.OF_FLAT,
         )
-    return drawn
+    else:
+        inside = Picture(
+            "fig12_filters_and_maps",
+            networks.filters_and_maps_caption(found, arrays, study),
+            partial(networks.filters_and_maps, found, arrays),
+            ids[-1:],
+            origins,
+            networks.OF_FILTERS,
+        )
+    return [fields, inside]
+
+
+def _of_tuning(data: StudyData) -> list[Picture]:
+    """Return the figure of the study's tuning sweeps; without their tables say so and draw none."""
+    study = data.study
+    if not study.declaration.tuning:
+        return []
+    if lacking := tuning.lacking(study):
+        where = ", ".join(str(study.places.tables(name)) for name in lacking)
+        print(f"fig13_tuning left out: no tables in {where}; fetch the tuning sweeps there")
+        return []
+    tunings = tuning.load(data)
+    runs = [run for one in tunings for run in one.data.run_ids]
+    origin = {"studies": study.declaration.tuning}
+    caption = tuning.caption(study, tunings)
+    return [Picture("fig13_tuning", caption, partial(tuning.draw, study, tunings), runs, origin)]

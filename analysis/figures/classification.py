@@ -7,8 +7,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from analysis.figures import style
-from analysis.grid import Study, Sweep
-from analysis.runs.completeness import Ledger
+from analysis.runs import per_item
+from analysis.runs.data import StudyData
+from lib.spec.study import Study, Variant
 
 # The 43 classes of the German Traffic Sign Recognition Benchmark (Stallkamp et al. 2012).
 # fmt: off
@@ -29,68 +30,95 @@ PAIRS = 5  # confusions that the caption names
 
 def class_name(study: Study, label: int) -> str:
     """Name a class: its number, with words where the study says whose classes they are."""
-    return f"{label} {GTSRB[label]}" if study.class_names == "gtsrb" else f"class {label}"
+    if study.declaration.class_names == "gtsrb":
+        return f"{label} {GTSRB[label]}"
+    return f"class {label}"
 
 
-def class_errors(
-    sweep: Sweep, study: Study, ledger: Ledger, table: pd.DataFrame
-) -> tuple[Figure, str]:
-    """Figure 9a: each variant's error on the classes that are hardest over all runs.
-
-    ``table``: ``label`` and a predicted class per run, a row an image.
-    """
-    wrong = {
-        cell: table[ledger.runs(cell)].ne(table["label"], axis=0).groupby(table["label"]).mean()
-        for cell in sweep.cells
-    }
-    medians = pd.DataFrame({i: wrong[cell].median(axis=1) for i, cell in enumerate(sweep.cells)})
+def _by_class(data: StudyData) -> tuple[list[pd.DataFrame], pd.DataFrame, pd.Index]:
+    """Return each variant's error by class and run, their medians, and the hardest classes."""
+    labels = data.per_item["label"]
+    predicted = per_item.of_runs(data.per_item, "predicted", data.run_ids)
+    wrong = [
+        predicted[data.runs_of(variant)].ne(labels, axis=0).groupby(labels).mean()
+        for variant in data.study.variants
+    ]
+    medians = pd.DataFrame({i: errors.median(axis=1) for i, errors in enumerate(wrong)})
     order = medians.mean(axis=1).sort_values(ascending=False, kind="stable").index[:SHOWN]
+    return wrong, medians, order
+
+
+def _is_wide(medians: pd.DataFrame, order: pd.Index) -> bool:
+    return bool((medians.loc[order] < 0.05).any(axis=None))
+
+
+def class_errors(data: StudyData) -> Figure:
+    """Figure 9a: each variant's error on the classes that are hardest over all runs."""
+    study = data.study
+    wrong, medians, order = _by_class(data)
     figure, (axis,) = style.subplots(1, 0.8 + 0.19 * len(order))
     rows = np.arange(len(order))
-    for i, cell in enumerate(sweep.cells):
-        low, high = (wrong[cell].loc[order].agg(f, axis=1) for f in ("min", "max"))
-        place = rows + 0.64 * ((i + 0.5) / len(sweep.cells) - 0.5)
+    for i, variant in enumerate(study.variants):
+        low, high = (wrong[i].loc[order].agg(f, axis=1) for f in ("min", "max"))
+        place = rows + 0.64 * ((i + 0.5) / len(study.variants) - 0.5)
         axis.hlines(place, 100 * low, 100 * high, color=style.colour(i), linewidth=0.7)
-        label = style.cell_label(sweep, study, cell)
         look = {"color": style.colour(i), "marker": style.marker(i), "s": 12}
+        label = study.variant_label(variant)
         axis.scatter(100 * medians.loc[order, i], place, label=label, zorder=3, **look)
-    counts = table["label"].value_counts()
+    counts = data.per_item["label"].value_counts()
     axis.set_yticks(rows, [f"{class_name(study, k)} ({counts[k]})" for k in order])
     axis.set_ylim(len(order) - 0.4, -0.6)
     axis.set_xlabel("Test error of the class (%)")
-    wide = bool((medians.loc[order] < 0.05).any(axis=None))
-    if wide:
+    if _is_wide(medians, order):
         axis.set_xscale("symlog", linthresh=1)
         axis.set_xlim(left=-0.05)
         axis.set_xticks([0, 1, 2, 5, 10, 20, 50, 100], [0, 1, 2, 5, 10, 20, 50, 100])
     axis.grid(axis="y", color="0.92")
     axis.set_axisbelow(True)
     style.legend_above(figure, axis)
-    return figure, (
-        f"Test error per class: the {len(order)} of {len(counts)} classes with the highest error, "
-        f"in brackets their number of test images. Marks: median over n = {len(sweep.seeds)} "
-        f"seeds, lines: lowest to highest{'; the axis is logarithmic beyond 1 %' * wide}. "
-        f"{style.run_set(sweep, ledger)}"
+    return figure
+
+
+def class_errors_caption(data: StudyData) -> str:
+    """Return figure 9a's caption."""
+    _, medians, order = _by_class(data)
+    wide = "; the axis is logarithmic beyond 1 %" * _is_wide(medians, order)
+    classes = data.per_item["label"].nunique()
+    return (
+        f"Test error per class: the {len(order)} of {classes} classes with the highest error, in "
+        f"brackets their number of test items. Marks: median over n = {len(data.study.seeds)} "
+        f"seeds, lines: lowest to highest{wide}. {style.run_set(data)}"
     )
 
 
-def confusion(
-    sweep: Sweep, study: Study, ledger: Ledger, table: pd.DataFrame, scores: dict[tuple, list]
-) -> tuple[Figure, str, list[str]]:
-    """Figure 9b: mistakes of the variant with the best median score, true class by predicted one.
+def best_variant(data: StudyData) -> Variant:
+    """Return the variant with the best median score."""
+    medians = data.study.metric.sign * np.median(data.scores, axis=1)
+    return data.study.variants[int(np.argmax(medians))]
 
-    Counts are means over its runs; what a diverged run predicts (-1) is no class and is left out.
+
+def _confusions(data: StudyData) -> np.ndarray:
+    """Return how often a class (row) is taken for another (column): mean over the best's runs.
+
+    What a diverged run predicts (-1) is no class and is left out; the diagonal is 0.
     """
-    medians = [np.median(scores[cell]) for cell in sweep.cells]
-    best = int(np.argmin(medians) if study.direction == "lower" else np.argmax(medians))
-    cell = sweep.cells[best]
-    runs = ledger.runs(cell)
-    classes = int(table["label"].max()) + 1
+    runs = data.runs_of(best_variant(data))
+    labels = data.per_item["label"].to_numpy(int)
+    predicted = per_item.of_runs(data.per_item, "predicted", runs)
+    classes = int(labels.max()) + 1
     counts = np.zeros((classes, classes))
     for run in runs:
-        own = table[table[run].between(0, classes - 1)]
-        np.add.at(counts, (own["label"].to_numpy(int), own[run].to_numpy(int)), 1 / len(runs))
+        own = predicted[run].to_numpy(int)
+        known = (own >= 0) & (own < classes)
+        np.add.at(counts, (labels[known], own[known]), 1 / len(runs))
     np.fill_diagonal(counts, 0)
+    return counts
+
+
+def confusion(data: StudyData) -> Figure:
+    """Figure 9b: mistakes of the variant with the best median score, true by predicted class."""
+    counts = _confusions(data)
+    classes, runs = len(counts), data.runs_of(best_variant(data))
     figure, (axis,) = style.subplots(1, 4.1)
     shown = np.where(counts > 0, counts, np.nan)
     norm = LogNorm(1 / len(runs), max(1.0, counts.max()))
@@ -104,19 +132,25 @@ def confusion(
     axis.set_yticks(range(classes), minor=True)
     axis.set_facecolor("0.97")
     bar = figure.colorbar(picture, ax=axis, shrink=0.8)
-    bar.set_label("Test images, mean over runs")
+    bar.set_label("Test items, mean over runs")
     bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
     bar.ax.yaxis.set_minor_formatter(NullFormatter())
+    return figure
+
+
+def confusion_caption(data: StudyData) -> str:
+    """Return figure 9b's caption."""
+    study, counts, variant = data.study, _confusions(data), best_variant(data)
+    runs = data.runs_of(variant)
     order = np.argsort(-counts, axis=None, kind="stable")[:PAIRS]
-    pairs = [divmod(int(k), classes) for k in order if counts.flat[k] > 0]
+    pairs = [divmod(int(k), len(counts)) for k in order if counts.flat[k] > 0]
     named = "; ".join(
         f"{class_name(study, a)} taken for {class_name(study, b)}: {counts[a, b]:.1f}"
         for a, b in pairs
     )
-    caption = (
-        f"Confusions of the variant with the best median score, "
-        f"{style.cell_label(sweep, study, cell)}: images of each true class (row) taken for "
-        f"each other class (column), mean over its n = {len(runs)} runs of {len(table):,} test "
-        f"images; correct ones are left out. Most frequent: {named}. Runs: {' '.join(runs)}."
+    return (
+        f"Confusions of the variant with the best median score, {study.variant_label(variant)}: "
+        f"test items of each true class (row) taken for each other class (column), mean over its "
+        f"n = {len(runs)} runs of {len(data.per_item):,} test items; correct ones are left out. "
+        f"Most frequent: {named or 'none'}. Runs: {' '.join(runs)}."
     )
-    return figure, caption, runs

@@ -18,8 +18,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.figures import style
-from analysis.grid import Study, Sweep
 from analysis.runs.tables import TableError
+from lib.spec.study import Study
 
 NAME, ARRAYS = "network.json", "network.npz"
 # What numpy and json raise on files that were cut off or changed.
@@ -82,10 +82,10 @@ def described(folder: Path) -> list[dict[str, Any]]:
     return list(unlike.values())
 
 
-def label(network: dict[str, Any], sweep: Sweep, study: Study) -> str:
+def label(network: dict[str, Any], study: Study) -> str:
     """Name a network by the levels of the study's factors, on lines of their own."""
     config = network["config"]
-    words = [study.level_label(name, config[name]) for name in sweep.factors if name in config]
+    words = [study.level_label(name, config[name]) for name in study.factors if name in config]
     return "\n".join(textwrap.fill(word, 20) for word in words) or network["run"]
 
 
@@ -102,9 +102,14 @@ def area(field: np.ndarray) -> tuple[int, float]:
     return count, float(values[count - 1])
 
 
+def run_ids(networks: list[dict[str, Any]]) -> list[str]:
+    """Return the runs whose networks are shown."""
+    return [network["run"] for network in networks]
+
+
 def receptive_fields(
-    networks: list[dict[str, Any]], arrays: dict[str, np.ndarray], sweep: Sweep, study: Study
-) -> tuple[Figure, str, list[str]]:
+    networks: list[dict[str, Any]], arrays: dict[str, np.ndarray], study: Study
+) -> Figure:
     """Figure 11: effective fields before and after training, with the theoretical square.
 
     A row a network and time, a column a layer; gradients on a square-root scale.
@@ -123,19 +128,23 @@ def receptive_fields(
         for axis, name in zip(line, layers, strict=True):
             field = arrays[f"{network['run']}/{when}/{name}"].astype(float)
             _draw_field(axis, field, network["fields"][name])
-        text = f"{label(network, sweep, study)}\n{when} training"
+        text = f"{label(network, study)}\n{when} training"
         line[0].set_ylabel(text, rotation=0, ha="right", va="center", fontsize=6.5)
     for axis, name in zip(axes[0], layers, strict=True):
         axis.set_title(textwrap.fill(name, 12), fontsize=6.5)
-    runs = [network["run"] for network in networks]
-    caption = (
+    return figure
+
+
+def receptive_fields_caption(networks: list[dict[str, Any]]) -> str:
+    """Return figure 11's caption."""
+    return (
         f"Receptive field of the output in the middle of each layer. Grey: mean absolute gradient "
         f"by input pixel (dark: large; square-root scale), n = {networks[0]['images']} test "
         f"images; batch normalization before training has their statistics. Orange square: the "
         f"field by theory; blue: the pixels that hold 95 % of the gradient. Below each picture: "
-        f"their number, of how many by theory (“cut”: by the image's edge). Runs: {' '.join(runs)}."
+        f"their number, of how many by theory (“cut”: by the image's edge). Runs: "
+        f"{' '.join(run_ids(networks))}."
     )
-    return figure, caption, runs
 
 
 def _draw_field(axis: Axes, field: np.ndarray, theory: dict[str, Any]) -> None:
@@ -153,9 +162,7 @@ def _draw_field(axis: Axes, field: np.ndarray, theory: dict[str, Any]) -> None:
     axis.set_xlabel(told, fontsize=6.5, labelpad=1)
 
 
-def filters_and_maps(
-    networks: list[dict[str, Any]], arrays: dict[str, np.ndarray], sweep: Sweep, study: Study
-) -> tuple[Figure, str, list[str]]:
+def filters_and_maps(networks: list[dict[str, Any]], arrays: dict[str, np.ndarray]) -> Figure:
     """Figure 12: the first layer's filters of the last network, and its feature maps on signs."""
     network = networks[-1]
     run = network["run"]
@@ -186,19 +193,27 @@ def filters_and_maps(
         axes[0], ["sign", *(f"after activation {depth}" for depth in depths)], strict=True
     ):
         axis.set_title(title, fontsize=7)
-    name = label(network, sweep, study).replace("\n", " ")
-    caption = (
+    return figure
+
+
+def filters_and_maps_caption(
+    networks: list[dict[str, Any]], arrays: dict[str, np.ndarray], study: Study
+) -> str:
+    """Return figure 12's caption for classifiers."""
+    network = networks[-1]
+    run, signs = network["run"], arrays[f"{network['run']}/signs"]
+    name = label(network, study).replace("\n", " ")
+    return (
         f"Inside a trained network ({name}, run {run}; n = {len(signs)} test images): above, the "
         f"first layer's filters as colours, each scaled to its largest weight (grey is 0); below, "
         f"after each activation the eight channels that vary most over these signs, each picture "
-        f"scaled to its own range. Images: German Traffic Sign Recognition Benchmark."
+        f"scaled to its own range. {study.declaration.data_source}"
     )
-    return figure, caption, [run]
 
 
 def checkerboards(
-    networks: list[dict[str, Any]], arrays: dict[str, np.ndarray], sweep: Sweep, study: Study
-) -> tuple[Figure, str, list[str]]:
+    networks: list[dict[str, Any]], arrays: dict[str, np.ndarray], study: Study
+) -> Figure:
     """Figure 12: what each U-Net makes of a flat image, where no border reaches."""
     mpl.rcParams.update(style.STYLE)
     size = (style.COLUMN, 3.7)
@@ -215,16 +230,20 @@ def checkerboards(
         line[0].set_ylabel(f"{when} training", fontsize=7)
         figure.colorbar(shown, ax=line.tolist(), shrink=0.8, aspect=12)
     for axis, network in zip(axes[0], networks, strict=True):
-        axis.set_title(label(network, sweep, study), fontsize=7)
-    runs, side = [network["run"] for network in networks], len(flat[0])
-    caption = (
+        axis.set_title(label(network, study), fontsize=7)
+    return figure
+
+
+def checkerboards_caption(networks: list[dict[str, Any]], arrays: dict[str, np.ndarray]) -> str:
+    """Return figure 12's caption for U-Nets."""
+    side = len(arrays[f"{networks[0]['run']}/flat/after"])
+    return (
         f"What each network makes of a flat image: {side}×{side} pixels from the middle of a "
         f"larger one, so that no output shown depends on its border; logits about their mean, one "
         f"scale a row, SD: their standard deviation; n = {len(networks)} networks. Batch "
         f"normalization before training has the statistics of {networks[0]['images']} test "
-        f"images. Runs: {' '.join(runs)}."
+        f"images. Runs: {' '.join(run_ids(networks))}."
     )
-    return figure, caption, runs
 
 
 def _tile(pictures: np.ndarray, columns: int, blank: float) -> np.ndarray:

@@ -1,107 +1,102 @@
-"""Figures of runs: 1 learning curves, 3 final scores, 7 integrity strip, 10 epochs to a threshold.
+"""Figures of scores: 3 final scores, 5 interactions, 7 integrity, 8 probability of improvement."""
 
-Each function returns a matplotlib figure and its caption. The figures of contrasts are in
-analysis.effects, those of test images in analysis.signs and analysis.segmentation.
-"""
+import itertools
+import textwrap
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from analysis.figures import style
-from analysis.grid import RULES, Study, Sweep
-from analysis.runs import histories
-from analysis.runs.completeness import Ledger
-
-Scores = dict[tuple, list[float]]
+from analysis.runs.data import StudyData
+from analysis.statistics import rank_tests
+from lib.spec.metric import capitalize, count
 
 STATE_COLOURS = {"finished": "#BFE3D5", "diverged": "#F5C9A8", "missing": "#FFFFFF"}
 UNFINISHED = "#E9B7CE"  # crashed, killed, short, duplicate and the like
 MOST_BOXES = 12  # seeds; with more the strip has no text
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
-def learning_curves(
-    sweep: Sweep, study: Study, ledger: Ledger, history: pd.DataFrame, name: str
-) -> tuple[Figure, str]:
-    """Figure 1: metric ``name`` against epoch: every seed, their median, a band, early stops."""
-    factor = style.display_factor(study)
-    values = histories.by_cell(sweep, study, ledger, history, name)
-    first = next(iter(sweep.factors), None)
-    groups = style.groups(sweep, study)
-    apart = len(groups) == len(sweep.cells) and len(sweep.factors) > 1
-    panels = sweep.factors[first] if apart else [None]
-    figure, axes = style.subplots(len(panels), 2.7, columns=min(2, len(panels)))
-    place = {}
-    for axis, level in zip(axes, panels, strict=True):
-        own = [(lab, cells) for lab, cells in groups if level is None or cells[0][0] == level]
-        for i, (label, cells) in enumerate(own):
-            place |= dict.fromkeys(cells, (axis, i))
-            if level is not None:  # it stands above the panel
-                label = style.cell_label(sweep, study, cells[0], skip=first)
-            curve = np.concatenate([values[cell] for cell in cells]) * factor
-            style.draw_seeds(axis, np.arange(1, curve.shape[1] + 1), curve, i, label)
-        axis.set_xlabel("Epoch")
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-        if level is not None:
-            axis.set_title(study.level_label(first, level))
-    stopped = histories.stops(ledger, history, name)
-    for cell, state, epochs, found in stopped:
-        axis, i = place[cell]
-        if state == "replaced":  # the run that counts is drawn as all others are
-            axis.plot(epochs, found * factor, color=style.colour(i), linewidth=0.8, ls=":")
-        axis.plot(epochs[-1], found[-1] * factor, "x", color="black", markersize=6, zorder=5)
-    style.legend_above(figure, axes[0])
-    words = style.part_name(name.split("/")[0], study)
-    for axis in axes[:: min(2, len(panels))]:
-        axis.set_ylabel(f"{words}{style.unit(study)}")
-    style.metric_scale(axes, history[name].to_numpy() * factor)
-    n, together = len(sweep.seeds), max(len(cells) for _, cells in groups)
-    cross = f"Crosses: {len(stopped)} run(s) that stopped before the end. " if stopped else ""
-    return figure, (
-        f"{words} against epoch. Thin lines: one per run (n = {n} seeds per variant); bold: median "
-        f"over runs; band: {style.band_name(n * together)} over runs; a diverged run counts "
-        f"with the worst value after it stopped. {cross}{style.run_set(sweep, ledger)}"
-    )
-
-
-def final_scores(sweep: Sweep, study: Study, ledger: Ledger, scores: Scores) -> tuple[Figure, str]:
-    """Figure 3: each run's score, a dot a run, lines joining the runs of a seed."""
-    rows = len(sweep.cells)
-    figure, (axis,) = style.subplots(1, 0.9 + style.row_height(sweep, 0.6) * rows)
-    table = np.array([scores[cell] for cell in sweep.cells]) * style.display_factor(study)
+def final_scores(data: StudyData) -> Figure:
+    """Figure 3: each run's score, one dot per run, lines joining the runs of a seed."""
+    study, metric = data.study, data.study.metric
+    table = metric.display(data.scores)
+    count_rows = len(table)
+    figure, (axis,) = style.subplots(1, 0.9 + style.row_height(study, 0.6) * count_rows)
     offsets = np.linspace(-0.16, 0.16, table.shape[1])  # by seed, so that equal scores stay apart
-    places = np.arange(rows)[:, None] + offsets
+    places = np.arange(count_rows)[:, None] + offsets
     axis.plot(table, places, color="0.75", linewidth=0.6, zorder=1)
     for i, values in enumerate(table):
         look = {"color": style.colour(i), "marker": style.marker(i)}
         axis.scatter(values, places[i], s=18, zorder=2, **look)
         middle = np.median(values)
         axis.plot([middle, middle], [i - 0.26, i + 0.26], color="black", linewidth=2, zorder=3)
-        if rows <= style.MOST_VARIANTS:
-            shown = f"{middle:.3g}" if study.percent else f"{middle:.4f}"
+        if count_rows <= style.MOST_VARIANTS:
             at = {"ha": "center", "va": "bottom", "fontsize": 8}
-            axis.annotate(shown, (middle, i - 0.28), **at)
-    style.rows(sweep, study, axis, np.arange(rows))
-    axis.set_ylim(rows - 0.6, -0.7)
-    name = style.metric_name(study)
-    axis.set_xlabel(f"{name}{style.unit(study)}")
-    style.metric_scale([axis], table, "x")
-    return figure, (
-        f"{name} per variant ({RULES[study.score_rule]}). One dot per run, "
-        f"seeds from top to bottom (n = {len(sweep.seeds)} per variant), grey lines join runs with "
-        f"the same seed, black bars and numbers: medians; "
-        f"{study.direction} is better. {style.run_set(sweep, ledger)}"
+            axis.annotate(metric.show(np.median(data.scores[i])), (middle, i - 0.28), **at)
+    style.rows(study, axis, np.arange(count_rows))
+    axis.set_ylim(count_rows - 0.6, -0.7)
+    axis.set_xlabel(metric.axis)
+    style.metric_scale([axis], table, metric, "x")
+    return figure
+
+
+def final_scores_caption(data: StudyData) -> str:
+    """Return figure 3's caption."""
+    study, metric = data.study, data.study.metric
+    return (
+        f"{capitalize(metric.title)} per variant ({study.rule_words}). One dot per run, seeds from "
+        f"top to bottom (n = {len(study.seeds)} per variant), grey lines join runs with the same "
+        f"seed, black bars and numbers: medians; {metric.better} is better. {style.run_set(data)}"
     )
 
 
-def integrity(sweep: Sweep, study: Study, ledger: Ledger) -> tuple[Figure, str]:
-    """Figure 7: every expected cell × seed with its state, epochs and minutes."""
-    rows, columns = len(sweep.cells), len(sweep.seeds)
-    figure, (axis,) = style.subplots(1, 0.8 + style.row_height(sweep, 0.42) * rows)
-    texts = columns <= MOST_BOXES and rows <= style.MOST_VARIANTS
-    for k, entry in enumerate(ledger.entries):
+def published_scores(data: StudyData) -> Figure:
+    """Figure 3 of a study next to published scores: each run's score, and lines for published."""
+    study, metric = data.study, data.study.metric
+    figure, (axis,) = style.subplots(1, 3.6)
+    own, middle = data.scores[0], float(np.median(data.scores[0]))
+    ends = [-0.6, len(own) - 0.4]
+    for i, (words, value) in enumerate(study.declaration.published_scores.items(), start=1):
+        look = {"color": style.colour(i), "linestyle": style.line(i), "linewidth": 1.4}
+        axis.plot(ends, [metric.quote(value)] * 2, label=words, **look)
+    axis.plot(ends, [metric.quote(middle)] * 2, color="black", linewidth=0.8, label="our median")
+    note = {"fontsize": 6.5, "ha": "center", "textcoords": "offset points", "zorder": 4}
+    for place, value in enumerate(own):
+        at, above = metric.quote(value), metric.quote(value) >= metric.quote(middle)
+        axis.scatter(place, at, s=24, color=style.colour(0), zorder=3)
+        look = note | {"va": "bottom" if above else "top", "xytext": (0, 4 if above else -4)}
+        axis.annotate(metric.show_quoted(value), (place, at), **look)
+    axis.set_xticks(range(len(own)), study.seeds)
+    axis.set_xlim(*ends)
+    axis.margins(y=0.12)
+    axis.set_xlabel("Seed")
+    axis.set_ylabel(metric.quoted_axis)
+    axis.ticklabel_format(axis="y", useOffset=False)
+    style.legend_above(figure, axis)
+    return figure
+
+
+def published_scores_caption(data: StudyData) -> str:
+    """Return the caption of figure 3 of a study next to published scores."""
+    study, metric = data.study, data.study.metric
+    return (
+        f"{metric.quoted_axis} of every run ({study.rule_words}): {study.variant_label(())}, one "
+        f"dot per seed (n = {len(study.seeds)}), thin black line: their median, "
+        f"{metric.show_quoted(float(np.median(data.scores)))}; other lines: published scores. "
+        f"{style.run_set(data)}"
+    )
+
+
+def integrity(data: StudyData) -> Figure:
+    """Figure 7: every expected variant and seed with its state, epochs and minutes."""
+    study, entries = data.study, data.completeness.entries
+    rows, columns = len(study.variants), len(study.seeds)
+    figure, (axis,) = style.subplots(1, 0.8 + style.row_height(study, 0.42) * rows)
+    texts = _has_texts(data)
+    for k, entry in enumerate(entries):
         i, j = divmod(k, columns)
         box = plt.Rectangle(
             (j, i),
@@ -125,63 +120,126 @@ def integrity(sweep: Sweep, study: Study, ledger: Ledger) -> tuple[Figure, str]:
     axis.set_xlim(0, columns)
     axis.set_ylim(rows, 0)
     every = -(-columns // MOST_BOXES)
-    axis.set_xticks(np.arange(0, columns, every) + 0.5, sweep.seeds[::every])
-    style.rows(sweep, study, axis, np.arange(rows) + 0.5)
+    axis.set_xticks(np.arange(0, columns, every) + 0.5, study.seeds[::every])
+    style.rows(study, axis, np.arange(rows) + 0.5)
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
     axis.set_xlabel("Seed")
-    states = pd.Series([e.state for e in ledger.entries]).value_counts()
-    counted = ", ".join(f"{count} {state}" for state, count in states.items())
-    numbers = "; numbers: epochs, minutes of training" if texts else ""
-    resumed = sum(e.resumed > 0 for e in ledger.entries)
-    again = sum(bool(e.replaced) for e in ledger.entries)
-    return figure, (
-        f"Integrity: the {rows * columns} expected runs, one box a variant and seed{numbers}; "
-        f"{counted}, {resumed} of them continued from a checkpoint (“from”: its epoch), {again} "
-        f"made again after an unfinished one."
+    return figure
+
+
+def _has_texts(data: StudyData) -> bool:
+    few = len(data.study.seeds) <= MOST_BOXES
+    return few and len(data.study.variants) <= style.MOST_VARIANTS
+
+
+def integrity_caption(data: StudyData) -> str:
+    """Return figure 7's caption."""
+    entries = data.completeness.entries
+    states = pd.Series([e.state for e in entries]).value_counts()
+    counted = ", ".join(f"{number} {state}" for state, number in states.items())
+    numbers = "; numbers: epochs, minutes of training" if _has_texts(data) else ""
+    resumed = sum(e.resumed > 0 for e in entries)
+    again = sum(bool(e.replaced) for e in entries)
+    return (
+        f"Integrity: the {count(len(entries), 'expected run')}, one box per variant and seed"
+        f"{numbers}; {counted}, {resumed} of them resumed from a checkpoint (“from”: its epoch), "
+        f"{again} made again after an unfinished one."
     )
 
 
-def epochs_until(
-    sweep: Sweep, study: Study, ledger: Ledger, history: pd.DataFrame, name: str
-) -> tuple[Figure, str]:
-    """Figure 10: the share of runs whose ``name`` has reached a threshold, against the epoch.
+def _two_level_pairs(data: StudyData) -> list[tuple[int, int]]:
+    two = [i for i, levels in enumerate(data.study.factors.values()) if len(levels) == 2]
+    return list(itertools.combinations(two, 2))
 
-    The threshold is the study's, or else the weakest variant's median at the last epoch. Runs that
-    never reach it stay in the share's denominator.
+
+def has_interactions(data: StudyData) -> bool:
+    """Say whether there are two factors of two levels to draw figure 5 of."""
+    return bool(_two_level_pairs(data))
+
+
+def interactions(data: StudyData) -> Figure:
+    """Figure 5: the metric against one factor's level, a line per level of another.
+
+    On the metric's second scale, too, where it has one.
     """
-    values = histories.by_cell(sweep, study, ledger, history, name)
-    lower = study.direction == "lower"
-    finals = [np.nanmedian(v[:, -1]) for v in values.values() if not np.isnan(v[:, -1]).all()]
-    declared = study.threshold is not None
-    weakest = (max if lower else min)(finals, default=np.nan)
-    threshold = study.threshold if declared else weakest
-    figure, (axis,) = style.subplots(1, 2.8)
-    groups = style.groups(sweep, study)
-    for i, (label, cells) in enumerate(groups):
-        curve = np.concatenate([values[cell] for cell in cells])
-        reached = curve <= threshold if lower else curve >= threshold
-        ever = np.maximum.accumulate(reached, axis=1)
-        share = np.concatenate([[0], ever.mean(axis=0)])
-        label = f"{label}: {ever[:, -1].sum()} of {len(ever)}"
-        look = {"color": style.colour(i), "linestyle": style.line(i)}
-        offset = 0.006 * (i - (len(groups) - 1) / 2)  # curves that agree stay visible
-        axis.step(range(len(share)), share + offset, where="post", label=label, **look)
-        axis.plot(len(share) - 1, share[-1] + offset, ".", color=style.colour(i))
-    axis.set_xlim(0, None)
-    axis.set_ylim(-0.03, 1.05)
-    axis.set_xlabel("Epochs of training")
-    axis.set_ylabel("Share of runs at the threshold")
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    style.legend_above(figure, axis)
-    factor, unit = (100, " %") if study.percent else (1, "")
-    words = style.lower_first(style.part_name(name.split("/")[0], study))
-    rule = (
-        "declared beforehand" if declared else "the weakest variant's median after the last epoch"
+    study, metric, names = data.study, data.study.metric, list(data.study.factors)
+    shape = (*map(len, study.factors.values()), -1)
+    views = [(metric.display(data.scores).reshape(shape), metric.axis)]
+    if (rescaled := metric.rescale(data.scores)) is not None:
+        views.append((rescaled.reshape(shape), metric.scale_name))
+    pairs = _two_level_pairs(data)
+    panels = [(pair, *view) for pair in pairs for view in views]
+    figure, axes = style.subplots(len(panels), 2.7, columns=len(views), sharey=False)
+    for axis, ((a, b), values, label) in zip(axes, panels, strict=True):
+        others = tuple(i for i in range(len(names)) if i not in (a, b))
+        mean = values.mean(axis=others)  # (2, 2, seeds)
+        for i, level in enumerate(study.factors[names[a]]):
+            axis.plot([0, 1], mean[i], color=style.colour(i), linewidth=0.5, alpha=0.4)
+            axis.plot(
+                [0, 1],
+                np.median(mean[i], axis=1),
+                color=style.colour(i),
+                marker=style.marker(i),
+                linestyle=style.line(i),
+                linewidth=1.8,
+                label=study.level_label(names[a], level),
+            )
+        ticks = [study.level_label(names[b], v) for v in study.factors[names[b]]]
+        axis.set_xticks([0, 1], [textwrap.fill(tick, 14) for tick in ticks])
+        axis.set_xlim(-0.3, 1.3)
+        axis.set_ylabel(label)
+        if len(pairs) > 1:
+            axis.legend(frameon=False)
+    if len(pairs) == 1:
+        style.legend_above(figure, axes[0])
+    return figure
+
+
+def interactions_caption(data: StudyData) -> str:
+    """Return figure 5's caption."""
+    scale = data.study.metric.scale_name
+    sides = f"; left in the metric's unit, right as {scale}" if scale else ""
+    warning = "Lines that are parallel on one scale need not be so on the other. " if scale else ""
+    return (
+        f"Interaction: median over n = {count(len(data.study.seeds), 'seed')} (bold), each seed "
+        f"(thin){sides}. {warning}{style.run_set(data)}"
     )
-    return figure, (
-        f"Epochs until the {words} first reaches {factor * threshold:.4g}{unit} ({rule}): share of "
-        f"runs (n = {len(sweep.seeds)} seeds per variant) against epochs of training; the legend "
-        f"counts runs that reached it, the others stay in the share. "
-        f"{style.run_set(sweep, ledger)}"
+
+
+def improvement(data: StudyData) -> Figure:
+    """Figure 8: how often a run of one variant is better than a run of another, for all pairs."""
+    study, scores = data.study, data.scores
+    variants = len(scores)
+    better = np.full((variants, variants), np.nan)
+    for i, j in itertools.permutations(range(variants), 2):
+        a12 = rank_tests.a12(scores[j], scores[i])
+        better[i, j] = a12 if study.metric.sign > 0 else 1 - a12
+    few = variants <= style.MOST_VARIANTS  # with more the matrix has colours only
+    figure, (axis,) = style.subplots(1, 0.7 + 0.58 * variants if few else 3.6)
+    picture = axis.imshow(better, cmap="PuOr_r", vmin=0, vmax=1, aspect="auto")
+    if few:
+        for i, j in itertools.permutations(range(variants), 2):
+            shade = "white" if abs(better[i, j] - 0.5) > 0.35 else "black"
+            axis.text(j, i, f"{better[i, j]:.2f}", ha="center", va="center", color=shade)
+        axis.set_xticks(range(variants), LETTERS[:variants])
+        labels = [style.tick_lines(study, variant, 22) for variant in study.variants]
+        labels = [f"{label}   {code}" for label, code in zip(labels, LETTERS, strict=False)]
+        axis.set_yticks(range(variants), labels, linespacing=1.05)
+    else:
+        axis.set(xlabel="Variant, in the order of the table", ylabel="Variant")
+    axis.tick_params(length=0)
+    axis.spines[:].set_visible(False)
+    bar = figure.colorbar(picture, ax=axis, shrink=0.8, aspect=12)
+    bar.set_label("P(row is better)")
+    return figure
+
+
+def improvement_caption(data: StudyData) -> str:
+    """Return figure 8's caption."""
+    n = len(data.study.seeds)
+    return (
+        f"Probability of improvement: the share of the {n} × {n} pairs of runs in which the row's "
+        f"variant has the better score than the column's, ties half (n = {n} per variant). A "
+        f"description without regard to seeds, not a test. {style.run_set(data)}"
     )

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.figures import style
-from analysis.grid import Study, Sweep
 from analysis.runs import per_item
-from analysis.runs.completeness import Ledger
+from analysis.runs.data import StudyData
+from lib.spec.metric import count
 
 TRUTH, PREDICTED = "#F0E442", "#56B4E9"  # yellow solid, sky blue dashed: apart without colour too
 DPI = 90  # of radiographs, which fill pages: enough for their pixels
@@ -21,77 +21,111 @@ SHOWN_FROM = 0.8  # Dice; the figure says how many values lie below
 Case = tuple[str, str, float]  # image, run, Dice
 
 
-def dice_ecdf(
-    sweep: Sweep, study: Study, ledger: Ledger, jaccard: pd.DataFrame
-) -> tuple[Figure, str]:
+def _dice(data: StudyData, runs: list[str]) -> pd.DataFrame:
+    return per_item.dice(per_item.of_runs(data.per_item, "jaccard", runs))
+
+
+def _left_edge(data: StudyData) -> float:
+    lowest = float(_dice(data, data.run_ids).min(axis=None))
+    return max(SHOWN_FROM, lowest - 0.01)
+
+
+def dice_ecdf(data: StudyData) -> Figure:
     """Figure 9a: the share of test images with at most a given Dice, a curve per variant."""
     figure, (axis,) = style.subplots(1, 3.3)
-    lowest = 1.0
-    for i, cell in enumerate(sweep.cells):
-        dice = per_item.dice(jaccard[ledger.runs(cell)]).dropna(how="all")
+    for i, variant in enumerate(data.study.variants):
+        dice = _dice(data, data.runs_of(variant)).dropna(how="all")
         look = {"color": style.colour(i), "linestyle": style.line(i)}
         for run in dice:
             axis.ecdf(dice[run].dropna(), color=style.colour(i), linewidth=0.4, alpha=0.3)
-        label = style.cell_label(sweep, study, cell)
+        label = data.study.variant_label(variant)
         axis.ecdf(dice.median(axis=1), label=label, linewidth=1.8, **look)
-        lowest = min(lowest, float(dice.min().min()))
-    left = max(SHOWN_FROM, lowest - 0.01)
-    axis.set_xlim(left, 1)
-    axis.set_xlabel("Dice of a test image")
+    axis.set_xlim(_left_edge(data), 1)
+    axis.set_xlabel("Dice coefficient of a test image")
     axis.set_ylabel("Share of test images")
     style.legend_above(figure, axis)
-    below = int((per_item.dice(jaccard) < left).sum().sum())
-    return figure, (
-        f"Dice per test image (n = {len(dice)} images): the share of images with at most this "
-        f"value. Bold: each image's median over n = {len(sweep.seeds)} seeds; thin: single runs; "
-        f"a curve further to the right is better. "
-        f"{f'{below} value(s) of single runs lie left of the axis. ' if below else ''}"
-        f"{style.run_set(sweep, ledger)}"
+    return figure
+
+
+def dice_ecdf_caption(data: StudyData) -> str:
+    """Return figure 9a's caption."""
+    dice = _dice(data, data.run_ids)
+    below = int((dice < _left_edge(data)).sum(axis=None))
+    told = f"{count(below, 'value')} of single runs lie left of the axis. " if below else ""
+    return (
+        f"Dice per test image (n = {count(len(dice), 'image')}): the share of images with at most "
+        f"this value. Bold: each image's median over n = {count(len(data.study.seeds), 'seed')}; "
+        f"thin: single runs; a curve further to the right is better. {told}{style.run_set(data)}"
     )
 
 
-def overlays(
-    sweep: Sweep, study: Study, ledger: Ledger, jaccard: pd.DataFrame, files: Path
-) -> tuple[Figure | None, str, list[str]]:
-    """Figure 9b: contours of truth and prediction on the worst, the middle and the best image.
+def _chosen(data: StudyData) -> tuple[list[str], list[list[Case]]]:
+    """Return the images with the lowest, middle and highest median Dice, and the runs to show.
 
-    The images with the lowest, the middle and the highest median Dice over all runs; a row per
-    variant, from the run whose Dice on the image is the median over the variant's seeds. Returns
-    figure, caption and the runs shown; the figure is None where their masks are not in ``files``.
+    For each variant the run whose Dice on the image is the median over the variant's seeds.
     """
-    dice = per_item.dice(jaccard)
+    dice = _dice(data, data.run_ids)
     order = dice.median(axis=1).sort_values(kind="stable").index
     chosen = [order[0], order[len(order) // 2], order[-1]]
-    rows = [
-        [_median_run(dice[ledger.runs(cell)].loc[name]) for name in chosen] for cell in sweep.cells
+    return chosen, [
+        [_median_run(dice[data.runs_of(variant)].loc[name]) for name in chosen]
+        for variant in data.study.variants
     ]
-    labels = [style.tick_lines(sweep, study, cell, 18) for cell in sweep.cells]
+
+
+def overlays(data: StudyData) -> Figure | None:
+    """Figure 9b: contours of truth and prediction on the worst, the middle and the best image.
+
+    One row per variant. None where the runs' masks are not in the study's files.
+    """
+    labels = [style.tick_lines(data.study, variant, 18) for variant in data.study.variants]
+    return draw_cases(_chosen(data)[1], labels, data.folder / per_item.FILES)
+
+
+def overlays_runs(data: StudyData) -> list[str]:
+    """Return the runs that figure 9b shows."""
+    return sorted({run for row in _chosen(data)[1] for _, run, _ in row})
+
+
+def overlays_caption(data: StudyData) -> str:
+    """Return figure 9b's caption."""
+    chosen, rows = _chosen(data)
     runs = "; ".join(" ".join(run for _, run, _ in row) for row in rows)
-    caption = (
+    return (
         f"Lung fields on three test images: {chosen[0]}, {chosen[1]} and {chosen[2]} have the "
-        f"lowest, the middle and the highest median Dice over all {dice.shape[1]} runs. Yellow: "
-        f"truth; blue, dashed: the run whose Dice on the image is the median over the variant's "
-        f"seeds (row by row: {runs}). {study.data_source}"
+        f"lowest, the middle and the highest median Dice over all {len(data.run_ids)} runs. "
+        f"Yellow: truth; blue, dashed: the run whose Dice on the image is the median over the "
+        f"variant's seeds (row by row: {runs}). {data.study.declaration.data_source}"
     )
-    shown = sorted({run for row in rows for _, run, _ in row})
-    return draw_cases(rows, labels, files), caption, shown
 
 
-def worst_images(
-    study: Study, jaccard: pd.DataFrame, count: int, files: Path
-) -> tuple[Figure | None, str, list[str]]:
-    """Figure 9c: contours on the ``count`` images with the lowest median Dice over the seeds."""
-    dice = per_item.dice(jaccard)
-    order = dice.median(axis=1).sort_values(kind="stable").index[:count]
-    cases = [_median_run(dice.loc[name].dropna()) for name in order]
-    rows = [cases[i : i + 5] for i in range(0, count, 5)]
+def _worst_cases(data: StudyData, number: int) -> list[Case]:
+    dice = _dice(data, data.run_ids)
+    order = dice.median(axis=1).sort_values(kind="stable").index[:number]
+    return [_median_run(dice.loc[name].dropna()) for name in order]
+
+
+def worst_images(data: StudyData, number: int) -> Figure | None:
+    """Figure 9c: contours on the ``number`` images with the lowest median Dice over the seeds."""
+    cases = _worst_cases(data, number)
+    rows = [cases[i : i + 5] for i in range(0, number, 5)]
+    return draw_cases(rows, [""] * len(rows), data.folder / per_item.FILES)
+
+
+def worst_images_runs(data: StudyData, number: int) -> list[str]:
+    """Return the runs that figure 9c shows."""
+    return sorted({run for _, run, _ in _worst_cases(data, number)})
+
+
+def worst_images_caption(data: StudyData, number: int, source: str) -> str:
+    """Return figure 9c's caption; ``source``: the citation of the images."""
+    cases = _worst_cases(data, number)
     runs = " ".join(run for _, run, _ in cases)
-    caption = (
-        f"The {len(cases)} of {len(dice)} radiographs with the lowest median Dice over the seeds "
-        f"of {study.folds}, each tested by models that were not trained on its fold. Yellow: "
-        f"truth; blue, dashed: the run with the median Dice (in order: {runs}). {study.data_source}"
+    return (
+        f"The {len(cases)} of {len(data.per_item)} radiographs with the lowest median Dice over "
+        f"the seeds of {data.study.name}, each tested by models that were not trained on its fold. "
+        f"Yellow: truth; blue, dashed: the run with the median Dice (in order: {runs}). {source}"
     )
-    return draw_cases(rows, [""] * len(rows), files), caption, sorted({r for _, r, _ in cases})
 
 
 def draw_cases(rows: list[list[Case]], labels: list[str], files: Path) -> Figure | None:

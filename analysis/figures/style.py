@@ -1,4 +1,4 @@
-"""How every figure looks: colours, sizes, labels of metrics and variants, writing files.
+"""How every figure looks: colours, sizes, labels of variants, writing files.
 
 Colours are Okabe & Ito's (2008), told apart by colour-blind eyes; markers and line styles repeat
 them for print. Figures are ``COLUMN`` wide: set in a paper's column of 3.4 inches their text is
@@ -18,9 +18,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
-from analysis.grid import Study, Sweep
-from analysis.runs.completeness import Ledger
-from analysis.runs.tables import replace_file
+from analysis.runs.data import StudyData
+from lib.spec.files import write_atomically
+from lib.spec.metric import Metric
+from lib.spec.study import Study, Variant
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
@@ -63,7 +64,7 @@ def save(figure: Figure, folder: Path, name: str) -> None:
     for kind, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
         content = io.BytesIO()
         figure.savefig(content, format=kind, metadata=metadata)
-        replace_file(folder / f"{name}.{kind}", content.getvalue())
+        write_atomically(folder / f"{name}.{kind}", content.getvalue())
     plt.close(figure)
 
 
@@ -86,31 +87,11 @@ def subplots(
     return figure, list(axes.ravel()[:panels])
 
 
-def display_factor(study: Study) -> int:
-    """Return 100 where the metric is shown in percent (errors), else 1."""
-    return 100 if study.percent else 1
+def metric_scale(axes: list[Axes], values: np.ndarray, metric: Metric, which: str = "y") -> None:
+    """Scale the axis ``which`` for displayed ``values`` of the metric.
 
-
-def metric_name(study: Study) -> str:
-    """Return the metric in words: Test error, Test Jaccard index."""
-    return part_name(study.metric.rpartition("/")[0], study)
-
-
-def part_name(part: str, study: Study) -> str:
-    """Return the study's quantity on another part of the data: Validation error."""
-    words = {"test": "Test", "val": "Validation", "train": "Training"}
-    return f"{words.get(part, part)} {study.quantity}"
-
-
-def unit(study: Study) -> str:
-    """Return what follows the metric's name on an axis."""
-    return " (%)" if study.percent else ""
-
-
-def metric_scale(axes: list[Axes], values: np.ndarray, which: str = "y") -> None:
-    """Scale the axis ``which``: logarithmic where positive values span more than a decade.
-
-    Fractions whose distance to 1 spans more than a decade get a logit axis.
+    Logarithmic where the metric's second scale is that and the values span more than a decade;
+    logit where it is that and the distance to 1 spans more than a decade.
     """
     values = values[np.isfinite(values)]
     if not len(values):
@@ -118,13 +99,14 @@ def metric_scale(axes: list[Axes], values: np.ndarray, which: str = "y") -> None
     low, high = values.min(), values.max()
     for axis in axes:
         own = axis.xaxis if which == "x" else axis.yaxis
-        if 0.9 < high < 1 and 1 - low > 10 * (1 - high):
+        fraction = metric.scale == "logit" and metric.display_factor == 1
+        if fraction and 0.9 < high < 1 and 1 - low > 10 * (1 - high):
             axis.set(**{f"{which}scale": "logit"})
             own.set_major_locator(FixedLocator(LOGIT_TICKS))
             own.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
             own.set_minor_formatter(NullFormatter())
             axis.set(**{f"{which}lim": (max(low, 0.01), 1 - 0.8 * (1 - high))})
-        elif low > 0 and high / low > 10:
+        elif metric.scale == "log" and low > 0 and high / low > 10:
             axis.set(**{f"{which}scale": "log"})
             own.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
             own.set_minor_formatter(
@@ -175,51 +157,38 @@ def band_name(seeds: int) -> str:
     return "minimum to maximum" if seeds <= 5 else "quartiles"
 
 
-def cell_label(sweep: Sweep, study: Study, cell: tuple, skip: str | None = None) -> str:
-    """Name a cell in the study's words, but for the factor ``skip``."""
-    words = [
-        study.level_label(name, level)
-        for name, level in zip(sweep.factors, cell, strict=True)
-        if name != skip
-    ]
-    return ", ".join(words) or study.labels.get(sweep.name, sweep.name)
+def groups(study: Study) -> list[tuple[str, list[int]]]:
+    """Return what gets a curve of its own: label and places of the variants; each while few."""
+    if len(study.variants) <= MOST_VARIANTS:
+        return [(study.variant_label(v), [i]) for i, v in enumerate(study.variants)]
+    first, levels = next(iter(study.factors.items()))
+    places = {level: [i for i, v in enumerate(study.variants) if v[0] == level] for level in levels}
+    return [(study.level_label(first, level), own) for level, own in places.items()]
 
 
-def groups(sweep: Sweep, study: Study) -> list[tuple[str, list[tuple]]]:
-    """Return what gets a curve of its own: label and cells; each cell while they are not many."""
-    if len(sweep.cells) <= MOST_VARIANTS:
-        return [(cell_label(sweep, study, cell), [cell]) for cell in sweep.cells]
-    first, levels = next(iter(sweep.factors.items()))
-    return [
-        (study.level_label(first, v), [cell for cell in sweep.cells if cell[0] == v])
-        for v in levels
-    ]
-
-
-def rows(sweep: Sweep, study: Study, axis: Axes, places: np.ndarray) -> None:
-    """Label the y axis with the cells at ``places``: on several lines while they are not many."""
-    if len(sweep.cells) <= MOST_VARIANTS:
-        axis.set_yticks(places, [tick_lines(sweep, study, cell, 24) for cell in sweep.cells])
+def rows(study: Study, axis: Axes, places: np.ndarray) -> None:
+    """Label the y axis with the variants at ``places``: on several lines while they are few."""
+    if len(study.variants) <= MOST_VARIANTS:
+        axis.set_yticks(places, [tick_lines(study, variant, 24) for variant in study.variants])
     else:
-        names = [cell_label(sweep, study, cell) for cell in sweep.cells]
-        axis.set_yticks(places, names, fontsize=6.5)
+        axis.set_yticks(places, [study.variant_label(v) for v in study.variants], fontsize=6.5)
 
 
-def row_height(sweep: Sweep, few: float) -> float:
-    """Return the height of a cell's row in inches: ``few`` while they are not many."""
-    return few if len(sweep.cells) <= MOST_VARIANTS else 0.17
+def row_height(study: Study, few: float) -> float:
+    """Return the height of a variant's row in inches: ``few`` while they are few."""
+    return few if len(study.variants) <= MOST_VARIANTS else 0.17
 
 
-def tick_lines(sweep: Sweep, study: Study, cell: tuple, width: int) -> str:
-    """Name a cell on several lines, a level a paragraph, for a tick label."""
-    words = cell_label(sweep, study, cell).split(", ")
+def tick_lines(study: Study, variant: Variant, width: int) -> str:
+    """Name a variant on several lines, one level each, for a tick label."""
+    words = study.variant_label(variant).split(", ")
     return "\n".join(textwrap.fill(word, width) for word in words)
 
 
-def run_set(sweep: Sweep, ledger: Ledger) -> str:
+def run_set(data: StudyData) -> str:
     """Say which runs are behind a figure."""
-    count = len(ledger.counting)
-    return f"Runs: all {count} of sweep {sweep.name}, listed in the .json beside the figure."
+    number = len(data.run_ids)
+    return f"Runs: all {number} of study {data.study.name}, listed in the .json next to the figure."
 
 
 def lower_first(text: str) -> str:

@@ -1,92 +1,137 @@
-"""Figure 13: how a study's learning rates were chosen: validation score against the rate."""
+"""Figure 13: how a study's settings were tuned: validation score against the tuned value."""
 
-from pathlib import Path
+from dataclasses import dataclass
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from analysis.figures import style
-from analysis.grid import GridError, Study, load_study, load_sweep
-from analysis.runs.completeness import check
-from analysis.runs.tables import read_tables
+from analysis.runs.data import StudyData
+from analysis.runs.tables import CONFIG, numbers
+from analysis.statistics.jsrt_benchmark import sibling
+from lib.spec.metric import Metric, capitalize, count
+from lib.spec.study import Study, StudyError
+from lib.spec.sweep import same_value, show_value
 
-RATE = "_lr"  # a tuning sweep varies one parameter of such a name
+
+@dataclass(frozen=True)
+class Tuned:
+    """A tuning sweep: the ``key`` that it tuned, its runs with their ``score``, the best value."""
+
+    data: StudyData
+    key: str
+    label: str  # of the level of the study's factor that was tuned
+    table: pd.DataFrame  # columns: value, score, and the study's other factors
+    best: float
+
+    @property
+    def budget(self) -> tuple:
+        """What must be equal for a fair choice: variants, seeds, epochs."""
+        study = self.data.study
+        return len(study.variants), tuple(study.seeds), self.data.recipe.get("epochs")
 
 
-def draw(study: Study, folder: Path, sweep_path: Path) -> tuple[Figure, str, list[str]] | None:
-    """Return the figure of the study's tuning sweeps with caption and runs, or None without any.
+def lacking(study: Study) -> list[str]:
+    """Return the tuning sweeps that have no tables next to the study's."""
+    tables = study.places.tables
+    return [n for n in study.declaration.tuning if not (tables(n) / "runs.csv").exists()]
 
-    None, too, with a word on the terminal, where their tables are not here: they lie beside
-    ``folder``, the YAMLs beside ``sweep_path``. One dot a run; the grey bar marks the rate with the
-    best mean over the other factors' levels.
+
+def load(data: StudyData) -> list[Tuned]:
+    """Return the study's tuning sweeps.
 
     Raises:
-        GridError: when such a sweep is incomplete or varies no learning rate, when their budgets
-            differ, or the study takes another rate or repeats a tuning seed.
+        StudyError: when one is incomplete or does not tune exactly one setting, when their budgets
+            differ, or when the study uses another value or repeats a tuning seed.
     """
-    if not study.tuning:
-        return None
-    if lacking := [n for n in study.tuning if not (folder.parent / n / "runs.csv").exists()]:
-        where = ", ".join(str(folder.parent / name) for name in lacking)
-        print(f"fig13_tuning left out: no tables in {where}; fetch the tuning sweeps there")
-        return None
+    found = [_load(data, name) for name in data.study.declaration.tuning]
+    if len({one.budget for one in found}) > 1:
+        names = ", ".join(data.study.declaration.tuning)
+        raise StudyError(f"{names} had unlike budgets: {[one.budget for one in found]}")
+    return found
+
+
+def validation(study: Study) -> Metric:
+    """Return the metric on which settings are tuned."""
+    return study.metric.on(f"val/{study.metric.key.rpartition('/')[2]}")
+
+
+def _load(data: StudyData, name: str) -> Tuned:
+    study, metric = data.study, validation(data.study)
+    tuning = sibling(study, name)
+    own = tuning.study
+    tuned = [key for key in own.factors if key not in study.factor_keys]
+    if tuning.completeness.problems or len(tuned) != 1:
+        why = "; ".join(tuning.completeness.problems) or (
+            f"it varies {', '.join(own.factors)}, of which {study.name} must fix exactly one"
+        )
+        raise StudyError(f"the tuning sweep {name} is incomplete or tunes no setting: {why}")
+    (key,) = tuned
+    runs = tuning.included
+    table = pd.DataFrame({"value": runs[CONFIG + key].astype(float)})
+    table["score"] = metric.display(numbers(runs, metric.key))
+    for other in own.factors:
+        if other != key:
+            table[other] = runs[CONFIG + other]
+    mean = table.groupby("value")["score"].mean()
+    best = float(mean.idxmax() if metric.sign > 0 else mean.idxmin())
+    used = data.recipe.get(key)
+    if not same_value(used, best):
+        raise StudyError(
+            f"{name} has its best mean at {key} = {best:g}, but {study.name} uses "
+            f"{show_value(used)}"
+        )
+    if any(same_value(a, b) for a in own.seeds for b in study.seeds):
+        raise StudyError(f"{name} was tuned on seeds that {study.name} tests")
+    levels = [(f, own.fixed[f]) for f in study.factor_keys if f in own.fixed]
+    label = ", ".join(study.level_label(f, v) for f, v in levels) or name
+    return Tuned(tuning, key, label, table, best)
+
+
+def draw(study: Study, tunings: list[Tuned]) -> Figure:
+    """Figure 13: one panel per tuning sweep, one dot per run.
+
+    The grey bar marks the value with the best mean over the other factors' levels.
+    """
+    metric = validation(study)
     mpl.rcParams.update(style.STYLE)
     size = (style.COLUMN, 2.7)
-    figure, axes = plt.subplots(1, len(study.tuning), figsize=size, sharey=True, squeeze=False)
-    own_sweep = load_sweep(sweep_path)
-    told, everyone, shown, budgets = [], [], [], set()
-    for axis, name in zip(axes[0], study.tuning, strict=True):
-        sweep = load_sweep(sweep_path.with_name(f"{name}.yaml"))
-        runs, history = read_tables(folder.parent / name)
-        ledger = check(sweep, load_study(sweep), runs, history)
-        rates = [factor for factor in sweep.factors if factor.endswith(RATE)]
-        if ledger.problems or len(rates) != 1:
-            why = "; ".join(ledger.problems) or f"it varies {', '.join(sweep.factors)}"
-            raise GridError(f"the tuning sweep {name} is incomplete or tunes no rate: {why}")
-        (rate,) = rates
-        budgets.add((len(sweep.cells), tuple(sweep.seeds), sweep.fixed.get("epochs")))
-        others = [factor for factor in sweep.factors if factor != rate]
-        column = f"val/{study.metric.split('/')[-1]}"
-        counting = runs[runs["run_id"].isin(ledger.counting)]
-        scores = counting.assign(score=counting[column] * style.display_factor(study))
-        groups = scores.groupby(others) if others else [((), scores)]
+    figure, axes = plt.subplots(1, len(tunings), figsize=size, sharey=True, squeeze=False)
+    for axis, one in zip(axes[0], tunings, strict=True):
+        others = [column for column in one.table if column not in ("value", "score")]
+        groups = one.table.groupby(others) if others else [((), one.table)]
         for i, (levels, own) in enumerate(groups):
             words = [study.level_label(f, v) for f, v in zip(others, levels, strict=True)]
-            look = {"color": style.colour(i), "marker": style.marker(i)}
-            axis.plot(own[rate], own["score"], linestyle="", label=", ".join(words) or name, **look)
-        mean = scores.groupby(rate)["score"].mean()
-        best = float(mean.idxmin() if study.direction == "lower" else mean.idxmax())
-        if own_sweep.fixed.get(rate) != best:
-            raise GridError(
-                f"{name} has its best mean at {rate} = {best:g}, but {own_sweep.name} takes "
-                f"{own_sweep.fixed.get(rate)}"
-            )
-        if set(sweep.seeds) & set(own_sweep.seeds):
-            raise GridError(f"{name} was tuned on seeds that {own_sweep.name} tests")
-        axis.axvline(best, color="0.8", linewidth=5, zorder=0)
+            look = {"color": style.colour(i), "marker": style.marker(i), "linestyle": ""}
+            label = ", ".join(words) or one.data.study.name
+            axis.plot(own["value"], own["score"], label=label, **look)
+        axis.axvline(one.best, color="0.8", linewidth=5, zorder=0)
+        values = sorted(one.table["value"].unique())
         axis.set_xscale("log")
-        axis.set_xticks(list(mean.index), [f"{value:g}" for value in mean.index])
+        axis.set_xticks(values, [f"{value:g}" for value in values])
         axis.xaxis.set_minor_locator(NullLocator())
-        axis.set_xlabel("Learning rate")
-        fixed = sweep.fixed.get("optimizer", name)
-        axis.set_title(study.level_label("optimizer", fixed), fontsize=8)
-        told.append(f"{study.level_label('optimizer', fixed)} {best:g}")
-        everyone += ledger.counting
-        shown.append(scores["score"].to_numpy())
-    if len(budgets) > 1:
-        raise GridError(f"{', '.join(study.tuning)} had unlike budgets: {sorted(budgets)}")
-    ((count, seeds, epochs),) = budgets
-    words = style.part_name("val", study)
-    axes[0, 0].set_ylabel(f"{words}{style.unit(study)}")
-    style.metric_scale(list(axes[0]), np.concatenate(shown))
+        axis.set_xlabel(study.factor_label(one.key))
+        axis.set_title(one.label, fontsize=8)
+    axes[0, 0].set_ylabel(metric.axis)
+    shown = np.concatenate([one.table["score"].to_numpy() for one in tunings])
+    style.metric_scale(list(axes[0]), shown, metric)
     style.legend_above(figure, axes[0, 0])
-    caption = (
-        f"{words} at the end of the tuning runs against the learning rate, one dot a run "
-        f"({', '.join(study.tuning)}: {count} cells each, {epochs} epoch(s), n = {len(seeds)} "
-        f"seed(s), which the study does not use). Grey: the rate with the best mean, which the "
-        f"study takes ({'; '.join(told)}). Chosen on validation; no test was made."
+    return figure
+
+
+def caption(study: Study, tunings: list[Tuned]) -> str:
+    """Return figure 13's caption."""
+    variants, seeds, epochs = tunings[0].budget
+    names = ", ".join(one.data.study.name for one in tunings)
+    used = "; ".join(f"{one.label} {one.best:g}" for one in tunings)
+    budget = f", {count(epochs, 'epoch')}" if epochs else ""
+    return (
+        f"{capitalize(validation(study).title)} at the end of the tuning runs against the tuned "
+        f"value, one dot per run ({names}: {count(variants, 'variant')} each{budget}, n = "
+        f"{count(len(seeds), 'seed')}, which the study does not use). Grey: the value with the "
+        f"best mean, which the study uses ({used}). Chosen on validation; no test was made."
     )
-    return figure, caption, everyone

@@ -1,106 +1,119 @@
-"""Write what people read: figures, results.json, the report as Markdown and HTML, LaTeX tables."""
+"""Write what people read: figures, results.json, the report in Markdown and HTML, LaTeX tables."""
 
 import base64
+import html
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
-from analysis.figures import networks, style
-from analysis.figures.catalogue import Drawn
-from analysis.grid import RULES, Study, Sweep
-from analysis.runs.tables import replace_file
-from analysis.statistics import grades, published
+from analysis.figures import style
+from analysis.figures.picture import Picture
+from analysis.pages import methods_text, tables
+from analysis.pages.sections import sections, sections_after_figures
+from analysis.runs.data import StudyData
+from lib.spec.files import write_atomically
+from lib.spec.metric import count
 
 TEMPLATES = Path(__file__).parent / "templates"
-FIGURES = "figures"  # folder beside the tables
+FIGURES = "figures"  # folder next to the tables
 KINDS = ("png", "pdf", "json")
 PAGES = ("report.md", "report.html", "tables.tex")
-TEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "×": r"$\times$",
-    "−": "$-$",
-    "–": "--",
-    "±": r"$\pm$",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    "≥": r"$\geq$",
-    "≤": r"$\leq$",
-    "α": r"$\alpha$",
-    "δ": r"$\delta$",
-}
 
 
-def save(folder: Path, name: str, drawn: Drawn, origin: dict[str, Any]) -> None:
-    """Write a figure's .png and .pdf and, beside them, .json: its caption and what is behind it."""
-    style.save(drawn.figure, folder, name)
-    sidecar = {"figure": name, "caption": drawn.caption, "runs": drawn.runs}
-    replace_file(folder / f"{name}.json", _json(sidecar | (drawn.provenance or origin)))
+def save(folder: Path, picture: Picture, origin: dict[str, Any]) -> bool:
+    """Write a figure's .png and .pdf and, next to them, .json: its caption and what is behind it.
+
+    Returns whether it could be drawn.
+    """
+    figure = picture.draw()
+    if figure is None:
+        return False
+    style.save(figure, folder, picture.name)
+    sidecar = {"figure": picture.name, "caption": picture.caption, "runs": picture.runs}
+    content = _json(sidecar | (picture.provenance or origin))
+    write_atomically(folder / f"{picture.name}.json", content)
+    return True
 
 
 def write(
-    folder: Path, results: dict[str, Any], drawn: dict[str, Drawn], study: Study, sweep: Sweep
+    data: StudyData, results: dict[str, Any], pictures: list[Picture], draw: bool = True
 ) -> None:
     """Write figures, results.json, report.md, report.html, tables.tex; equal input, equal files.
 
-    ``drawn``: by file name. Where a figure is None, the one that stands in the folder is kept if it
-    has the same caption, which names the runs behind it; else it is left out. Figures of an earlier
-    report that this one does not have are removed.
+    Where a figure cannot be drawn, the one that is in the folder is kept if it has the same
+    caption, which names the runs behind it; else it is left out. Figures of an earlier report that
+    this one does not have are removed. ``draw``: False leaves all figures as they are.
     """
-    pictures, earlier = [], _earlier_captions(folder)
-    for name, one in drawn.items():
-        files = [folder / FIGURES / f"{name}.{kind}" for kind in KINDS]
-        if one.figure is not None:
-            save(folder / FIGURES, name, one, {"study": sweep.name, **results["provenance"]})
-        elif earlier.get(name) != one.caption or not all(path.exists() for path in files):
-            print(f"{name} left out: what the runs saved is not in files/; fetch again from them")
-            continue
-        data = base64.b64encode(files[0].read_bytes()).decode()
-        pictures.append({"name": name, "caption": one.caption, "data": data})
-        pictures[-1]["explained"] = one.explained
-    results = results | {"captions": {p["name"]: p["caption"] for p in pictures}}
-    pages, described = {"results.json": _json(results)}, networks.described(folder)
+    folder, shown = data.folder, []
+    earlier = _earlier_captions(folder)
+    origin = {"study": data.study.name, **results["provenance"]}
+    for picture in pictures:
+        files = [folder / FIGURES / f"{picture.name}.{kind}" for kind in KINDS]
+        if not (draw and save(folder / FIGURES, picture, origin)):
+            same = earlier.get(picture.name) == picture.caption
+            if not same or not all(path.exists() for path in files):
+                print(f"{picture.name} left out: the runs' files are not here; fetch them again")
+                continue
+        encoded = base64.b64encode(files[0].read_bytes()).decode()
+        shown.append({"picture": picture, "data": encoded})
+    captions = {one["picture"].name: one["picture"].caption for one in shown}
+    results = results | {"captions": captions}
+    variables = {
+        "r": results,
+        "study": data.study,
+        "pictures": shown,
+        "before": sections(data, results),
+        "after": sections_after_figures(data, results),
+        "head": head(data, results),
+        "tests": methods_text.tests(results["contrasts"]),
+        "tables": tables,
+    }
+    pages = {"results.json": _json(results)}
     for name in PAGES:
-        template = _environment(study, name).get_template(f"{name}.j2")
-        variables = _variables(results, pictures, study, sweep) | {"networks": described}
-        words = _environment(study, "optimizers.txt").get_template("optimizers.txt")
-        variables["optimizers"] = words.render(variables).splitlines()
+        template = _environment(name).get_template(f"{name}.j2")
         pages[name] = template.render(variables).encode()
     for name, page in pages.items():  # all of them, or none
-        replace_file(folder / name, page)
-    for name in set(earlier) - set(results["captions"]):
+        write_atomically(folder / name, page)
+    for name in set(earlier) - set(captions):
         for kind in KINDS:
             (folder / FIGURES / f"{name}.{kind}").unlink(missing_ok=True)
 
 
-def _variables(
-    results: dict[str, Any], pictures: list[dict[str, str]], study: Study, sweep: Sweep
-) -> dict[str, Any]:
-    """Return what the templates may use."""
-    return {
-        "r": results,
-        "pictures": pictures,
-        "metric_name": style.metric_name(study),
-        "unit": "%" if study.percent else "",
-        "difference_unit": "percentage points" if study.percent else "",
-        "rules": RULES,
-        "grades": grades.GRADES,
-        "words": study.level_label,
-        "step_words": study.steps,
-        "data_source": study.data_source,
-        "labels": {sweep.label(cell): style.cell_label(sweep, study, cell) for cell in sweep.cells},
-    }
+def head(data: StudyData, results: dict[str, Any]) -> list[str]:
+    """Return the paragraphs below the sentences: what is unusual, and what the score is."""
+    words = []
+    if collapsed := results["collapsed"]:
+        predicts = "run predicts" if len(collapsed) == 1 else "runs predict"
+        words.append(
+            f"{len(collapsed)} {predicts} a single class for every test item, without having "
+            f"diverged (collapsed), and {'is' if len(collapsed) == 1 else 'are'} included: "
+            f"{' '.join(collapsed)}."
+        )
+    words += [f"Made again: {told}." for told in results["repeated"]]
+    rows = count(len(results["contrasts"]), "contrast")
+    these = f"{'this' if len(results['contrasts']) == 1 else 'these'} {rows}"
+    was = "was" if len(results["contrasts"]) == 1 else "were"
+    declared = (
+        f"Confirmatory: {these} {was} declared in analysis/studies/{results['study']}.yaml."
+        if results["declared"]
+        else f"Exploratory: no file in analysis/studies declared {these}."
+    )
+    study = data.study
+    words.append(
+        f"The score of a run is its `{study.metric.key}` ({study.rule_words}); "
+        f"{study.metric.better} is better. {count(results['n_seeds'], 'seed')} per variant, "
+        f"{count(results['epochs'], 'epoch')}. {declared}"
+    )
+    return words
 
 
-def _environment(study: Study, name: str) -> jinja2.Environment:
-    """Return Jinja2 with our number formats; for LaTeX, whose braces are taken, with << and <%."""
-    tex = name.endswith(".tex")
+def _environment(name: str) -> jinja2.Environment:
+    """Return Jinja2 with our filters; for LaTeX, whose braces are taken, with << and <%."""
     marks = {}
-    if tex:
+    if name.endswith(".tex"):
         marks = {"variable_start_string": "<<", "variable_end_string": ">>"}
         marks |= {"block_start_string": "<%", "block_end_string": "%>"}
         marks |= {"comment_start_string": "<#", "comment_end_string": "#>"}
@@ -113,16 +126,19 @@ def _environment(study: Study, name: str) -> jinja2.Environment:
         **marks,
     )
     environment.filters |= {
-        "p": grades.format_p,
-        "score": lambda v: grades.digits(v, study),
-        "quoted": lambda v: published.shown(v, study),
-        "own_unit": lambda v: f"{v:+.4g}".replace("-", "−"),
-        "signed": lambda v: grades.signed(v, study),
-        "cell": lambda text: str(text).replace("|", "\\|").replace("<", "&lt;"),
+        "tex": tables.tex,
+        "plain": tables.plain,
+        "inline": inline_html,
         "lower_first": style.lower_first,
-        "tex": lambda text: "".join(TEX.get(c, c) for c in str(text)),
+        "slug": lambda text: re.sub(r"[^A-Za-z0-9-]+", "-", str(text)),
+        "grade": lambda text: text.replace("_", " "),
     }
     return environment
+
+
+def inline_html(text: str) -> str:
+    """Return a paragraph as HTML: escaped, with `code` between backticks."""
+    return re.sub(r"`([^`]*)`", r"<code>\1</code>", html.escape(text))
 
 
 def _json(values: dict[str, Any]) -> bytes:
@@ -130,8 +146,8 @@ def _json(values: dict[str, Any]) -> bytes:
 
 
 def _earlier_captions(folder: Path) -> dict[str, str]:
-    """Return the captions of the report that stands here: they name the runs behind a figure."""
+    """Return the captions of the report that is here: they name the runs behind a figure."""
     try:
         return json.loads((folder / "results.json").read_text())["captions"]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return {}

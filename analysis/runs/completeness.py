@@ -1,19 +1,23 @@
-"""Is the study complete? Every cell and seed exactly once, finished, with the planned epochs."""
+"""Is the study complete? Every variant and seed once, finished, the same epochs and recipe."""
 
 import math
-import numbers
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from analysis.grid import SEED, SPLITTING, Study, Sweep
-from analysis.runs.tables import TableError
+from analysis.runs import recipe
+from analysis.runs.tables import CONFIG, SUMMARY, TableError, is_missing, numbers
+from lib.spec.metric import count
+from lib.spec.study import RULES, Study, Variant
+from lib.spec.sweep import same_value, show_value
 
 PAIR_HASHES = ("split_sha256", "order_sha256")  # of the split, of the first epoch's order
 
-# Checks that `analysis.report --allow NAME` lifts, each with what its failure means.
+# Checks that `analysis.report --allow NAME` waives, each with what its failure means.
 CHECKS = {
+    "recipe": "the runs differ in more than the factors and the seed",
     "data": "the runs saw different data",
     "commit": "the runs come from different commits of the code",
     "versions": "the runs were made with different versions of the libraries",
@@ -28,15 +32,15 @@ COMPARED = {
 
 @dataclass(frozen=True)
 class Entry:
-    """One expected cell × seed: its ``state``, the runs found for it, epochs and seconds.
+    """One expected variant and seed: its ``state``, the runs found for it, epochs and seconds.
 
     States: finished, diverged, missing, duplicate, short, or what W&B says of an unfinished run.
     ``resumed``: the epoch after which it was last continued from a checkpoint, or 0.
-    ``replaced``: unfinished runs in whose place the one in ``runs`` counts.
+    ``replaced``: unfinished runs in whose place the one in ``runs`` is included.
     """
 
-    cell: tuple
-    seed: int
+    variant: Variant
+    seed: Any
     state: str
     runs: list[str]
     epochs: int = 0
@@ -46,23 +50,25 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Ledger:
+class Completeness:
     """All expected entries and, in words, everything that forbids a comparison.
 
-    ``doubts``: by the name of a check in ``CHECKS``, what it found; these may be allowed.
+    ``doubts``: by the name of a check in ``CHECKS``, what it found; these can be waived.
     ``unpaired``: where runs of one seed had another split or order, so that they are no pairs.
-    ``repeated``: unfinished runs in whose place a finished one counts.
+    ``splitting``: factors whose levels have splits of their own; contrasts over them have no pairs.
+    ``repeated``: unfinished runs in whose place a finished one is included.
     """
 
     entries: list[Entry]
     problems: list[str]
     doubts: dict[str, str] = field(default_factory=dict)
     unpaired: list[str] = field(default_factory=list)
+    splitting: list[str] = field(default_factory=list)
     repeated: list[str] = field(default_factory=list)
 
     @property
-    def counting(self) -> list[str]:
-        """The ids of all runs that count, by cell and seed."""
+    def included(self) -> list[str]:
+        """The ids of all runs that are included, by variant and seed."""
         return [run for entry in self.entries for run in entry.runs]
 
     @property
@@ -70,86 +76,169 @@ class Ledger:
         """The epochs of the longest run."""
         return max(entry.epochs for entry in self.entries)
 
-    def runs(self, cell: tuple) -> list[str]:
-        """Return the ids of a cell's runs, by seed."""
-        return [run for entry in self.entries if entry.cell == cell for run in entry.runs]
+    def runs(self, variant: Variant) -> list[str]:
+        """Return the ids of a variant's runs, by seed."""
+        return [run for entry in self.entries if entry.variant == variant for run in entry.runs]
 
 
-def check(sweep: Sweep, study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> Ledger:
-    """Compare what the sweep expects with what the tables hold.
+def check(study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> Completeness:
+    """Compare what the study expects with what the tables hold.
 
     Raises:
-        TableError: when a column that the sweep names is missing.
+        TableError: when a config key that the sweep sets is missing from all runs.
     """
-    names = [*sweep.factors, SEED, *sweep.fixed]
-    if missing := [name for name in names if name not in runs]:
+    planned = _planned(study)
+    if missing := [name for name in planned if CONFIG + name not in runs]:
         raise TableError(
-            f"runs.csv lacks the column(s) {', '.join(missing)}: were these runs made by another "
-            "sweep?"
+            f"no run has {', '.join(missing)} in its config: were these runs made by another sweep?"
         )
-    # While no run has finished there is no such column: every run is then one without a score.
-    ends = {study.metric, study.score_column(), "diverged"} - set(runs)
-    runs = runs.assign(**dict.fromkeys(ends))
-    problems, repeated = [], []
     fits = pd.Series(True, index=runs.index)
-    for name, value in sweep.fixed.items():
-        fits &= runs[name].map(lambda found, value=value: _same(found, value)).astype(bool)
+    for name, value in study.fixed.items():
+        fits &= _matches(runs, name, value)
     epochs = history.groupby("run_id")["epoch"].agg(["count", "max"])
-    seconds = history.groupby("run_id")["seconds"].sum() if "seconds" in history else pd.Series()
-    entries, used = [], set()
-    for cell in sweep.cells:
-        in_cell = fits.copy()
-        for name, level in zip(sweep.factors, cell, strict=True):
-            in_cell &= runs[name].map(lambda v, level=level: _same(v, level)).astype(bool)
-        for seed in sweep.seeds:
-            of_seed = runs[SEED].map(lambda s, seed=seed: _same(s, seed)).astype(bool)
-            found = runs[in_cell & of_seed]
-            used |= set(found["run_id"])
-            judged = [_judge(run, study, epochs, seconds) for _, run in found.iterrows()]
-            well = [one for one in judged if not one[1]]
-            replaced = ()
-            if len(judged) > 1 and len(well) == 1:
-                replaced = tuple(entry.runs[0] for entry, problem in judged if problem)
-                told = [problem for _, problem in judged if problem]
-                repeated += [f"{sweep.label(cell)}, seed={seed}: {one}, made again" for one in told]
-                judged = well
-            if len(judged) == 1:
-                ((entry, problem),) = judged
-                entries.append(replace(entry, cell=cell, seed=seed, replaced=replaced))
-            else:
-                ids = [entry.runs[0] for entry, _ in judged]
-                entries.append(Entry(cell, seed, "duplicate" if ids else "missing", ids))
-                told = [f"{entry.runs[0]} ({entry.state})" for entry, _ in judged]
-                problem = f"{len(ids)} runs: {', '.join(told)}" if ids else "missing"
-            if problem:
-                problems.append(f"{sweep.label(cell)}, seed={seed}: {problem}")
-    planned = {name: [value] for name, value in sweep.fixed.items()}
-    planned |= sweep.factors | {SEED: sweep.seeds}
-    for _, run in runs[~runs["run_id"].isin(used)].sort_values("run_id").iterrows():
+    seconds = pd.Series(dtype=float)
+    if "seconds" in history:
+        seconds = history.groupby("run_id")["seconds"].sum()
+    entries, problems, repeated, used = [], [], [], set()
+    for variant, seed in study.expected:
+        mask = fits & _matches(runs, study.declaration.seed, seed)
+        for name, level in study.configs[variant].items():
+            mask &= _matches(runs, name, level)
+        found = runs[mask]
+        used |= set(found["run_id"])
+        judged = [_judge(run, study, epochs, seconds) for _, run in found.iterrows()]
+        where = ", ".join(
+            [study.variant_name(variant)] * bool(study.factors)
+            + [f"{study.declaration.seed}={show_value(seed)}"]
+        )
+        entry, problem, again = _entry(judged)
+        entries.append(replace(entry, variant=variant, seed=seed))
+        repeated += [f"{where}: {one}, made again" for one in again]
+        if problem:
+            problems.append(f"{where}: {problem}")
+    problems += _strangers(runs[~runs["run_id"].isin(used)], planned)
+    included = runs[runs["run_id"].isin(Completeness(entries, problems).included)]
+    problems += _out_of_bounds(study, included)
+    splitting = _splitting(study, included)
+    return Completeness(
+        entries=entries,
+        problems=problems,
+        doubts={} if problems else _doubts(study, included, history),
+        unpaired=_unpaired(study, included, splitting),
+        splitting=splitting,
+        repeated=repeated,
+    )
+
+
+def _planned(study: Study) -> dict[str, list[Any]]:
+    """Return the values that each config key of the plan may have."""
+    planned: dict[str, list[Any]] = {name: [value] for name, value in study.fixed.items()}
+    for config in study.configs.values():
+        for name, level in config.items():
+            planned.setdefault(name, [])
+            if not any(same_value(level, known) for known in planned[name]):
+                planned[name].append(level)
+    return planned | {study.declaration.seed: study.seeds}
+
+
+def _matches(runs: pd.DataFrame, key: str, value: Any) -> pd.Series:
+    return runs[CONFIG + key].map(lambda found: same_value(found, value)).astype(bool)
+
+
+def _strangers(runs: pd.DataFrame, planned: dict[str, list[Any]]) -> list[str]:
+    """Say of runs that match no variant in what they differ from the plan."""
+    told = []
+    for _, run in runs.sort_values("run_id").iterrows():
         wrong = [
-            f"{name} is {run[name]}, planned {' or '.join(map(str, values))}"
+            f"{name} = {'not set' if is_missing(run[CONFIG + name]) else run[CONFIG + name]}, "
+            f"expected {' or '.join(map(show_value, values))}"
             for name, values in planned.items()
-            if not any(_same(run[name], value) for value in values)
+            if not any(same_value(run[CONFIG + name], value) for value in values)
         ]
-        problems.append(f"run {run['run_id']} belongs to no cell of the sweep: {'; '.join(wrong)}")
-    counting = runs[runs["run_id"].isin(Ledger(entries, problems).counting)]
-    doubts = {} if problems else _doubts(counting, history)
-    return Ledger(entries, problems, doubts, _unpaired(sweep, counting), repeated)
+        why = "; ".join(wrong) or "its combination of levels is not planned"
+        told.append(f"run {run['run_id']} matches no variant of the study: {why}")
+    return told
 
 
-def _doubts(runs: pd.DataFrame, history: pd.DataFrame) -> dict[str, str]:
-    """Return what the checks that can be lifted found, by name: runs unlike where they must agree.
+def _entry(judged: list[tuple[Entry, str]]) -> tuple[Entry, str, list[str]]:
+    """Return the entry of one variant and seed, what is wrong with it, and what was made again."""
+    well = [one for one in judged if not one[1]]
+    if len(judged) > 1 and len(well) == 1:
+        ((entry, _),) = well
+        replaced = tuple(other.runs[0] for other, problem in judged if problem)
+        return replace(entry, replaced=replaced), "", [problem for _, problem in judged if problem]
+    if len(judged) == 1:
+        return *judged[0], []
+    if not judged:
+        return Entry((), None, "missing", []), "missing", []
+    ids = [entry.runs[0] for entry, _ in judged]
+    told = ", ".join(f"{entry.runs[0]} ({entry.state})" for entry, _ in judged)
+    return Entry((), None, "duplicate", ids), f"{len(ids)} runs: {told}", []
+
+
+def _judge(
+    run: pd.Series, study: Study, epochs: pd.DataFrame, seconds: pd.Series
+) -> tuple[Entry, str]:
+    """Return a run's entry, variant and seed left open, and what is wrong with it, if anything."""
+    name = run["run_id"]
+    done, last = (int(n) for n in epochs.loc[name]) if name in epochs.index else (0, 0)
+    planned = run.get(f"{CONFIG}epochs")
+    planned = planned if isinstance(planned, int) else _whole(epochs["max"].max())
+    key = study.score_key()
+    score, problem = run.get(SUMMARY + key), ""
+    state = "diverged" if run.get(f"{SUMMARY}diverged") is True else "finished"
+    failed = not is_missing(run["exit_code"]) and run["exit_code"] not in (0, None)
+    if run["state"] != "finished" or failed:
+        state = run["state"] if run["state"] != "finished" else "failed"
+        problem = f"run {name} is {state}, after epoch {last} of {planned}"
+    elif done != last or (last != planned and state != "diverged"):
+        state = "short"
+        problem = f"run {name} has {done} of {count(planned, 'epoch')}"
+    elif isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
+        state = "failed"
+        found = "none" if score is None or is_missing(score) else repr(score)
+        problem = f"run {name} has no number as {key} in its summary: {found}"
+    resumed = run.get(f"{SUMMARY}resumed_from_epoch")
+    resumed = int(resumed) if isinstance(resumed, int | float) and resumed > 0 else 0
+    return Entry((), None, state, [name], last, float(seconds.get(name, 0.0)), resumed), problem
+
+
+def _whole(value: float) -> int:
+    return 0 if pd.isna(value) else int(value)
+
+
+def _out_of_bounds(study: Study, runs: pd.DataFrame) -> list[str]:
+    """Name scores outside the metric's bounds, under every score rule."""
+    told, (low, high) = [], study.metric.bounds
+    for key in dict.fromkeys(study.score_key(rule) for rule in RULES):
+        values = numbers(runs, key)
+        for run, value in zip(runs["run_id"], values, strict=True):
+            if np.isfinite(value) and study.metric.outside(np.array([value])).any():
+                told.append(
+                    f"run {run}: {key} = {value:g} lies outside the metric's bounds, {low:g} to "
+                    f"{high:g}; declare other `bounds:` with the metric if the score is right"
+                )
+    return told
+
+
+def _doubts(study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> dict[str, str]:
+    """Return what the waivable checks found, by name.
 
     Two runs whose losses agree in every digit of every epoch have run the same thing twice.
     """
     doubts = {}
-    for name, columns in COMPARED.items():
+    if differ := recipe.differences(study, runs):
+        doubts["recipe"] = f"{CHECKS['recipe']} ({'; '.join(differ)})"
+    for name, keys in COMPARED.items():
         told = []
-        for column in [c for c in columns if c in runs and runs[c].nunique() > 1]:
-            counts = runs[column].astype(str).value_counts()
-            short = [value if len(value) <= 12 else f"{value[:8]}…" for value in counts.index]
-            parts = [f"{n} with {v}" for n, v in zip(counts, short, strict=True)]
-            told.append(f"{column}: {', '.join(parts)}")
+        for key in keys:
+            values = runs.get(SUMMARY + key, pd.Series(dtype=object))
+            values = values[~values.map(is_missing)].astype(str)
+            if values.nunique() > 1:
+                counts = values.value_counts()
+                short = [v if len(v) <= 12 else f"{v[:8]}…" for v in counts.index]
+                parts = [f"{n} with {v}" for n, v in zip(counts, short, strict=True)]
+                told.append(f"{key}: {', '.join(parts)}")
         if told:
             doubts[name] = f"{CHECKS[name]} ({'; '.join(told)})"
     losses = [name for name in ("train/loss", "val/loss") if name in history]
@@ -157,74 +246,47 @@ def _doubts(runs: pd.DataFrame, history: pd.DataFrame) -> dict[str, str]:
     for run_id, rows in history[history["run_id"].isin(runs["run_id"])].groupby("run_id"):
         values = rows.sort_values("epoch")[losses]
         if values.notna().any(axis=None):
-            by_content.setdefault(tuple(values.round(12).astype(str).sum(axis=1)), []).append(
-                run_id
-            )
-    if twins := [" = ".join(ids) for ids in by_content.values() if len(ids) > 1]:
-        doubts["identical"] = f"{CHECKS['identical']} ({'; '.join(twins)})"
+            content = tuple(values.round(12).astype(str).sum(axis=1))
+            by_content.setdefault(content, []).append(run_id)
+    if alike := [" = ".join(ids) for ids in by_content.values() if len(ids) > 1]:
+        doubts["identical"] = f"{CHECKS['identical']} ({'; '.join(alike)})"
     return doubts
 
 
-def _unpaired(sweep: Sweep, runs: pd.DataFrame) -> list[str]:
+def _splitting(study: Study, runs: pd.DataFrame) -> list[str]:
+    """Return the factors whose levels have splits of their own within every seed, and mean to."""
+    column, seed = f"{SUMMARY}split_sha256", CONFIG + study.declaration.seed
+    if column not in runs or runs[column].map(is_missing).any() or runs.empty:
+        return []
+    hashes, seeds = runs[column].astype(str), runs[seed].astype(str)
+    if hashes.groupby(seeds).nunique().max() == 1:
+        return []
+    keys = [key for key in study.factor_keys if CONFIG + key in runs]
+    levels = {key: runs[CONFIG + key].astype(str) for key in keys}
+    return [
+        key
+        for key in keys
+        if levels[key].groupby([seeds, hashes]).nunique().max() == 1
+        and _explained(hashes, seeds, [levels[key]])
+    ]
+
+
+def _explained(hashes: pd.Series, seeds: pd.Series, levels: list[pd.Series]) -> bool:
+    return bool(hashes.groupby([seeds, *levels]).nunique().max() == 1)
+
+
+def _unpaired(study: Study, runs: pd.DataFrame, splitting: list[str]) -> list[str]:
     """Say where runs of one seed are no pairs: another split, or another order of the images."""
     problems = []
-    alike = runs[SEED].astype(str)
-    for name in [factor for factor in sweep.factors if factor in SPLITTING]:
-        alike = alike + f", {name} = " + runs[name].astype(str)
+    alike = runs[CONFIG + study.declaration.seed].astype(str)
+    for key in splitting:
+        alike = alike + f", {key} = " + runs[CONFIG + key].astype(str)
     for name in PAIR_HASHES:
-        if name in runs:
-            hashes = runs.groupby(alike)[name].nunique()
+        if (column := SUMMARY + name) in runs:
+            known = runs[~runs[column].map(is_missing)]
+            hashes = known[column].astype(str).groupby(alike[known.index]).nunique()
             problems += [
-                f"seed {which}: {count} different values of {name}; its runs are no pairs"
-                for which, count in hashes[hashes > 1].items()
+                f"seed {which}: {number} different values of {name}; its runs are no pairs"
+                for which, number in hashes[hashes > 1].items()
             ]
     return problems
-
-
-def _judge(
-    run: pd.Series, study: Study, epochs: pd.DataFrame, seconds: pd.Series
-) -> tuple[Entry, str]:
-    """Return a run's entry, cell and seed left open, and what is wrong with it, if anything."""
-    name = run["run_id"]
-    count, last = (int(n) for n in epochs.loc[name]) if name in epochs.index else (0, 0)
-    planned = int(run["epochs"]) if "epochs" in run else int(epochs["max"].max())
-    score, problem = run[study.score_column()], ""
-    state = "diverged" if _same(run["diverged"], True) else "finished"
-    if run["state"] != "finished" or (
-        run["exit_code"] not in (0, None) and pd.notna(run["exit_code"])
-    ):
-        state = run["state"] if run["state"] != "finished" else "failed"
-        problem = f"run {name} is {state}, after epoch {last} of {planned}"
-    elif count != last or (last != planned and state != "diverged"):
-        state = "short"
-        problem = f"run {name} has {count} of {planned} epochs"
-    elif not isinstance(score, numbers.Real) or not math.isfinite(score):
-        state = "failed"
-        shown = repr(score) if isinstance(score, str) else score
-        problem = f"run {name} has no number as {study.score_column()}: {shown}"
-    resumed = run.get("resumed_from_epoch")
-    resumed = int(resumed) if isinstance(resumed, numbers.Real) and resumed > 0 else 0
-    return Entry((), -1, state, [name], last, float(seconds.get(name, 0.0)), resumed), problem
-
-
-def scores(
-    sweep: Sweep, ledger: Ledger, runs: pd.DataFrame, column: str
-) -> dict[tuple, list[float]]:
-    """Return each cell's scores in the order of the sweep's seeds; the ledger has no problems."""
-    by_run = runs.set_index("run_id")[column]
-    return {cell: [float(by_run[run]) for run in ledger.runs(cell)] for cell in sweep.cells}
-
-
-def _same(found: Any, planned: Any) -> bool:
-    """Compare a CSV's value with a YAML's: True is not 1, but 1.0 is 1, also as a text.
-
-    A column of a CSV is text or numbers as a whole: beside "none" stands "1.0", not 1.0.
-    """
-    if isinstance(planned, bool) or isinstance(found, bool) or str(found) in ("True", "False"):
-        return str(found) == str(planned)
-    if isinstance(found, str) != isinstance(planned, str):
-        try:
-            return float(found) == float(planned)
-        except ValueError:
-            return False
-    return bool(found == planned)

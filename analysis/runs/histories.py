@@ -1,53 +1,66 @@
-"""A study's learning curves as arrays: the metric of every cell, seed and epoch."""
+"""Learning curves as arrays: a metric of every variant, seed and epoch."""
+
+import math
 
 import numpy as np
-import pandas as pd
 
-from analysis.grid import Study, Sweep
-from analysis.runs.completeness import Ledger
-
-
-def column(study: Study, history: pd.DataFrame) -> str | None:
-    """Return the study's metric on validation, on training without that, or None without either."""
-    quantity = study.metric.split("/")[-1]
-    names = [f"{part}/{quantity}" for part in ("val", "train")]
-    return next((n for n in names if n in history and history[n].notna().any()), None)
+from analysis.runs.data import StudyData
+from lib.spec.metric import Metric, last_word
+from lib.spec.study import Variant
 
 
-def by_cell(
-    sweep: Sweep, study: Study, ledger: Ledger, history: pd.DataFrame, name: str
-) -> dict[tuple, np.ndarray]:
-    """Return each cell's curves of ``name``, (seeds, epochs), seeds in the sweep's order.
+def curve_metric(data: StudyData) -> Metric | None:
+    """Return the study's metric as the history has it: on validation, else on training.
 
-    A diverged run counts with the worst value from the epoch on at which it has none; any other
-    gap, such as the time after a crash, is NaN.
+    A history that has the score's own key comes first. None where it has none of them.
     """
-    wide = history.pivot(index="run_id", columns="epoch", values=name)
+    metric, history = data.study.metric, data.history
+    columns = history.columns.drop(["run_id", "epoch"])
+    known = [name for name in columns if history[name].notna().any()]
+    same = [name for name in known if last_word(name) == metric.name]
+    for wanted in (metric.key, "val", "valid", "validation", "eval", "train"):
+        for name in same:
+            if name == wanted or name.partition("/")[0] == wanted:
+                return metric.on(name)
+    return None
+
+
+def curves(data: StudyData, key: str) -> np.ndarray:
+    """Return the curves of the history column ``key``, (variants, seeds, epochs).
+
+    A diverged run has the worst value from the epoch on at which it has none; any other gap, such
+    as the time after a crash, is NaN.
+    """
+    study, history = data.study, data.history
+    wide = history.pivot(index="run_id", columns="epoch", values=key)
     wide = wide.reindex(columns=range(1, int(history["epoch"].max()) + 1))
-    worst = 1.0 if study.direction == "lower" else 0.0
-    found = {cell: np.full((len(sweep.seeds), wide.shape[1]), np.nan) for cell in sweep.cells}
-    for entry in ledger.entries:
+    worst = study.metric.worst_value
+    worst = math.nan if worst is None else worst
+    found = np.full((len(study.variants), len(study.seeds), wide.shape[1]), np.nan)
+    for entry in data.completeness.entries:
         if len(entry.runs) == 1 and entry.runs[0] in wide.index:
             values = wide.loc[entry.runs[0]].to_numpy(dtype=float)
             if entry.state == "diverged":
                 values = np.where(np.isfinite(values), values, worst)
-            found[entry.cell][sweep.seeds.index(entry.seed)] = values
+            found[study.variants.index(entry.variant), study.seeds.index(entry.seed)] = values
     return found
 
 
-def stops(
-    ledger: Ledger, history: pd.DataFrame, name: str
-) -> list[tuple[tuple, str, np.ndarray, np.ndarray]]:
-    """Return where runs stopped early: cell, state, and the epochs and values of the run's curve.
+def stops(data: StudyData, key: str) -> list[tuple[Variant, str, np.ndarray, np.ndarray]]:
+    """Return where runs stopped early: variant, state, and epochs and values of the run's curve.
 
-    Of runs that diverged, of unfinished ones, and of unfinished ones in whose place another counts.
+    Of runs that diverged, of unfinished ones, and of unfinished ones in whose place another is
+    included.
     """
-    early = [(e.cell, "replaced", r) for e in ledger.entries for r in e.replaced]
+    entries = data.completeness.entries
+    early = [(e.variant, "replaced", run) for e in entries for run in e.replaced]
     whole = ("finished", "duplicate")
-    early += [(e.cell, e.state, r) for e in ledger.entries if e.state not in whole for r in e.runs]
+    early += [(e.variant, e.state, run) for e in entries if e.state not in whole for run in e.runs]
     found = []
-    for cell, state, run in early:
-        rows = history[history["run_id"] == run].dropna(subset=[name]).sort_values("epoch")
+    for variant, state, run in early:
+        rows = data.history[data.history["run_id"] == run].dropna(subset=[key])
+        rows = rows.sort_values("epoch")
         if len(rows):
-            found.append((cell, state, rows["epoch"].to_numpy(), rows[name].to_numpy(dtype=float)))
+            values = rows[key].to_numpy(dtype=float)
+            found.append((variant, state, rows["epoch"].to_numpy(), values))
     return found

@@ -1,7 +1,7 @@
-"""Write the sweeps that fill a study's gaps: grids of exactly the cells and seeds that lack a run.
+"""Write the sweeps that fill a study's gaps: grids of exactly the variants and seeds without a run.
 
-W&B's grid does not repeat runs that crashed; a sweep of its own does. Its runs are read beside the
-first sweep's: `python -m analysis.fetch FIRST FILL_IN --sweep …` takes several sources.
+W&B's grid does not repeat runs that crashed; a sweep of its own does. Its runs are read together
+with the first sweep's: `python -m analysis.report FIRST FILL_IN --sweep …` takes several sources.
 """
 
 import itertools
@@ -10,57 +10,71 @@ from typing import Any
 
 import yaml
 
-from analysis.grid import SEED, Sweep
-from analysis.runs.completeness import Ledger
-from analysis.runs.tables import replace_file
+from analysis.runs.data import StudyData
+from lib.spec.files import write_atomically
+from lib.spec.metric import count
 
 HEADER = """\
-# The cells and seeds that {name} lacks: {runs} run(s). Then fetch both sweeps together:
-#   python -m analysis.fetch SOURCE_OF_{name} SOURCE_OF_THIS --sweep {path} --out {folder}
+# The variants and seeds that {name} has no finished run of: {runs}. Then report both together:
+#   python -m analysis.report SOURCE_OF_{name} SOURCE_OF_THIS --sweep {path} --out {folder}
 # On one machine the first sweep's own command is enough: it runs what is missing.
 """
 UNUSABLE = ("duplicate", "finished", "diverged")  # a further run would not mend these
 
 
-def grids(sweep: Sweep, ledger: Ledger) -> list[dict[str, list[Any]]]:
-    """Return grids (name -> values) whose combinations are exactly the cells and seeds to run.
+def grids(data: StudyData) -> list[dict[str, list[Any]]]:
+    """Return grids (name -> values) whose combinations are exactly the variants and seeds to run.
 
-    One grid for all cells that lack the same seeds where those cells are a full product, else one
-    for each of them.
+    One grid for all variants without the same seeds where those variants are a full product, else
+    one for each of them.
     """
-    lacking: dict[tuple, list[int]] = {}
-    for entry in ledger.entries:
+    study, lacking = data.study, {}
+    for entry in data.completeness.entries:
         if entry.state not in UNUSABLE:
-            lacking.setdefault(entry.cell, []).append(entry.seed)
+            lacking.setdefault(entry.variant, []).append(entry.seed)
     by_seeds: dict[tuple, list[tuple]] = {}
-    for cell, seeds in lacking.items():
-        by_seeds.setdefault(tuple(seeds), []).append(cell)
+    for variant, seeds in lacking.items():
+        by_seeds.setdefault(tuple(seeds), []).append(variant)
     found = []
-    for seeds, cells in by_seeds.items():
-        levels = [list(dict.fromkeys(column)) for column in zip(*cells, strict=True)]
-        whole = len(cells) == len(list(itertools.product(*levels)))
-        for part in [levels] if whole else [[[level] for level in cell] for cell in cells]:
-            found.append(dict(zip(sweep.factors, part, strict=True)) | {SEED: list(seeds)})
+    for seeds, variants in by_seeds.items():
+        configs = [study.configs[variant] for variant in variants]
+        levels = {key: list(dict.fromkeys(c[key] for c in configs)) for key in configs[0]}
+        whole = len(configs) == len(list(itertools.product(*levels.values())))
+        parts = [levels] if whole else [{k: [v] for k, v in c.items()} for c in configs]
+        found += [part | {study.declaration.seed: list(seeds)} for part in parts]
     return found
 
 
-def write(folder: Path, path: Path, sweep: Sweep, ledger: Ledger) -> list[Path]:
-    """Write fill_in.yaml, fill_in_2.yaml, … into ``folder`` and return them; remove older ones.
+def write(data: StudyData) -> list[Path]:
+    """Write fill_in_<study>.yaml, fill_in_<study>_2.yaml, …; return them; remove older ones.
 
-    ``path``: the sweep's YAML, of which they repeat everything but the values.
+    Each carries the study's name, so that the runs of two studies do not share a folder.
     """
+    folder, study = data.folder, data.study
     for old in folder.glob("fill_in*.yaml"):
         old.unlink()
     written = []
-    for grid in grids(sweep, ledger):
-        raw = yaml.safe_load(path.read_text())
-        raw["parameters"] |= {name: {"values": values} for name, values in grid.items()}
+    for grid in grids(data):
+        raw = dict(study.sweeps[0].raw)
+        parameters = {n: {"values": v} for n, v in study.sweeps[0].parameters.items()}
+        parameters |= {name: {"values": values} for name, values in grid.items()}
+        raw["parameters"] = {
+            name: {"value": p["values"][0]} if _one_scalar(p["values"]) else p
+            for name, p in parameters.items()
+        }
+        suffix = f"_{len(written) + 1}" if written else ""
+        raw["name"] = f"fill_in_{study.name}{suffix}"
         runs = 1
         for values in grid.values():
             runs *= len(values)
-        head = HEADER.format(name=sweep.name, runs=runs, path=path, folder=folder)
+        head = HEADER.format(
+            name=study.name, runs=count(runs, "run"), path=study.sweeps[0].where, folder=folder
+        )
         body = yaml.safe_dump(raw, sort_keys=False, allow_unicode=True)
-        suffix = f"_{len(written) + 1}" if written else ""
-        written.append(folder / f"fill_in{suffix}.yaml")
-        replace_file(written[-1], (head + body).encode())
+        written.append(folder / f"{raw['name']}.yaml")
+        write_atomically(written[-1], (head + body).encode())
     return written
+
+
+def _one_scalar(values: list[Any]) -> bool:
+    return len(values) == 1 and not isinstance(values[0], list)

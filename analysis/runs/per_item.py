@@ -1,28 +1,41 @@
-"""Per-image test outputs of a study's runs: test_images.csv, a row an image, a column a run.
+"""Test outputs per item of a study's runs: test_images.csv, one row per item, columns by run.
 
-Signs: ``label``; where runs saved them, ``width`` (of the original image, in pixels) and
-``in_training`` (1: a training image is the same in every pixel); each run's predicted class. Lungs:
-each run's Jaccard index. An image that a run did not test has no value in its column.
+A run saves test_scores.npz with ``names`` (or ``items``), the items' names, and one of
+
+- ``predicted`` and ``labels``: classes, from which error and accuracy follow;
+- ``jaccard``: overlaps, from which Dice follows too;
+- ``score``: one score per item in the direction of the study's own metric.
+
+The table's columns are <kind>.<run id>, after the columns about the items themselves: ``label``,
+``width`` (of the original image, in pixels), ``in_training`` (1: a training image has the same
+pixels). An item that a run did not test has no value in its column.
 """
 
 import io
+import tokenize
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from analysis.grid import Study
-from analysis.runs.tables import EXACT_FLOATS, TableError, replace_file
+from analysis.runs.tables import EXACT_FLOATS, TableError
+from lib.spec.files import write_atomically
+from lib.spec.metric import Metric
 
 NAME = "test_images.csv"
 ABOUT = {"labels": "label", "widths": "width", "in_training": "in_training"}  # array: column
-FILES = "files"  # folder beside the tables with what runs saved; not for git
+KINDS = ("predicted", "jaccard", "score")
+FILES = "files"  # folder next to the tables with what runs saved; not committed
 SCORES, OVERLAYS = "test_scores.npz", "test_overlays.npz"
+# What numpy raises on files that were cut off, changed, or of another kind.
+DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, NotImplementedError, MemoryError)
+DAMAGE += (zipfile.BadZipFile, zlib.error, tokenize.TokenError)
 
 
 def read(folder: Path) -> pd.DataFrame | None:
-    """Return the table, indexed by image name, or None where no run saved its outputs.
+    """Return the table, indexed by item, or None where no run saved its outputs.
 
     Raises:
         TableError: when the file is damaged.
@@ -32,11 +45,18 @@ def read(folder: Path) -> pd.DataFrame | None:
         return None
     try:
         text = path.read_text(encoding="utf-8")
-        table = pd.read_csv(io.StringIO(text), index_col="image", **EXACT_FLOATS)
-    except ValueError as error:
-        raise TableError(f"{path} is no table of images: {error}; fetch again") from error
+        table = pd.read_csv(io.StringIO(text), index_col=0, **EXACT_FLOATS)
+        table.index = table.index.astype(str)
+    except (ValueError, IndexError) as error:
+        raise TableError(f"{path} is no table of test items: {error}; fetch again") from error
     if not text.endswith("\n") or table.index.duplicated().any():
-        raise TableError(f"{path} is cut off or names an image twice; fetch the study again")
+        raise TableError(f"{path} is cut off or names an item twice; fetch the study again")
+    about = set(ABOUT.values())
+    if bad := [c for c in table if c not in about and c.split(".")[0] not in KINDS]:
+        raise TableError(
+            f"{path} has a column {bad[0]!r}, expected {', '.join(sorted(about))} or "
+            f"{', '.join(f'{kind}.<run id>' for kind in KINDS)}; fetch the study again"
+        )
     return table
 
 
@@ -44,21 +64,22 @@ def write(folder: Path, run_ids: list[str]) -> list[str]:
     """Write the table from the files of ``run_ids`` and an earlier table; return who lacks both.
 
     Raises:
-        TableError: when a file is damaged or two runs disagree on an image's class, width, ...
+        TableError: when a file is damaged or two runs disagree on an item's class, width, ...
     """
     earlier = read(folder)
     columns, lacking = {}, []
     about: dict[str, list[pd.Series]] = {name: [] for name in ABOUT.values()}
     for run_id in run_ids:
         path = folder / FILES / run_id / SCORES
+        known = [] if earlier is None else [f"{k}.{run_id}" for k in KINDS]
+        known = [column for column in known if column in earlier]
         if path.exists():
-            arrays = load(path)
-            values = arrays["jaccard" if "jaccard" in arrays else "predicted"]
-            columns[run_id] = pd.Series(values, arrays["names"])
-            for array in set(ABOUT) & set(arrays):
-                about[ABOUT[array]].append(pd.Series(arrays[array].astype(int), arrays["names"]))
-        elif earlier is not None and run_id in earlier:
-            columns[run_id] = earlier[run_id].dropna()
+            kind, values, more = outputs(path)
+            columns[f"{kind}.{run_id}"] = values
+            for name, series in more.items():
+                about[name].append(series)
+        elif known:
+            columns[known[0]] = earlier[known[0]].dropna()
         else:
             lacking.append(run_id)
     for name in set(ABOUT.values()) & set([] if earlier is None else earlier):
@@ -73,8 +94,35 @@ def write(folder: Path, run_ids: list[str]) -> list[str]:
         table.insert(place, name, known["min"].reindex(table.index))
     whole = [name for name in table if (table[name].dropna() % 1 == 0).all()]
     table = table.astype(dict.fromkeys(whole, "Int64"))
-    replace_file(folder / NAME, table.to_csv(index_label="image").encode())
+    write_atomically(folder / NAME, table.to_csv(index_label="item").encode())
     return lacking
+
+
+def outputs(path: Path) -> tuple[str, pd.Series, dict[str, pd.Series]]:
+    """Return kind, values by item, and what is known of the items from a run's .npz file.
+
+    Raises:
+        TableError: when the file is damaged or its arrays are of another kind.
+    """
+    arrays = load(path)
+    names = arrays.get("names", arrays.get("items"))
+    kind = next((kind for kind in KINDS if kind in arrays), None)
+    if names is None or kind is None or (kind == "predicted" and "labels" not in arrays):
+        raise TableError(
+            f"{path} holds the arrays {', '.join(sorted(arrays)) or 'none'}; expected `items` (or "
+            "`names`) and one of `score`, `jaccard`, or `predicted` with `labels`"
+        )
+    try:
+        index = [str(name) for name in names]
+        values = pd.Series(np.asarray(arrays[kind]).astype(float), index)
+        more = {
+            column: pd.Series(arrays[array].astype(int), index)
+            for array, column in ABOUT.items()
+            if array in arrays
+        }
+    except DAMAGE as error:
+        raise TableError(f"{path}: its arrays do not fit together: {error}") from error
+    return kind, values, more
 
 
 def load(path: Path) -> dict[str, np.ndarray]:
@@ -86,27 +134,40 @@ def load(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path) as file:
             return dict(file)
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise TableError(f"{path} is damaged: {error}; delete it and fetch again") from error
+    except DAMAGE as error:
+        raise TableError(
+            f"{path} is damaged: {error}; delete it and fetch again where its run still is"
+        ) from error
 
 
-def scores(table: pd.DataFrame, study: Study, run_ids: list[str]) -> pd.DataFrame | None:
-    """Return each image's score in the metric's unit, a column a run, at the last epoch.
-
-    None where the runs did not test the same images, some run saved nothing, or the metric is not
-    one of these images.
-    """
-    metrics = ("test/error",) if "label" in table else ("test/jaccard", "test/dice")
-    if (
-        study.metric not in metrics
-        or not set(run_ids) <= set(table)
-        or table[run_ids].isna().any(axis=None)
-    ):
+def of_runs(table: pd.DataFrame | None, kind: str, run_ids: list[str]) -> pd.DataFrame | None:
+    """Return one kind of outputs (items, runs) with run ids as columns; None if a run lacks it."""
+    if table is None or not all(f"{kind}.{run}" in table for run in run_ids):
         return None
-    own = table[run_ids]
-    if "label" in table:
-        return own.ne(table["label"], axis=0).astype(float)
-    return dice(own) if study.metric.endswith("dice") else own
+    return table[[f"{kind}.{run}" for run in run_ids]].set_axis(run_ids, axis=1)
+
+
+def scores(table: pd.DataFrame | None, metric: Metric, run_ids: list[str]) -> pd.DataFrame | None:
+    """Return each item's score in the metric's unit (items, runs), at the last epoch.
+
+    None where the runs did not test the same items, some run saved nothing, or the metric is not
+    one of the test items.
+    """
+    if metric.part not in ("test", "evaluation", ""):
+        return None
+    found = None
+    if metric.name in ("error", "accuracy"):
+        predicted = of_runs(table, "predicted", run_ids)
+        if predicted is not None:
+            wrong = predicted.ne(table["label"], axis=0).where(predicted.notna())
+            found = (wrong if metric.name == "error" else ~wrong.astype(bool)).astype(float)
+    elif metric.name in ("jaccard", "dice"):
+        jaccard = of_runs(table, "jaccard", run_ids)
+        if jaccard is not None:
+            found = dice(jaccard) if metric.name == "dice" else jaccard
+    if found is None:
+        found = of_runs(table, "score", run_ids)
+    return None if found is None or found.isna().any(axis=None) else found
 
 
 def dice(jaccard: pd.DataFrame) -> pd.DataFrame:

@@ -7,62 +7,68 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.grid import SEED, Study, Sweep
-from analysis.runs.completeness import Ledger
+from analysis.runs.data import StudyData
+from analysis.runs.tables import SUMMARY, is_missing, numbers
+from lib.spec.study import SEED, Study
 
-HERE = Path(__file__).parent.parent
+ANALYSIS = Path(__file__).parents[1]
+SPEC = ANALYSIS.parent / "lib" / "spec"
 # What no report rests on.
-APART = {"calibrate.py", "fetch.py", "wandb_offline.py", "plan.py", "readme.py", "wandb_report.py"}
+APART = {"calibrate.py", "fetch.py", "plan.py", "readme.py", "wandb_report.py"}
+APART |= {"wandb_offline.py", "wandb_server.py"}
 SHORT = 12  # hexadecimal digits of the two hashes made here
 OF_ALL = ("git_commit", "data_sha256", "device", "torch_version", "numpy_version", "python_version")
-OF_ONE = ("source", "url", "git_commit", "data_sha256", "split_sha256", "order_sha256", "device")
+OF_ONE = ("git_commit", "data_sha256", "split_sha256", "order_sha256", "device")
 
 
 def analysis_version() -> str:
     """Return the hash of the code and templates that make a report: equal code, equal version."""
     digest = hashlib.sha256()
-    code = [path for path in HERE.glob("**/*.py") if path.name not in APART]
-    for path in sorted([*code, *HERE.glob("pages/templates/*")]):
+    code = [*ANALYSIS.glob("**/*.py"), *SPEC.glob("*.py"), *ANALYSIS.glob("pages/templates/*")]
+    for path in sorted(path for path in code if path.name not in APART):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:SHORT]
 
 
-def config_hash(sweep: Sweep, study: Study) -> str:
-    """Return the hash of what was planned and declared: grid, seeds, fixed values, study."""
-    plan = {"factors": sweep.factors, "seeds": sweep.seeds, "fixed": sweep.fixed}
-    text = json.dumps([plan, study.model_dump(exclude_defaults=True)], sort_keys=True, default=str)
+def config_hash(study: Study) -> str:
+    """Return the hash of what was planned and declared: variants, seeds, fixed values, study."""
+    declared = study.declaration.model_dump(exclude_defaults=True)
+    text = json.dumps([study.plan(), declared], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:SHORT]
 
 
-def of_study(sweep: Sweep, study: Study, ledger: Ledger, runs: pd.DataFrame) -> dict[str, Any]:
-    """Return what all runs that count have in common, each value once."""
-    own = runs[runs["run_id"].isin(ledger.counting)]
-    shared = {n: sorted(own[n].astype(str).unique()) for n in OF_ALL if n in own}
+def of_study(data: StudyData) -> dict[str, Any]:
+    """Return what the included runs say of their origin, each value once."""
+    own, shared = data.included, {}
+    for name in OF_ALL:
+        values = own.get(SUMMARY + name, pd.Series(dtype=object))
+        if found := sorted({str(value) for value in values if not is_missing(value)}):
+            shared[name] = found
     return shared | {
-        "config_sha256": config_hash(sweep, study),
+        "config_sha256": config_hash(data.study),
         "analysis_version": analysis_version(),
     }
 
 
-def of_runs(
-    sweep: Sweep, study: Study, ledger: Ledger, runs: pd.DataFrame
-) -> dict[str, dict[str, Any]]:
+def of_runs(data: StudyData) -> dict[str, dict[str, Any]]:
     """Return, by run id, a run's variant, seed, state, score and origin."""
-    rows = runs.set_index("run_id")
+    rows = data.included
+    scores = numbers(rows, data.study.score_key())
     described = {}
-    for entry in ledger.entries:
+    for entry in data.completeness.entries:
         for run in entry.runs:
             found = rows.loc[run]
-            origin = {k: str(found[k]) for k in OF_ONE if k in rows and pd.notna(found[k])}
+            origin = {name: found.get(SUMMARY + name) for name in OF_ONE}
+            origin = {"source": found["source"], "url": found["url"]} | origin
             described[run] = {
-                "variant": sweep.label(entry.cell),
+                "variant": data.study.variant_name(entry.variant),
                 SEED: entry.seed,
                 "state": entry.state,
-                "score": float(found[study.score_column()]),
+                "score": float(scores[run]),
                 "epochs": entry.epochs,
                 "minutes": round(entry.seconds / 60, 2),
                 "resumed_from_epoch": entry.resumed,
                 "replaces": list(entry.replaced),
-                **origin,
+                **{k: str(v) for k, v in origin.items() if v and not is_missing(v)},
             }
     return described

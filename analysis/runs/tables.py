@@ -1,90 +1,161 @@
-"""Read, check and write the two tables of a study: runs.csv and history.csv."""
+"""The two tables of a study: runs.csv, one row per run, and history.csv, one row per epoch.
+
+A run's configuration and summary keep their own namespaces: columns ``config.<key>`` and
+``summary.<key>``. A cell holds JSON wherever plain text would be ambiguous, so that the kind of
+every value survives: true is not "true", and "007" is not 7.
+"""
 
 import io
-import os
+import json
+import math
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from lib.spec.errors import UserError
+from lib.spec.files import write_atomically
 
 # pandas reads floats exactly by default since 3.1, and warns when asked to; before, one must ask.
 PANDAS = tuple(int(part) for part in pd.__version__.split(".")[:2])
 EXACT_FLOATS = {} if PANDAS >= (3, 1) else {"float_precision": "round_trip"}
 
-RUN_COLUMNS = ["run_id", "state", "exit_code", "source"]
+META = ["run_id", "state", "exit_code", "source", "url"]  # about a run; no script sets these
+CONFIG, SUMMARY = "config.", "summary."
+AGAIN = "fetch the study again"
 
 
-class TableError(ValueError):
+class TableError(UserError):
     """A table that cannot be used; says which file and column, what was found, what to do."""
 
 
+def encode(value: Any) -> str:
+    """Return a cell's text; ``decode`` gives back a value of the same kind."""
+    if not isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    plain = value.strip() == value != "" and decode(value) is value
+    return value if plain else json.dumps(value, ensure_ascii=False)
+
+
+def decode(text: str) -> Any:
+    """Return the value of a cell's text: what JSON reads, else the text itself."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def is_missing(value: Any) -> bool:
+    """Say whether a cell is empty (NaN); None is a value, JSON's null."""
+    return isinstance(value, float) and math.isnan(value)
+
+
+def numbers(runs: pd.DataFrame, key: str) -> pd.Series:
+    """Return the summary ``key`` of each run as float; NaN where it is absent or no number."""
+    column = SUMMARY + key
+    if column not in runs:
+        return pd.Series(np.nan, index=runs.index)
+    values = [
+        float(v) if isinstance(v, int | float) and not isinstance(v, bool) else math.nan
+        for v in runs[column]
+    ]
+    return pd.Series(values, index=runs.index)
+
+
+def keys(runs: pd.DataFrame, namespace: str) -> list[str]:
+    """Return the keys of a namespace, ``CONFIG`` or ``SUMMARY``, in the table's order."""
+    return [c.removeprefix(namespace) for c in runs if c.startswith(namespace)]
+
+
 def read_tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return runs (a row a run) and history (a row an epoch) of a study's folder.
+    """Return runs (one row per run) and history (one row per epoch) of a study's folder.
 
     Raises:
         TableError: on a missing or damaged file, column or value.
     """
-    runs = _read(folder / "runs.csv", RUN_COLUMNS)
+    runs = _read(folder / "runs.csv", META[:4])
+    if not any(column.startswith(CONFIG) for column in runs):
+        raise TableError(
+            f"{folder}/runs.csv has no columns `config.…`: it was written by another version or "
+            f"program; {AGAIN}"
+        )
+    runs = _decoded(folder, runs)
     history = _read(folder / "history.csv", ["run_id", "epoch"])
-    if (twice := runs["run_id"].duplicated()).any():
-        raise TableError(f"{folder}/runs.csv: run {runs['run_id'][twice].iloc[0]} stands twice")
     for column in history.columns.drop("run_id"):
-        numbers = pd.to_numeric(history[column], errors="coerce")
-        if (bad := numbers.isna() & history[column].notna()).any():
+        text = history[column]
+        values = pd.to_numeric(text.where(text != ""), errors="coerce").astype(float)
+        if (bad := values.isna() & (text != "") & (text != "NaN")).any():
             raise TableError(
-                f"{folder}/history.csv: {column} holds {history[column][bad].iloc[0]!r} for run "
-                f"{history['run_id'][bad].iloc[0]}, expected a number"
+                f"{folder}/history.csv: {column} is {text[bad].iloc[0]!r} for run "
+                f"{history['run_id'][bad].iloc[0]}, expected a number; {AGAIN}"
             )
-        history[column] = numbers
+        history[column] = values
+    _check_history(folder, runs, history)
+    return runs, history
+
+
+def _decoded(folder: Path, runs: pd.DataFrame) -> pd.DataFrame:
+    for column in META:
+        if column not in runs:
+            runs[column] = ""
+    if (twice := runs["run_id"].duplicated()).any():
+        run = runs["run_id"][twice].iloc[0]
+        raise TableError(f"{folder}/runs.csv has run {run} more than once; {AGAIN}")
+    codes = pd.to_numeric(runs["exit_code"].where(runs["exit_code"] != ""), errors="coerce")
+    columns = {"exit_code": codes}
+    for column in runs:
+        if column.startswith((CONFIG, SUMMARY)):
+            values = [math.nan if text == "" else decode(text) for text in runs[column]]
+            columns[column] = pd.Series(values, index=runs.index, dtype=object)
+    return runs.assign(**columns)
+
+
+def _check_history(folder: Path, runs: pd.DataFrame, history: pd.DataFrame) -> None:
     epochs = history["epoch"]
     if (bad := ~(np.isfinite(epochs) & (epochs >= 1) & (epochs % 1 == 0))).any():
         raise TableError(
             f"{folder}/history.csv: run {history['run_id'][bad].iloc[0]} has epoch "
-            f"{epochs[bad].iloc[0]}, expected whole numbers from 1"
+            f"{epochs[bad].iloc[0]}, expected whole numbers from 1; {AGAIN}"
         )
     if (twice := history.duplicated(["run_id", "epoch"])).any():
         row = history[twice].iloc[0]
         raise TableError(
-            f"{folder}/history.csv: run {row['run_id']} has epoch {row['epoch']} more than once"
+            f"{folder}/history.csv: run {row['run_id']} has epoch {row['epoch']:g} more than once; "
+            f"{AGAIN}"
         )
     if unknown := set(history["run_id"]) - set(runs["run_id"]):
         raise TableError(
-            f"{folder}/history.csv has runs that runs.csv lacks: {', '.join(sorted(unknown)[:5])}"
+            f"{folder}/history.csv has runs that are not in runs.csv: "
+            f"{', '.join(sorted(unknown)[:5])}; {AGAIN}"
         )
-    return runs, history
 
 
 def write_tables(
-    folder: Path, runs: pd.DataFrame, history: pd.DataFrame, config_first: list[str]
+    folder: Path, runs: pd.DataFrame, history: pd.DataFrame, config_first: Iterable[str] = ()
 ) -> None:
-    """Write both tables, sorted, floats with all their digits; each file appears whole or not."""
+    """Write both tables, sorted, floats with all their digits; each file appears whole or not.
+
+    ``config_first``: config keys whose columns come first, such as the factors.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    first = [*RUN_COLUMNS, *(name for name in config_first if name in runs)]
+    first = [c for c in [*META, *(CONFIG + k for k in config_first)] if c in runs]
     rest = sorted(set(runs.columns) - set(first))
     runs = runs[[*first, *rest]].sort_values("run_id")
+    text = runs.copy()
+    for column in runs:
+        if column.startswith((CONFIG, SUMMARY)):
+            cells = ["" if is_missing(v) else encode(v) for v in runs[column]]
+            text[column] = pd.Series(cells, index=runs.index, dtype=object)
     if len(history):
         metrics = sorted(set(history.columns) - {"run_id", "epoch"})
         history = history[["run_id", "epoch", *metrics]].sort_values(["run_id", "epoch"])
     else:
         history = pd.DataFrame(columns=["run_id", "epoch"])
-    # History first: a run counts as read once runs.csv has it.
-    for name, table in (("history.csv", history), ("runs.csv", runs)):
-        replace_file(folder / name, _whole_numbers(table).to_csv(index=False).encode())
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write ``content`` beside ``path`` and move it into place.
-
-    Raises:
-        OSError: when the folder cannot be written or the disk is full; ``path`` is then untouched.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    # History first: a run is known as read once runs.csv has it.
+    for name, table in (("history.csv", history), ("runs.csv", text)):
+        write_atomically(folder / name, _whole_numbers(table).to_csv(index=False).encode())
 
 
 def _whole_numbers(table: pd.DataFrame) -> pd.DataFrame:
@@ -92,34 +163,29 @@ def _whole_numbers(table: pd.DataFrame) -> pd.DataFrame:
     columns = {}
     for name in table.select_dtypes("float"):
         values = table[name].dropna()
-        if len(values) and (values % 1 == 0).all():
+        if len(values) and (values % 1 == 0).all() and (values.abs() < 2**53).all():
             columns[name] = table[name].astype("Int64")
     return table.assign(**columns)
 
 
 def _read(path: Path, required: list[str]) -> pd.DataFrame:
+    """Return a CSV file's cells as text."""
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise TableError(f"{path} is damaged: {error}; fetch the study again") from error
+        raise TableError(f"{path} is damaged: {error}; {AGAIN}") from error
     except FileNotFoundError:
         raise TableError(f"{path} not found; make it with `python -m analysis.fetch`") from None
     if not text.endswith("\n"):
-        raise TableError(f"{path} ends in the middle of a line; fetch the study again")
+        raise TableError(f"{path} ends in the middle of a line; {AGAIN}")
     try:
-        table = pd.read_csv(
-            io.StringIO(text),
-            dtype={"run_id": str},
-            keep_default_na=False,
-            na_values=["", "nan", "NaN"],
-            **EXACT_FLOATS,
-        )
+        table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, na_filter=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise TableError(f"{path} is no CSV table: {error}") from error
+        raise TableError(f"{path} is no CSV table: {error}; {AGAIN}") from error
     if missing := [column for column in required if column not in table]:
-        raise TableError(f"{path} lacks the column(s) {', '.join(missing)}; fetch the study again")
+        raise TableError(f"{path} has no column {', '.join(missing)}; {AGAIN}")
     for column in [c for c in required if c in ("run_id", "state", "epoch")]:
-        if table[column].isna().any():
-            row = int(table[column].isna().to_numpy().argmax()) + 2
-            raise TableError(f"{path}, line {row}: {column} is empty; fetch the study again")
+        if (empty := table[column] == "").any():
+            row = int(empty.to_numpy().argmax()) + 2
+            raise TableError(f"{path}, line {row}: {column} is empty; {AGAIN}")
     return table

@@ -1,8 +1,7 @@
 """Read runs from W&B's offline files, with W&B's own reader, several files in one process.
 
 `wandb leet inspect` reads one file a call, and half a second goes by before it begins: read one
-by one, a thousand runs take minutes. What a run is once it is read (`make`) also holds for runs
-from a server.
+by one, a thousand runs take minutes.
 """
 
 import itertools
@@ -12,31 +11,20 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from analysis.runs import per_item
+from analysis.runs.record import Fetched, FetchError, build_record
 
 END = "end of file "
 CHUNK = 16  # runs that one process reads
+READER = "from analysis.runs import wandb_offline; wandb_offline.main()"
 STATE_OF_EXIT = {0: "finished", 255: "killed"}
-
-
-class FetchError(RuntimeError):
-    """Runs that cannot be read; says which, why and what to do."""
-
-
-@dataclass(frozen=True)
-class Fetched:
-    """One run as found: ``row`` for runs.csv, ``history`` rows for history.csv."""
-
-    row: dict[str, Any]
-    history: list[dict[str, Any]]
 
 
 def fetch_folder(
@@ -66,7 +54,7 @@ def fetch_folder(
             for run in itertools.chain.from_iterable(pool.map(_read_runs, chunks)):
                 if isinstance(run, FetchError):
                     raise run
-                run_id = run.row["run_id"]
+                run_id = run.run_id
                 for name in (per_item.SCORES, per_item.OVERLAYS):
                     if (folder / run_id / name).exists():
                         (files / run_id).mkdir(parents=True, exist_ok=True)
@@ -114,55 +102,7 @@ def _from_records(run_id: str, source: str, records: list[dict[str, Any]]) -> Fe
             case "exit":
                 exit_code = record["exit"].get("exit_code", 0)
     state = "crashed" if exit_code is None else STATE_OF_EXIT.get(exit_code, "failed")
-    return make(run_id, state, exit_code, source, public(config), public(summary), rows)
-
-
-def public(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out W&B's own keys, which begin with an underscore, and pictures and tables.
-
-    A server gives a picture as a mapping, offline files as one key for each of its entries.
-    """
-    pictures = tuple(key.removesuffix("_type") for key in values if key.endswith("._type"))
-    return {
-        key: value
-        for key, value in values.items()
-        if not key.startswith(("_", *pictures)) and isinstance(value, str | int | float | None)
-    }
-
-
-def make(
-    run_id: str,
-    state: str,
-    exit_code: int | None,
-    source: str,
-    config: dict[str, Any],
-    summary: dict[str, Any],
-    rows: list[dict[str, Any]],
-) -> Fetched:
-    """Return the run that W&B's ``config``, ``summary`` and history ``rows`` make.
-
-    Raises:
-        FetchError: when config and summary share a name.
-    """
-    if both := set(config) & set(summary):
-        raise FetchError(
-            f"run {run_id}: {', '.join(sorted(both))} stands in both config and summary"
-        )
-    head = {"run_id": run_id, "state": state, "exit_code": exit_code, "source": source}
-    head |= {key: _number(value) for key, value in (config | summary).items()}
-    by_epoch = {}  # the last value of an epoch counts: a resumed run repeats some
-    for row in sorted(rows, key=lambda row: row.get("_step", 0)):
-        if row.get("epoch") is not None:  # W&B writes it into rows of pictures, too
-            row = {key: value for key, value in row.items() if value is not None}
-            values = {key: _number(value) for key, value in public(row).items()}
-            by_epoch[int(row["epoch"])] = by_epoch.get(int(row["epoch"]), {}) | values
-    history = [{"run_id": run_id, **by_epoch[epoch]} for epoch in sorted(by_epoch)]
-    return Fetched(head, history)
-
-
-def _number(value: Any) -> Any:
-    """Undo W&B's text for the numbers that JSON lacks."""
-    return float(value) if value in ("NaN", "Infinity", "-Infinity") else value
+    return build_record(run_id, state, exit_code, source, config, summary, rows)
 
 
 def read_files(files: list[Path]) -> list[list[dict[str, Any]] | FetchError]:
@@ -174,7 +114,7 @@ def read_files(files: list[Path]) -> list[list[dict[str, Any]] | FetchError]:
     Raises:
         FetchError: when the reader itself does not run.
     """
-    program = [sys.executable, "-c", "from analysis.runs import wandb_offline; wandb_offline.main()"]
+    program = [sys.executable, "-c", READER]
     paths = [str(file.resolve()) for file in files]
     root = Path(__file__).parent.parent.parent
     done = subprocess.run([*program, *paths], cwd=root, capture_output=True, text=True, check=False)

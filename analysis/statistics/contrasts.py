@@ -1,36 +1,49 @@
-"""From scores per cell and seed to tested contrasts: what differs, by how much, how surely."""
+"""From scores per variant and seed to tested contrasts: what differs, by how much, how surely."""
 
 import itertools
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from scipy.stats import ttest_1samp
 
-from analysis.grid import REFERENCE, SPLITTING, GridError, Study, Sweep
-from analysis.statistics import rank_tests
+from analysis.statistics import intervals, rank_tests
+from analysis.statistics.intervals import Interval
+from analysis.statistics.rank_tests import DECIMALS, RankSum, SignedRank
+from lib.spec.study import Study, StudyError
+from lib.spec.sweep import show_value
 
 PUBLISHED_DIGIT = 1e-4  # published scores have two decimals of a percent
 
 
+class Part(NamedTuple):
+    """A factor with the two levels that a contrast compares."""
+
+    factor: str
+    baseline: Any
+    treatment: Any
+
+
 @dataclass(frozen=True)
 class Contrast:
-    """A planned comparison of ``second`` with ``first``, each with one value a seed.
+    """A planned comparison of ``treatment`` with ``baseline``, (n,) each, one value per seed.
 
-    ``parts``: one (factor, level 1, level 2) for a main effect, two for an interaction. The values
-    are those of level 1 and of level 2; for an interaction they are the effect of the second factor
-    at either level of the first.
+    ``parts``: one factor for a main effect, two for an interaction, none for a comparison with a
+    published score, which ``name`` names. For an interaction the values are the effect of the
+    second factor at either level of the first.
     """
 
     name: str
-    parts: list[tuple[str, Any, Any]]
-    first: np.ndarray
-    second: np.ndarray
+    kind: Literal["main", "interaction", "published"]
+    baseline: np.ndarray
+    treatment: np.ndarray
+    parts: list[Part] = field(default_factory=list)
 
     @property
     def differences(self) -> np.ndarray:
-        """Level 2 minus level 1, seed by seed."""
-        return self.second - self.first
+        """Treatment minus baseline, seed by seed."""
+        return self.treatment - self.baseline
 
 
 @dataclass(frozen=True)
@@ -38,27 +51,25 @@ class Tested:
     """A contrast with its exact test, Holm's p, and intervals at 1 - alpha and 1 - 2 alpha."""
 
     contrast: Contrast
-    test: rank_tests.SignedRank | rank_tests.RankSum
+    test: SignedRank | RankSum
     p_holm: float
-    interval: rank_tests.Interval
-    interval_90: rank_tests.Interval
+    interval: Interval
+    equivalence_interval: Interval
 
     @property
     def paired(self) -> bool:
         """Whether the seeds are pairs; else the test is Mann–Whitney's."""
-        return isinstance(self.test, rank_tests.SignedRank)
+        return isinstance(self.test, SignedRank)
 
     @property
     def n(self) -> int:
         """The number of seeds."""
-        return len(self.contrast.first)
+        return len(self.contrast.baseline)
 
     @property
     def smallest_p(self) -> float:
         """The least p that this test can give with so many seeds."""
-        return (
-            rank_tests.smallest_p(self.n) if self.paired else rank_tests.smallest_p(self.n, self.n)
-        )
+        return rank_tests.smallest_p(self.n, None if self.paired else self.n)
 
     @property
     def rank_biserial(self) -> float:
@@ -73,80 +84,91 @@ class Tested:
     @property
     def all_equal(self) -> bool:
         """Whether both levels gave the same in every seed."""
-        return not np.round(self.contrast.differences, rank_tests.DECIMALS).any()
+        return not np.round(self.contrast.differences, DECIMALS).any()
 
 
-def build(sweep: Sweep, study: Study, scores: dict[tuple, list[float]]) -> list[Contrast]:
-    """Return main effects and two-way interactions of the two-level factors, by name.
+def build(study: Study, scores: np.ndarray) -> list[Contrast]:
+    """Return the study's primary contrasts from ``scores`` (variants, seeds).
 
-    With y[a][b] the scores of one seed: A = ((y11 + y10) - (y01 + y00)) / 2 and
-    AB = (y11 - y10) - (y01 - y00), averaged over the levels of any further factors. A factor with
-    more levels gives one main effect for each pair of them. A sweep that varies nothing but the
-    seed is compared with each of the study's references: ``first`` is that number, n times, and a
-    score that would round to it is taken as equal.
+    Main effects and two-way interactions of the two-level factors: with y[a][b] the scores of one
+    seed, A = ((y11 + y10) - (y01 + y00)) / 2 and AB = (y11 - y10) - (y01 - y00), averaged over the
+    levels of any further factors. A factor with more levels gives one main effect for each pair of
+    them. A study without factors is compared with each published score: the baseline is that
+    number, n times, and a score that would round to it is taken as equal.
 
     Raises:
-        GridError: when the study's family names a contrast that the sweep does not have, when the
-            sweep varies nothing but the seed and there is no reference, or when both are there.
+        StudyError: when ``primary`` names a contrast that the study does not have, or when there is
+            nothing to compare.
     """
-    names = list(sweep.factors)
-    table = np.array([scores[cell] for cell in sweep.cells])
-    table = table.reshape(*(len(levels) for levels in sweep.factors.values()), -1)
+    contrasts = _of_factors(study, scores) if study.factors else _with_published(study, scores)
+    if not contrasts:
+        raise StudyError(
+            f"{study.name} varies nothing but the seed: there is nothing to compare. Vary a factor "
+            "in the sweep, or name `published_scores:` in its declaration."
+        )
+    if study.declaration.primary is None:
+        return contrasts
+    by_name = {contrast.name: contrast for contrast in contrasts}
+    crossed = {}
+    for a, b in itertools.combinations(study.factors, 2):
+        crossed |= dict.fromkeys((f"{a}:{b}", f"{b}:{a}"), f"{a} × {b}")
+    wanted = [crossed.get(name, name) for name in study.declaration.primary]
+    if unknown := [name for name in wanted if name not in by_name]:
+        raise StudyError(
+            f"`primary:` names {', '.join(unknown)}, which {study.name} does not have; accepted: "
+            f"{', '.join(by_name)}"
+        )
+    return [by_name[name] for name in wanted]
+
+
+def _of_factors(study: Study, scores: np.ndarray) -> list[Contrast]:
+    names, levels = list(study.factors), list(study.factors.values())
+    table = scores.reshape(*map(len, levels), -1)
     contrasts = []
     for axis, name in enumerate(names):
-        levels = sweep.factors[name]
         mean = table.mean(axis=tuple(i for i in range(len(names)) if i != axis))  # (levels, seeds)
-        for i, j in itertools.combinations(range(len(levels)), 2):
-            label = name if len(levels) == 2 else f"{name}: {levels[j]} - {levels[i]}"
-            contrasts.append(Contrast(label, [(name, levels[i], levels[j])], mean[i], mean[j]))
-    two_level = [i for i, name in enumerate(names) if len(sweep.factors[name]) == 2]
+        for i, j in itertools.combinations(range(len(levels[axis])), 2):
+            part = Part(name, levels[axis][i], levels[axis][j])
+            words = f"{name}: {show_value(part.treatment)} - {show_value(part.baseline)}"
+            label = name if len(levels[axis]) == 2 else words
+            contrasts.append(Contrast(label, "main", mean[i], mean[j], [part]))
+    two_level = [i for i in range(len(names)) if len(levels[i]) == 2]
     for a, b in itertools.combinations(two_level, 2):
         others = tuple(i for i in range(len(names)) if i not in (a, b))
         mean = table.mean(axis=others)  # (2, 2, seeds)
-        parts = [(names[k], *sweep.factors[names[k]]) for k in (a, b)]
-        first, second = mean[0, 1] - mean[0, 0], mean[1, 1] - mean[1, 0]
-        contrasts.append(Contrast(f"{names[a]} × {names[b]}", parts, first, second))
-    if names and study.references:
-        raise GridError(
-            f"{sweep.name} varies {', '.join(names)}, but its study has `references`: published "
-            "scores are compared with a sweep that varies nothing but the seed"
-        )
-    for words, value in study.references.items():
-        own = np.asarray(scores[()])
-        own = np.where(np.abs(own - value) < PUBLISHED_DIGIT / 2, value, own)
-        part = (REFERENCE, words, sweep.name)
-        contrasts.append(Contrast(words, [part], np.full(len(own), value), own))
-    if not contrasts:
-        raise GridError(
-            f"{sweep.name} varies nothing but the seed: there is nothing to compare, unless its "
-            "file in analysis/studies names published scores as `references`"
-        )
-    if study.family is None:
-        return contrasts
-    by_name = {contrast.name: contrast for contrast in contrasts}
-    if unknown := [name for name in study.family if name not in by_name]:
-        raise GridError(
-            f"the study's family names {', '.join(unknown)}; this sweep has {', '.join(by_name)}"
-        )
-    return [by_name[name] for name in study.family]
+        parts = [Part(names[k], *levels[k]) for k in (a, b)]
+        baseline, treatment = mean[0, 1] - mean[0, 0], mean[1, 1] - mean[1, 0]
+        name = f"{names[a]} × {names[b]}"
+        contrasts.append(Contrast(name, "interaction", baseline, treatment, parts))
+    return contrasts
 
 
-def test(contrasts: list[Contrast], alpha: float, paired: bool) -> list[Tested]:
+def _with_published(study: Study, scores: np.ndarray) -> list[Contrast]:
+    contrasts = []
+    for words, value in study.declaration.published_scores.items():
+        own = np.where(np.abs(scores[0] - value) < PUBLISHED_DIGIT / 2, value, scores[0])
+        contrasts.append(Contrast(words, "published", np.full(len(own), value), own))
+    return contrasts
+
+
+def test_all(
+    contrasts: Sequence[Contrast], alpha: float, paired: bool, splitting: Sequence[str] = ()
+) -> list[Tested]:
     """Test each contrast exactly, with Holm over all: signed-rank over seeds where they are pairs.
 
-    Where they are not (``paired`` False, or the contrast is over a factor that changes the split),
-    Mann–Whitney between the levels' values.
+    Where they are not (``paired`` False, or the contrast is over a factor in ``splitting``, which
+    changes the split), Mann–Whitney between the levels' values.
     """
     tested = []
     for contrast in contrasts:
-        x, y, d = contrast.first, contrast.second, contrast.differences
+        x, y, d = contrast.baseline, contrast.treatment, contrast.differences
         levels = (1 - alpha, 1 - 2 * alpha)
-        if paired and not any(name in SPLITTING for name, _, _ in contrast.parts):
+        if paired and not any(part.factor in splitting for part in contrast.parts):
             result = rank_tests.signed_rank(d)
-            wide, narrow = (rank_tests.paired_interval(d, level) for level in levels)
+            wide, narrow = (intervals.paired_interval(d, level) for level in levels)
         else:
             result = rank_tests.rank_sum(x, y)
-            wide, narrow = (rank_tests.shift_interval(x, y, level) for level in levels)
+            wide, narrow = (intervals.shift_interval(x, y, level) for level in levels)
         tested.append((contrast, result, wide, narrow))
     adjusted = rank_tests.holm([result.p for _, result, _, _ in tested])
     return [
@@ -161,8 +183,8 @@ def sensitivity(contrast: Contrast) -> dict[str, float | None]:
     And ``correlation``, Pearson's between the two levels over seeds: what pairing removes. A value
     is None where it has no meaning: for fewer than three seeds, or without any spread.
     """
-    x, y = (np.round(v, rank_tests.DECIMALS) for v in (contrast.first, contrast.second))
-    d = np.round(y - x, rank_tests.DECIMALS)
+    x, y = (np.round(v, DECIMALS) for v in (contrast.baseline, contrast.treatment))
+    d = np.round(y - x, DECIMALS)
     varied = len(d) > 2 and np.ptp(d) > 0
     return {
         "p_sign_flip": rank_tests.sign_flip(d) if 1 < len(d) <= 20 else None,
@@ -173,61 +195,58 @@ def sensitivity(contrast: Contrast) -> dict[str, float | None]:
     }
 
 
-def over_images(
-    sweep: Sweep,
-    study: Study,
-    per_image: dict[tuple, np.ndarray],
-    paired: list[bool],
-    resamples: int = 2_000,
+def over_items(
+    study: Study, per_item: np.ndarray, paired: Sequence[bool], resamples: int = 2_000
 ) -> list[tuple[float, float]]:
-    """Return each contrast's bootstrap interval over test images, at 1 - alpha, by percentiles.
+    """Return each contrast's bootstrap interval over test items, at 1 - alpha, by percentiles.
 
-    ``per_image``: each cell's scores (images, seeds). Images are drawn anew, all runs on the same
-    ones, and the Hodges–Lehmann difference over seeds is computed each time (``paired``: how, for
-    each contrast): what would other images of the same kind have given with these networks?
+    ``per_item``: scores (items, variants, seeds). Items are drawn with replacement, all runs on the
+    same ones, and the Hodges–Lehmann difference over seeds is computed each time (``paired``: how,
+    for each contrast): what would other items of the same kind have given with these networks?
     """
     rng, found = np.random.default_rng(0), []
-    scores = np.concatenate([per_image[cell] for cell in sweep.cells], axis=1)
-    n, seeds = len(scores), len(sweep.seeds)
-    for start in range(0, resamples, 100):  # of 12,630 images: 10 MB at a time
+    n, variants, seeds = per_item.shape
+    scores = per_item.reshape(n, variants * seeds)
+    for start in range(0, resamples, 100):  # of 12,630 items: 10 MB at a time
         counts = rng.multinomial(n, np.full(n, 1 / n), min(100, resamples - start))
-        means = (counts @ scores / n).reshape(len(counts), len(sweep.cells), seeds)
-        flat = {cell: means[:, k].ravel() for k, cell in enumerate(sweep.cells)}
-        built = build(sweep, study, flat)
-        found.append(
-            [
-                rank_tests.hodges_lehmann(
-                    *(v.reshape(-1, seeds) for v in (c.first, c.second)), pairs
-                )
-                for c, pairs in zip(built, paired, strict=True)
-            ]
-        )
+        means = (counts @ scores / n).reshape(len(counts), variants, seeds)
+        flat = means.transpose(1, 0, 2).reshape(variants, -1)
+        rows = []
+        for contrast, pairs in zip(build(study, flat), paired, strict=True):
+            arms = (v.reshape(-1, seeds) for v in (contrast.baseline, contrast.treatment))
+            rows.append(intervals.hodges_lehmann(*arms, pairs))
+        found.append(rows)
     estimates = np.concatenate(found, axis=1)  # (contrasts, resamples)
     tails = [study.alpha / 2, 1 - study.alpha / 2]
     return [tuple(map(float, np.quantile(row, tails))) for row in estimates]
 
 
-def simple_effects(sweep: Sweep, scores: dict[tuple, list[float]], alpha: float) -> list[dict]:
-    """Compare cells that differ in one factor's level, by exact Mann–Whitney, Holm over all.
+def simple_effects(study: Study, scores: np.ndarray) -> list[dict[str, Any]]:
+    """Compare variants that differ in one factor's level, by exact Mann–Whitney, Holm over all.
 
-    The secondary family: returns one dict a comparison (name, cells, n, statistic, p, p_holm,
-    difference, ci_low, ci_high, confidence, a12), level 2 against level 1.
+    The secondary family: returns one dict per comparison (name, variants, n, statistic, p, p_holm,
+    difference, ci_low, ci_high, confidence, a12), treatment against baseline.
     """
+    by_variant = dict(zip(study.variants, scores, strict=True))
     rows = []
-    for axis, (name, levels) in enumerate(sweep.factors.items()):
-        for cell, level in itertools.product(sweep.cells, levels):
-            if levels.index(cell[axis]) >= levels.index(level):
+    for axis, (name, levels) in enumerate(study.factors.items()):
+        for variant, level in itertools.product(study.variants, levels):
+            if levels.index(variant[axis]) >= levels.index(level):
                 continue
-            other = (*cell[:axis], level, *cell[axis + 1 :])
-            at = [(n, v) for n, v in zip(sweep.factors, cell, strict=True) if n != name]
-            pair = name if len(levels) == 2 else f"{name}: {level} - {cell[axis]}"
-            x, y = scores[cell], scores[other]
-            result, interval = rank_tests.rank_sum(x, y), rank_tests.shift_interval(x, y, 1 - alpha)
+            other = (*variant[:axis], level, *variant[axis + 1 :])
+            at = [(n, v) for n, v in zip(study.factors, variant, strict=True) if n != name]
+            pair = name
+            if len(levels) > 2:
+                pair = f"{name}: {show_value(level)} - {show_value(variant[axis])}"
+            where = ", ".join(f"{n}={show_value(v)}" for n, v in at)
+            x, y = by_variant[variant], by_variant[other]
+            result = rank_tests.rank_sum(x, y)
+            interval = intervals.shift_interval(x, y, 1 - study.alpha)
             rows.append(
                 {
-                    "name": f"{pair} at {', '.join(f'{n}={v}' for n, v in at)}" if at else pair,
-                    "levels": [name, cell[axis], level],
-                    "cells": [list(cell), list(other)],
+                    "name": f"{pair} at {where}" if at else pair,
+                    "levels": [name, variant[axis], level],
+                    "variants": [list(variant), list(other)],
                     "at": at,
                     "n": [result.n_x, result.n_y],
                     "statistic": result.statistic,
@@ -240,8 +259,7 @@ def simple_effects(sweep: Sweep, scores: dict[tuple, list[float]], alpha: float)
                     "a12": result.a12,
                 }
             )
-    for row, p_holm in zip(
-        rows, rank_tests.holm([r["p"] for r in rows]) if rows else [], strict=True
-    ):
+    adjusted = rank_tests.holm([row["p"] for row in rows]) if rows else []
+    for row, p_holm in zip(rows, adjusted, strict=True):
         row["p_holm"] = p_holm
     return rows

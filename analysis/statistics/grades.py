@@ -1,15 +1,15 @@
-"""The words of the report: one sentence a contrast, no stronger than its evidence."""
+"""The report's words: one sentence per contrast, no stronger than its evidence."""
 
 import math
 
-from analysis.grid import REFERENCE, Study
-from analysis.statistics import rank_tests
 from analysis.statistics.contrasts import Contrast, Tested
+from analysis.statistics.intervals import Interval
+from lib.spec.metric import capitalize, count
+from lib.spec.study import Study
 
 SUPPORTED = ("preliminary_support", "support_small", "meaningful")
 
-# What each rung of the ladder means, from the least to the most said; δ: the smallest effect that
-# the study declared to matter.
+# What each grade means; δ: the smallest effect of interest that the study declares.
 GRADES = {
     "not_testable": "the design could not have given a Holm p below α, or nothing differed at all",
     "inconclusive": "Holm p is not below α, and the interval is too wide to say ±δ either",
@@ -20,17 +20,17 @@ GRADES = {
     "meaningful": "Holm p is below α and the whole interval lies beyond δ",
 }
 
-MANY = 100  # more seeds than these are not counted: the interval then hangs on single runs
+MANY = 100  # more seeds than these are not counted: the interval then depends on single runs
 
 
-def decide(tested: Tested, family: int, study: Study, rules_agree: bool) -> str:
-    """Return the rung of the ladder on which a tested contrast stands.
+def grade(tested: Tested, family: int, study: Study, rules_agree: bool) -> str:
+    """Return the grade of a tested contrast.
 
     ``family``: number of contrasts that Holm's correction runs over. ``rules_agree``: whether the
-    other score rules lead to the same conclusion. Intervals are exact; see statistics in README.
+    other score rules lead to the same conclusion. Intervals are exact; see docs/methods.md.
     """
     alpha, delta = study.alpha, study.smallest_effect
-    interval, narrow = tested.interval, tested.interval_90
+    interval, narrow = tested.interval, tested.equivalence_interval
     if tested.smallest_p * family >= alpha or tested.all_equal:
         return "not_testable"
     if tested.p_holm < alpha and (interval.low > 0 or interval.high < 0):
@@ -53,10 +53,11 @@ def decide(tested: Tested, family: int, study: Study, rules_agree: bool) -> str:
 def sentence(
     state: str, tested: Tested, family: int, study: Study, epochs: int, rules_agree: bool
 ) -> str:
-    """Return the sentence for a contrast in ``state``, with its numbers and its scope."""
+    """Return the sentence for a contrast of grade ``state``, with its numbers and its scope."""
+    part = f"{study.metric.part} set" if study.metric.part else "evaluation"
     scope = (
-        f"on this data set and {_part(study)} set, with a budget of {epochs} epochs, {tested.n} "
-        "seeds and these learning rates"
+        f"on this data set and {part}, with a budget of {count(epochs, 'epoch')}, "
+        f"{count(tested.n, 'seed')} and these learning rates"
     )
     if state == "not_testable":
         return _not_testable(tested, family, study)
@@ -71,7 +72,7 @@ def sentence(
 
 def _not_testable(tested: Tested, family: int, study: Study) -> str:
     what = subject(tested.contrast, study)
-    if tested.all_equal and tested.contrast.parts[0][0] == REFERENCE:
+    if tested.all_equal and tested.contrast.kind == "published":
         return f"{what}: every run has the published score, to its last digit."
     if tested.all_equal:
         return (
@@ -80,7 +81,7 @@ def _not_testable(tested: Tested, family: int, study: Study) -> str:
         )
     return (
         f"{what}: this design could not have given p < {format_p(study.alpha)} (n = {tested.n}, "
-        f"smallest p {format_p(tested.smallest_p)}, {family} comparison(s) under Holm's "
+        f"smallest p {format_p(tested.smallest_p)}, {count(family, 'comparison')} under Holm's "
         f"correction): description only. {_numbers(tested, study)}."
     )
 
@@ -90,14 +91,16 @@ def _inconclusive(tested: Tested, study: Study) -> str:
     half = (interval.high - interval.low) / 2
     if delta and half > delta:
         extra = max(1, math.ceil(tested.n * (half / delta) ** 2) - tested.n)
-        about = f"about {extra}" if extra <= MANY else f"more than {MANY}"
+        about = f"about {count(extra, 'more seed')}"
+        about = about if extra <= MANY else f"more than {MANY} more seeds"
         more = (
-            f" An answer to ±{amount(delta, study)} would take {about} more seeds, in a study "
+            f" An answer to ±{study.metric.show_amount(delta)} would take {about}, in a study "
             "planned with that number."
         )
+    unit = f" {study.metric.difference_unit}" if study.metric.difference_unit else ""
     return (
-        f"{subject(tested.contrast, study)}: inconclusive; the {tested.n} seeds are compatible "
-        f"with anything from {_range(interval, study)}{_unit(study)}.{more} "
+        f"{subject(tested.contrast, study)}: inconclusive; the {count(tested.n, 'seed')} are "
+        f"compatible with anything from {_range(interval, study)}{unit}.{more} "
         f"{_numbers(tested, study)}."
     )
 
@@ -116,10 +119,10 @@ def _suggestive(tested: Tested, study: Study, scope: str, rules_agree: bool) -> 
 
 
 def _equivalent(tested: Tested, study: Study, scope: str) -> str:
-    narrow = tested.interval_90
+    narrow = tested.equivalence_interval
     return (
         f"{subject(tested.contrast, study)}: practically equivalent within "
-        f"±{amount(study.smallest_effect, study)}, the margin set beforehand "
+        f"±{study.metric.show_amount(study.smallest_effect)}, the margin set beforehand "
         f"({100 * narrow.confidence:.3g} % interval {_range(narrow, study)}), {scope}. "
         f"{_numbers(tested, study)}."
     )
@@ -129,11 +132,12 @@ def _supported(state: str, tested: Tested, study: Study, scope: str) -> str:
     ending, delta = "", study.smallest_effect
     if state == "support_small":
         ending = (
-            f"; detectable, but smaller than ±{amount(delta, study)}, which was said beforehand to "
-            "matter"
+            f"; detectable, but smaller than ±{study.metric.show_amount(delta)}, which was said "
+            "beforehand to matter"
         )
     if state == "meaningful":
-        ending = f"; at least as large as the margin of {amount(delta, study)} set beforehand"
+        ending = f"; at least as large as the margin of {study.metric.show_amount(delta)} set "
+        ending += "beforehand"
     return (
         f"Preliminary evidence that {_claim(tested, study)}, {scope}{ending}. "
         f"{_numbers(tested, study)}."
@@ -146,18 +150,18 @@ def qualification(row: dict, rows: list[dict], secondary: list[dict], study: Stu
     ``row``: a primary contrast as results.json has it, one of ``rows``; ``secondary``: the simple
     effects.
     """
-    part, *more = row["parts"]
-    if more:
+    if row["kind"] != "main":
         return ""
+    ((factor, *_),) = row["parts"]
     for other in rows:
         factors = [name for name, _, _ in other["parts"]]
-        if len(factors) == 2 and part[0] in factors and other["state"] in SUPPORTED:
-            (b,) = set(factors) - {part[0]}
+        if other["kind"] == "interaction" and factor in factors and other["grade"] in SUPPORTED:
+            (b,) = set(factors) - {factor}
             return (
                 f" This is an average: the effect depends on {study.factor_label(b)} (see the "
                 "interaction and the simple effects)."
             )
-    own = [simple for simple in secondary if simple["levels"] == part]
+    own = [simple for simple in secondary if simple["levels"] == row["parts"][0]]
     sure = [simple for simple in own if simple["p_holm"] < study.alpha]
     if {simple["difference"] > 0 for simple in sure} == {True, False}:
         return " This is an average: the simple effects have opposite signs."
@@ -171,89 +175,66 @@ def other_scale(name: str) -> str:
 
 def subject(contrast: Contrast, study: Study) -> str:
     """Name what a contrast compares, in words."""
-    (a, a1, a2), *rest = contrast.parts
-    if a == REFERENCE:
-        return f"{_cap(study.level_label(a, a2))} against {a1}"
-    if not rest:
-        return f"{_cap(study.level_label(a, a2))} instead of {study.level_label(a, a1)}"
-    ((b, _, _),) = rest
-    return f"Interaction of {study.factor_label(a)} and {study.factor_label(b)}"
-
-
-def amount(value: float, study: Study) -> str:
-    """Show a size of the metric: percentage points for an error, four decimals for the rest."""
-    return f"{digits(value, study)}{_unit(study)}"
-
-
-def _claim(tested: Tested, study: Study) -> str:
-    (a, a1, a2), *rest = tested.contrast.parts
-    quantity = f"{_part(study)} {study.quantity}"
-    up = tested.interval.estimate > 0
-    better = "better" if up == (study.direction == "higher") else "worse"
-    if a == REFERENCE:
-        return (
-            f"{study.level_label(a, a2)} has a {'higher' if up else 'lower'} ({better}) {quantity} "
-            f"than the published {digits(tested.contrast.first[0], study)}{' %' * study.percent} "
-            f"({a1})"
-        )
+    if contrast.kind == "published":
+        return f"{capitalize(study.variant_label(()))} against {contrast.name}"
+    first, *rest = contrast.parts
     if not rest:
         return (
-            f"{study.level_label(a, a2)} instead of {study.level_label(a, a1)} gives a "
-            f"{'higher' if up else 'lower'} ({better}) {quantity}"
+            f"{capitalize(study.level_label(first.factor, first.treatment))} instead of "
+            f"{study.level_label(first.factor, first.baseline)}"
         )
-    ((b, b1, b2),) = rest
+    (second,) = rest
     return (
-        f"the change in {quantity} from {study.level_label(a, a1)} to {study.level_label(a, a2)} "
-        f"is {'higher' if up else 'lower'} with {study.level_label(b, b2)} than with "
-        f"{study.level_label(b, b1)}"
+        f"Interaction of {study.factor_label(first.factor)} and {study.factor_label(second.factor)}"
     )
 
 
-def _part(study: Study) -> str:
-    return "validation" if study.metric.startswith("val/") else "test"
+def _claim(tested: Tested, study: Study) -> str:
+    contrast, metric = tested.contrast, study.metric
+    up = tested.interval.estimate > 0
+    direction = f"{'higher' if up else 'lower'}"
+    better = "better" if up == (metric.sign > 0) else "worse"
+    if contrast.kind == "published":
+        return (
+            f"{study.variant_label(())} has a {direction} ({better}) {metric.title} "
+            f"than the published {metric.show_with_unit(contrast.baseline[0])} ({contrast.name})"
+        )
+    first, *rest = contrast.parts
+    treatment = study.level_label(first.factor, first.treatment)
+    baseline = study.level_label(first.factor, first.baseline)
+    if not rest:
+        return f"{treatment} instead of {baseline} gives a {direction} ({better}) {metric.title}"
+    (second,) = rest
+    return (
+        f"the change in {metric.title} from {baseline} to {treatment} is {direction} with "
+        f"{study.level_label(second.factor, second.treatment)} than with "
+        f"{study.level_label(second.factor, second.baseline)}"
+    )
 
 
 def _numbers(tested: Tested, study: Study) -> str:
     test, interval = tested.test, tested.interval
     if tested.paired:
         below = interval.estimate <= 0
-        count = test.negative if below else test.positive
-        last = f"{'below' if below else 'above'} zero in {count} of {tested.n} seeds"
+        number = test.negative if below else test.positive
+        last = f"{'below' if below else 'above'} zero in {number} of {count(tested.n, 'seed')}"
     else:
         last = f"Mann–Whitney, as the seeds are no pairs; A12 = {test.a12:.2f}"
     p = f"{'exact ' * tested.exact}p = {format_p(test.p)}"
     given = f"{100 * interval.confidence:.3g} % interval {_range(interval, study)}; "
+    unit = f" {study.metric.difference_unit}" if study.metric.difference_unit else ""
     return (
-        f"Difference {signed(interval.estimate, study)}{_unit(study)} "
+        f"Difference {study.metric.show_signed(interval.estimate)}{unit} "
         f"({given * (interval.confidence > 0)}n = {tested.n}, "
         f"{p}, Holm p = {format_p(tested.p_holm)}, {last})"
     )
 
 
-def _range(interval: rank_tests.Interval, study: Study) -> str:
-    return f"{signed(interval.low, study)} to {signed(interval.high, study)}"
-
-
-def signed(value: float, study: Study) -> str:
-    """Show a difference in the metric's unit, with its sign."""
-    shown = digits(abs(value), study)
-    sign = "" if float(shown) == 0 else "+" if value > 0 else "−"
-    return sign + shown
-
-
-def digits(value: float, study: Study) -> str:
-    """Show a value in the metric's unit, without it: 100 times an error, else four decimals."""
-    return f"{100 * value:.2f}" if study.percent else f"{value:.4f}"
-
-
-def _unit(study: Study) -> str:
-    return " percentage points" if study.percent else ""
+def _range(interval: Interval, study: Study) -> str:
+    signed = study.metric.show_signed
+    return f"{signed(interval.low)} to {signed(interval.high)}"
 
 
 def format_p(p: float) -> str:
     """Show p to two significant digits, without the zero before the point."""
     return f"{p:.2g}".lstrip("0") if p >= 1e-4 else f"{p:.1e}"
-
-
-def _cap(text: str) -> str:
-    return text[:1].upper() + text[1:]

@@ -1,14 +1,13 @@
-"""The two folds of the JSRT radiographs beside the published table of the same protocol."""
+"""The two folds of the JSRT radiographs next to the published table of the same protocol."""
 
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from analysis.grid import SEED, GridError, Study, Sweep, load_study, load_sweep
+from analysis.runs import data as study_data
 from analysis.runs import per_item, provenance
-from analysis.runs.completeness import check
-from analysis.runs.tables import read_tables
+from analysis.runs.data import StudyData
+from lib.spec.study import Study, StudyError, load_study
 
 # Lung fields, Jaccard, mean and standard deviation over 247 images at 256×256, two folds.
 # Source: van Ginneken, Stegmann, Loog, Medical Image Analysis 10 (2006).
@@ -24,55 +23,66 @@ IMAGES, SIDE = 247, 256
 WORST = 10
 
 
-def load(study: Study, sweep_path: Path, folder: Path) -> dict[str, Any] | None:
+def sibling(study: Study, name: str) -> StudyData | None:
+    """Return the data of the study ``name`` next to ``study``, or None where it has no tables."""
+    folder = study.places.tables(name)
+    if not (folder / "runs.csv").exists():
+        return None
+    return study_data.load(load_study(name, study.places), folder)
+
+
+def load(study: Study) -> dict[str, Any] | None:
     """Return the table of the study's two-fold sweep, or None where the study declares none.
 
-    Looks beside the study's own sweep and results. ``missing`` says why there is no table.
+    ``missing`` says why there is no table.
 
     Raises:
-        GridError, TableError: when the sweep or its tables cannot be read.
+        StudyError, TableError: when the sweep or its tables cannot be read.
     """
-    if study.folds is None:
+    name = study.declaration.cross_validation
+    if name is None:
         return None
-    place = folder.parent / study.folds
-    if not (place / "runs.csv").exists():
-        return {"sweep": study.folds, "missing": "it has not been run and fetched"}
-    sweep = load_sweep(sweep_path.with_name(f"{study.folds}.yaml"))
-    runs, history = read_tables(place)
-    ledger = check(sweep, load_study(sweep), runs, history)
-    table = per_item.read(place)
-    wrong = ledger.problems + list(ledger.doubts.values())
-    if wrong or table is None:
-        why = "; ".join(wrong) or f"its runs' per-image outputs ({per_item.NAME}) are gone"
-        return {"sweep": study.folds, "missing": why}
-    counting = runs[runs["run_id"].isin(ledger.counting)]
-    origin = provenance.of_study(sweep, load_study(sweep), ledger, runs)
-    return summarize(sweep, counting, table) | {"provenance": origin}
+    data = sibling(study, name)
+    if data is None:
+        return {"sweep": name, "missing": "it has not been run and fetched"}
+    wrong = data.completeness.problems + list(data.completeness.doubts.values())
+    if wrong or data.per_item is None:
+        why = "; ".join(wrong) or f"its runs' outputs per item ({per_item.NAME}) are gone"
+        return {"sweep": name, "missing": why}
+    return summarize(data) | {"provenance": provenance.of_study(data)}
 
 
-def summarize(sweep: Sweep, runs: pd.DataFrame, jaccard: pd.DataFrame) -> dict[str, Any]:
+def overlaps(data: StudyData) -> pd.DataFrame:
+    """Return the Jaccard index of every image and run (images, runs); NaN where not tested."""
+    found = per_item.of_runs(data.per_item, "jaccard", data.run_ids)
+    if found is None:
+        raise StudyError(f"{data.folder}/{per_item.NAME} has no Jaccard index of every run")
+    return found
+
+
+def summarize(data: StudyData) -> dict[str, Any]:
     """Return mean and standard deviation over all images per seed, and the worst images.
 
-    ``jaccard``: rows are images, columns runs, as analysis.images has it.
-
     Raises:
-        GridError: when a seed's two folds do not test each of the 247 images once at 256 pixels, or
-            the images are others: such scores do not belong beside the published ones.
+        StudyError: when a seed's two folds do not test each of the 247 images once at 256 pixels,
+            or the images are others: such scores cannot be compared with the published ones.
     """
-    if set(sweep.factors) != {"fold"} or set(sweep.factors["fold"]) != {"odd", "even"}:
-        raise GridError(f"{sweep.name} must vary `fold: [odd, even]` and the seed, nothing else")
+    study, jaccard = data.study, overlaps(data)
+    if set(study.factors) != {"fold"} or set(study.factors["fold"]) != {"odd", "even"}:
+        raise StudyError(f"{study.name} must vary `fold: [odd, even]` and the seed, nothing else")
+    side = data.recipe.get("image_size")
     foreign = [name for name in jaccard.index if not str(name).startswith("JPC")]
-    if foreign or len(jaccard) != IMAGES or sweep.fixed.get("image_size") != SIDE:
-        raise GridError(
-            f"{sweep.name}: {len(jaccard)} images at {sweep.fixed.get('image_size')} pixels"
+    if foreign or len(jaccard) != IMAGES or side != SIDE:
+        raise StudyError(
+            f"{study.name}: {len(jaccard)} images at {side} pixels"
             f"{f', such as {foreign[0]}' if foreign else ''}; the published table is of the "
             f"{IMAGES} JSRT radiographs at {SIDE} pixels with the SCR masks"
         )
     seeds, by_seed = [], {}
-    for seed in sweep.seeds:
-        own = runs["run_id"][runs[SEED] == seed].tolist()
+    for seed in study.seeds:
+        own = [run for e in data.completeness.entries if e.seed == seed for run in e.runs]
         if not (jaccard[own].notna().sum(axis=1) == 1).all():
-            raise GridError(f"{sweep.name}, seed {seed}: not every image is tested exactly once")
+            raise StudyError(f"{study.name}, seed {seed}: not every image is tested exactly once")
         by_seed[seed] = jaccard[own].sum(axis=1)
         seeds.append(
             {
@@ -84,14 +94,15 @@ def summarize(sweep: Sweep, runs: pd.DataFrame, jaccard: pd.DataFrame) -> dict[s
         )
     median = pd.DataFrame(by_seed).median(axis=1).sort_values(kind="stable")
     worst = [{"image": name, "median": float(value)} for name, value in median[:WORST].items()]
+    recipe = data.recipe
     return {
-        "sweep": sweep.name,
+        "sweep": study.name,
         "n_images": len(jaccard),
         "mean": sum(s["mean"] for s in seeds) / len(seeds),
         "sd": sum(s["sd"] for s in seeds) / len(seeds),
         "seeds": seeds,
         "worst": worst,
         "without_worst": float(median[WORST:].mean()),
-        "fixed": sweep.fixed,
+        "fixed": {key: recipe[key] for key in ("image_size", "width", "epochs") if key in recipe},
         "published": [{"name": n, "mean": m, "sd": s} for n, m, s in PUBLISHED],
     }

@@ -1,13 +1,11 @@
-"""Exact rank tests with their estimates and intervals: pure functions on arrays, one value a run.
+"""Exact rank tests: pure functions on arrays, one value per run.
 
 The null distributions are enumerated (by convolution, not by listing), given the ties and zeros at
 hand: p-values are exact, and the same as scipy's exact or full-permutation ones. One exception,
 which carries ``exact = False``: Mann–Whitney between more than ``MOST_EXACT`` runs in all.
 """
 
-import bisect
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +15,6 @@ from scipy.stats import mannwhitneyu, rankdata
 DECIMALS = (
     6  # scores are rounded: error on 12,630 images has steps of 7.9e-5, round-off breaks ties
 )
-# Trial shifts lie between two values, in the digits that rounding would drop: ranks have no scale.
-FINER = 1_000
 MOST_EXACT = 80  # values in two samples together: the work grows with the fourth power
 
 
@@ -47,16 +43,6 @@ class RankSum:
     exact: bool = True
 
 
-@dataclass(frozen=True)
-class Interval:
-    """A Hodges–Lehmann estimate with its exact confidence interval."""
-
-    estimate: float
-    low: float
-    high: float
-    confidence: float  # what was asked for, or the most that so few values can give
-
-
 def signed_rank(differences: ArrayLike) -> SignedRank:
     """Test exactly whether paired differences (n,) are symmetric about 0 (Wilcoxon 1945).
 
@@ -66,7 +52,7 @@ def signed_rank(differences: ArrayLike) -> SignedRank:
     Raises:
         ValueError: on no value, NaN or infinity.
     """
-    d = _checked(differences, "differences")
+    d = checked(differences, "differences")
     doubled = np.rint(2 * rankdata(np.abs(d))).astype(int)  # midranks are halves: make them whole
     plus, minus = doubled[d > 0].sum(), doubled[d < 0].sum()
     weights = doubled[d != 0]
@@ -93,7 +79,7 @@ def rank_sum(x: ArrayLike, y: ArrayLike) -> RankSum:
     Raises:
         ValueError: on an empty sample, NaN or infinity.
     """
-    x, y = _checked(x, "x"), _checked(y, "y")
+    x, y = checked(x, "x"), checked(y, "y")
     doubled = np.rint(2 * rankdata(np.concatenate([y, x]))).astype(int)
     total = doubled[: len(y)].sum()
     u = (total - len(y) * (len(y) + 1)) / 2
@@ -113,57 +99,8 @@ def a12(x: ArrayLike, y: ArrayLike) -> float:
     Raises:
         ValueError: on an empty sample, NaN or infinity.
     """
-    x, y = _checked(x, "x"), _checked(y, "y")
+    x, y = checked(x, "x"), checked(y, "y")
     return float((y[:, None] > x).mean() + (y[:, None] == x).mean() / 2)
-
-
-def hodges_lehmann(first: np.ndarray, second: np.ndarray, paired: bool) -> np.ndarray:
-    """Return the Hodges–Lehmann difference of ``second`` against ``first`` (…, n), for each row.
-
-    The median of the Walsh averages of paired differences, or of all differences of two samples.
-    """
-    if paired:
-        i, j = np.triu_indices(first.shape[-1])
-        d = second - first
-        return np.median((d[..., i] + d[..., j]) / 2, axis=-1)
-    pairs = second[..., :, None] - first[..., None, :]
-    return np.median(pairs.reshape(*pairs.shape[:-2], -1), axis=-1)
-
-
-def paired_interval(differences: ArrayLike, confidence: float = 0.95) -> Interval:
-    """Return the Hodges–Lehmann estimate of paired differences (n,) and its exact interval.
-
-    The estimate is the median of the Walsh averages (d_i + d_j) / 2, i <= j; the interval holds
-    every shift that the signed-rank test does not reject (Hollander & Wolfe 1999, section 3.2).
-    Where 2 / 2^n exceeds 1 - confidence the whole range of averages is given, with its confidence.
-    """
-    d = _checked(differences, "differences")
-    i, j = np.triu_indices(len(d))
-    averages = np.unique(np.round((d[i] + d[j]) / 2, DECIMALS + 1))
-    estimate = float(np.median((d[i] + d[j]) / 2))
-    floor = smallest_p(len(d))
-    level = max(1 - confidence, floor)
-    low, high = _invert(averages, estimate, level, lambda m: signed_rank((d - m) * FINER).p)
-    return Interval(estimate, low, high, min(confidence, 1 - floor))
-
-
-def shift_interval(x: ArrayLike, y: ArrayLike, confidence: float = 0.95) -> Interval:
-    """Return the Hodges–Lehmann shift of y (m,) against x (n,) and its exact interval.
-
-    The estimate is the median of all y_j - x_i; the interval holds every shift that the
-    Mann–Whitney test does not reject.
-    """
-    x, y = _checked(x, "x"), _checked(y, "y")
-    pairs = (y[:, None] - x[None, :]).ravel()
-    estimate = float(np.median(pairs))
-    floor = smallest_p(len(x), len(y))
-    low, high = _invert(
-        np.unique(np.round(pairs, DECIMALS)),
-        estimate,
-        max(1 - confidence, floor),
-        lambda m: rank_sum(x * FINER, (y - m) * FINER).p,
-    )
-    return Interval(estimate, low, high, min(confidence, 1 - floor))
 
 
 def sign_flip(differences: ArrayLike) -> float:
@@ -175,7 +112,7 @@ def sign_flip(differences: ArrayLike) -> float:
     Raises:
         ValueError: on no value, NaN, infinity, or more than 20 values.
     """
-    d = _checked(differences, "differences")
+    d = checked(differences, "differences")
     if len(d) > 20:
         raise ValueError(f"{len(d)} values: all sign flips are listed for 20 at most")
     sums = np.zeros(1)
@@ -204,7 +141,8 @@ def holm(p: ArrayLike) -> list[float]:
     return adjusted.tolist()
 
 
-def _checked(values: ArrayLike, name: str) -> np.ndarray:
+def checked(values: ArrayLike, name: str) -> np.ndarray:
+    """Return finite values (n,) rounded to DECIMALS; raise ValueError on anything else."""
     array = np.asarray(values, dtype=float)
     if array.ndim != 1 or not len(array):
         raise ValueError(f"{name}: expected one value per run, got an array of shape {array.shape}")
@@ -237,29 +175,3 @@ def _arrangement_pmf(weights: np.ndarray, m: int) -> np.ndarray:
 def _two_sided(pmf: np.ndarray, observed: int) -> float:
     tails = pmf[: observed + 1].sum(), pmf[observed:].sum()
     return float(min(1.0, 2 * min(tails)))
-
-
-def _invert(
-    candidates: np.ndarray, estimate: float, level: float, p_at: Callable[[float], float]
-) -> tuple[float, float]:
-    """Return the hull of the shifts with p above ``level``.
-
-    Between candidates p is constant, and it rises towards the estimate and falls beyond it: a
-    binary search on either side finds where it leaves ``level``.
-    """
-    gaps = (candidates[:-1] + candidates[1:]) / 2
-
-    def kept(k: int) -> bool:
-        return p_at(gaps[k]) > level * (1 + 1e-9)
-
-    beside = bisect.bisect(gaps, estimate)
-    near = [k for k in (beside - 1, beside) if 0 <= k < len(gaps)]
-    middle = max(near, key=lambda k: p_at(gaps[k]), default=None)
-    if middle is None or not kept(middle):  # so many ties that no shift beside the candidates is
-        k = bisect.bisect(candidates, estimate)
-        around = [float(c) for c in candidates[max(0, k - 2) : k + 2]]
-        alone = [c for c in around if p_at(c) > level * (1 + 1e-9)] or [estimate]
-        return min(alone), max(alone)
-    first = bisect.bisect_left(range(middle), True, key=kept)
-    last = bisect.bisect_left(range(middle, len(gaps)), True, key=lambda k: not kept(k)) + middle
-    return float(candidates[first]), float(candidates[last])

@@ -1,28 +1,29 @@
-"""Would another choice have led elsewhere? Other score rules, scales, metrics and test images."""
+"""Would another choice have led elsewhere? Other score rules, scales, metrics and test items."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from analysis.grid import RULES, Study, Sweep
 from analysis.runs import per_item
-from analysis.runs.completeness import Ledger, scores
+from analysis.runs.data import StudyData, test_scores
+from analysis.runs.tables import SUMMARY, keys
 from analysis.statistics import contrasts
 from analysis.statistics.contrasts import Tested
+from lib.spec.metric import PARTS
+from lib.spec.study import RULES, SUFFIXES, Study
 
-UNKNOWN = "How the difference would vary with other test images is not known here"
+UNKNOWN = "How the difference would vary with other test items is not known here"
 SEVERAL_OF_ONE_SIGN = (
     "Which test images show the same sign is not published: each counts as independent, and where "
     "several show one sign the interval is too narrow."
 )
-ONE_OF_EACH_PATIENT = "Each patient has one image."
+INDEPENDENT = "Test items count as independent of one another."
 PUBLISHED_STAYS = (
-    "The published score stays as it is in this interval, although on other images it would have "
+    "The published score stays as it is in this interval, although on other items it would have "
     "been another."
 )
-
-Scores = dict[tuple, list[float]]
+FEWEST_ITEMS = 20  # for a bootstrap over them
 
 
 def conclusion(tested: Tested, study: Study) -> int:
@@ -30,105 +31,89 @@ def conclusion(tested: Tested, study: Study) -> int:
     return int(np.sign(tested.interval.estimate)) if tested.p_holm < study.alpha else 0
 
 
-def other_rules(
-    sweep: Sweep, study: Study, ledger: Ledger, runs: pd.DataFrame
-) -> dict[str, list[Tested]]:
-    """Test the same contrasts under the score rules not declared, those that all runs have.
+def retest(data: StudyData, scores: np.ndarray) -> list[Tested]:
+    """Test the study's contrasts on other ``scores`` (variants, seeds)."""
+    built = contrasts.build(data.study, scores)
+    return contrasts.test_all(built, data.study.alpha, data.paired, data.completeness.splitting)
 
-    ``runs``: those that count.
+
+def other_rules(data: StudyData) -> dict[str, list[Tested]]:
+    """Test the same contrasts under the score rules not declared, those that all runs have."""
+    study = data.study
+    return {
+        rule: retest(data, data.values(study.score_key(rule)))
+        for rule in RULES
+        if rule != study.rule and data.has(study.score_key(rule))
+    }
+
+
+def on_other_scale(data: StudyData) -> list[Tested] | None:
+    """Test the same contrasts on the metric's second scale, or None where it has none.
+
+    An interaction may exist on one scale only.
     """
-    tested = {}
-    for rule in RULES:
-        column = study.score_column(rule)
-        known = column in runs and np.isfinite(pd.to_numeric(runs[column], errors="coerce")).all()
-        if rule != study.score_rule and known:
-            built = contrasts.build(sweep, study, scores(sweep, ledger, runs, column))
-            tested[rule] = contrasts.test(built, study.alpha, not ledger.unpaired)
-    return tested
+    rescaled = data.study.metric.rescale(data.scores)
+    return None if rescaled is None or not data.study.factors else retest(data, rescaled)
 
 
-def log_scale(values: np.ndarray, study: Study) -> np.ndarray:
-    """Return log10 of an error in percent, or the logit of a score between 0 and 1.
-
-    An error of 0 counts as half of the least other one; scores are kept 1e-9 from 0 and 1.
-    """
-    if study.percent:
-        floor = values[values > 0].min() / 2 if (values > 0).any() else 1.0
-        return np.log10(100 * np.maximum(values, floor))
-    clipped = np.clip(values, 1e-9, 1 - 1e-9)
-    return np.log(clipped / (1 - clipped))
-
-
-def log_scale_name(study: Study) -> str:
-    """Name the scale of ``log_scale``."""
-    return f"log10 of {study.quantity} in %" if study.percent else f"logit of {study.quantity}"
-
-
-def on_log_scale(sweep: Sweep, study: Study, values: Scores, paired: bool) -> list[Tested]:
-    """Test the same contrasts on ``log_scale``: an interaction may exist on one scale only."""
-    table = log_scale(np.array([values[cell] for cell in sweep.cells]), study)
-    transformed = {cell: list(row) for cell, row in zip(sweep.cells, table, strict=True)}
-    return contrasts.test(contrasts.build(sweep, study, transformed), study.alpha, paired)
-
-
-def exploratory(
-    sweep: Sweep, study: Study, ledger: Ledger, runs: pd.DataFrame
-) -> list[dict[str, Any]]:
+def exploratory(data: StudyData) -> list[dict[str, Any]]:
     """Test the contrasts on every other metric that all runs have at the last epoch.
 
     Not corrected, not declared: p-values that may raise a question, never answer one. None where
     the contrasts are with published scores, which are of the study's own metric.
     """
-    rows = []
-    if study.references:
+    rows: list[dict[str, Any]] = []
+    if not data.study.factors:
         return rows
-    for column in sorted(runs.columns):
-        suffixed = column.endswith(("_at_best_val", "_mean_last_5"))
-        if not column.startswith(("train/", "val/", "test/")) or suffixed or column == study.metric:
+    suffixes = tuple(suffix for suffix in SUFFIXES.values() if suffix)
+    for key in sorted(keys(data.runs, SUMMARY)):
+        part, _, name = key.partition("/")
+        if part not in PARTS or not name or key.endswith(suffixes) or key == data.study.metric.key:
             continue
-        values = pd.to_numeric(runs[column], errors="coerce")
-        if not np.isfinite(values).all() or values.nunique() < 2:
+        values = data.values(key)
+        if not np.isfinite(values).all() or np.ptp(values) == 0:
             continue
-        built = contrasts.build(sweep, study, scores(sweep, ledger, runs, column))
         rows += [
             {
-                "metric": column,
-                "name": t.contrast.name,
-                "difference": t.interval.estimate,
-                "ci_low": t.interval.low,
-                "ci_high": t.interval.high,
-                "p": t.test.p,
-                "runs": ledger.counting,
+                "metric": key,
+                "name": tested.contrast.name,
+                "difference": tested.interval.estimate,
+                "ci_low": tested.interval.low,
+                "ci_high": tested.interval.high,
+                "p": tested.test.p,
+                "runs": data.run_ids,
             }
-            for t in contrasts.test(built, study.alpha, not ledger.unpaired)
+            for tested in retest(data, values)
         ]
     return rows
 
 
 def over_test_set(
-    sweep: Sweep, study: Study, ledger: Ledger, table: pd.DataFrame | None, paired: list[bool]
+    data: StudyData, paired: Sequence[bool]
 ) -> tuple[list[tuple[float, float]] | None, str]:
-    """Return each contrast's interval over test images, or None, and a sentence about them.
+    """Return each contrast's interval over test items, or None, and a sentence about them.
 
     Runs save their outputs at the last epoch, so a study that scores another one has none.
     ``paired``: whether the seeds are pairs, for each contrast.
     """
-    if table is None:
-        return None, f"{UNKNOWN}: the runs kept no output per image."
-    if study.score_rule != "last":
-        return None, f"{UNKNOWN}: the outputs per image are of the last epoch, the score is not."
-    per_run = per_item.scores(table, study, ledger.counting)
-    if per_run is None or len(per_run) < 20:
-        return None, f"{UNKNOWN}: the runs kept no output per image of this metric that all share."
-    per_cell = {cell: per_run[ledger.runs(cell)].to_numpy(dtype=float) for cell in sweep.cells}
-    intervals = contrasts.over_images(sweep, study, per_cell, paired)
-    about = SEVERAL_OF_ONE_SIGN if "label" in table else ONE_OF_EACH_PATIENT
-    return intervals, f"{about} {PUBLISHED_STAYS}" if study.references else about
+    study = data.study
+    if data.per_item is None:
+        return None, f"{UNKNOWN}: the runs kept no output per item."
+    if study.rule != "last":
+        return None, f"{UNKNOWN}: the outputs per item are of the last epoch, the score is not."
+    scores = test_scores(data)
+    if scores is None or len(scores) < FEWEST_ITEMS:
+        return None, f"{UNKNOWN}: the runs kept no output per item of this metric that all share."
+    table = scores.to_numpy(dtype=float).reshape(len(scores), *data.scores.shape)
+    about = SEVERAL_OF_ONE_SIGN if study.declaration.class_names == "gtsrb" else INDEPENDENT
+    about = f"{about} {PUBLISHED_STAYS}" if not study.factors else about
+    return contrasts.over_items(study, table, paired), about
 
 
-def collapsed(ledger: Ledger, table: pd.DataFrame | None) -> list[str]:
-    """Return the finished runs that take every test image for one and the same class."""
-    if table is None or "label" not in table:
-        return []
-    finished = [r for e in ledger.entries if e.state == "finished" for r in e.runs]
-    return [run for run in finished if run in table and table[run].nunique() == 1]
+def collapsed(data: StudyData) -> list[str]:
+    """Return the finished runs that predict a single class for every test item."""
+    columns = [] if data.per_item is None else data.per_item.columns
+    finished = [r for e in data.completeness.entries if e.state == "finished" for r in e.runs]
+    known = [run for run in finished if f"predicted.{run}" in columns]
+    predicted = per_item.of_runs(data.per_item, "predicted", known)
+    return [] if predicted is None else [run for run in known if predicted[run].nunique() == 1]

@@ -23,8 +23,8 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from lib.spec.errors import UserError
-from lib.spec.files import cached, fingerprint
+from lib.spec.errors import UserError, command
+from lib.data.cache import cached, fingerprint
 from lib.training.seeding import sha256
 
 CLASSES = 43
@@ -119,7 +119,7 @@ def split_by_track(
     return np.flatnonzero(~is_val), np.flatnonzero(is_val)
 
 
-def about_test(
+def test_metadata(
     data: Data, labels: torch.Tensor, predicted: torch.Tensor, probability: torch.Tensor
 ) -> dict[str, list[str] | torch.Tensor]:
     """Return what is known of the test images beside their outcomes (N,), for a run's own file.
@@ -282,19 +282,14 @@ def _read_image(path: Path, size: int) -> torch.Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
+@command
 def main() -> None:
     """Check a data folder, build its cache and say what is in it."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("root", help="folder with Final_Training and Final_Test")
-    try:
-        data = load(parser.parse_args().root)
-    except DataError as error:
-        raise SystemExit(f"error: {error}") from error
+    data = load(parser.parse_args().root)
     tracks = len(data.train.tracks.unique())
     print(f"train: {len(data.train.names)} images, {tracks} tracks")
     print(f"test:  {len(data.test.names)} images")
     print(f"SHA-256 of pixels, labels and tracks: {data.sha256}")
 
-
-if __name__ == "__main__":
-    main()

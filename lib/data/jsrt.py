@@ -25,8 +25,8 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from lib.spec.errors import UserError
-from lib.spec.files import cached, fingerprint
+from lib.spec.errors import UserError, command
+from lib.data.cache import cached, fingerprint
 from lib.training.seeding import sha256
 
 Fold = Literal["odd", "even", "fixed"]
@@ -91,9 +91,12 @@ def load(root: str | Path, size: int) -> Radiographs:
     return Radiographs(*(value[key] for key in keys))
 
 
+Split = tuple[np.ndarray, np.ndarray, np.ndarray]  # indices of training, validation, test
+
+
 def split(
     data: Radiographs, fold: Fold, val_fraction: float, generator: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> Split:
     """Return sorted int64 indices of the training, validation and test images.
 
     odd, even: tested on the images with such a number, trained on the others, the two folds of van
@@ -279,20 +282,17 @@ def _square(pixels: np.ndarray, path: Path) -> np.ndarray:
     return pixels
 
 
+@command
 def main() -> None:
     """Check a folder of radiographs, build its cache and say what is in it."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("root", help="folder with the radiographs and masks")
     parser.add_argument("--size", type=int, default=256, help="pixels a side (default 256)")
     arguments = parser.parse_args()
-    try:
-        data = load(arguments.root, arguments.size)
-    except DataError as error:
-        raise SystemExit(f"error: {error}") from error
+    if arguments.size < 1:
+        parser.error(f"--size {arguments.size}: must be at least 1 pixel")
+    data = load(arguments.root, arguments.size)
     share = data.masks.float().mean().item()
     print(f"{len(data.names)} radiographs, lung fields cover {100 * share:.1f} % on average")
     print(f"SHA-256 of images and masks at {arguments.size} pixels: {data.sha256}")
 
-
-if __name__ == "__main__":
-    main()

@@ -99,6 +99,3 @@ def main() -> None:
     draw_dataset(a.root, a.images, a.seed)
     print(f"{a.images} radiographs with lung masks in {a.root}")
 
-
-if __name__ == "__main__":
-    main()

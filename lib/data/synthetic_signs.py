@@ -223,6 +223,3 @@ def main() -> None:
     draw_dataset(a.root, a.tracks, a.frames, a.test_images, a.seed)
     print(f"{CLASSES * a.tracks * a.frames} training and {a.test_images} test images in {a.root}")
 
-
-if __name__ == "__main__":
-    main()

@@ -1,23 +1,14 @@
 r"""Describe a network layer by layer: words, shapes in arithmetic, sizes, receptive fields.
 
-    python -m lib.describe gtsrb --batch-norm True
-    python -m lib.describe unet --upsampling nearest --image-size 128 --width 8
-    python -m lib.describe gtsrb --format latex
-
-Everything is read off the network's own forward pass (lib/trace.py), so it holds for any variant.
+Everything is read off the network's own forward pass (receptive_field.py), so it holds for any
+variant.
 """
 
-import dataclasses
 import itertools
 import textwrap
-from typing import Annotated, Literal
+from typing import Literal
 
-import tyro
-
-from lib.explain.receptive_field import Layer, trace
-from lib.models.gtsrb_cnn import CNN
-from lib.models.unet import UNet, check_size
-from lib.spec.errors import UserError
+from lib.explain.receptive_field import Layer, UnknownOperationError
 
 Format = Literal["text", "markdown", "latex"]
 
@@ -27,44 +18,6 @@ HEADINGS += ["receptive field", "step", "centre"]
 BATCH_NORM_SOURCE = (
     "Ioffe & Szegedy, ICML 2015, section 3.2: after the weights, before the activation"
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Gtsrb:
-    """The reference network for traffic signs, 28×28 pixels; flags as in train_gtsrb.py."""
-
-    batch_norm: bool = False  # between each convolution and its activation
-    activation: Literal["elu", "relu", "gelu"] = "elu"  # after each convolution
-    format: Format = "text"  # of what is printed
-
-    def layers(self) -> list[Layer]:
-        """Return the network's operations on one image."""
-        return trace(CNN(self.batch_norm, self.activation), (3, 28, 28))
-
-
-@dataclasses.dataclass(frozen=True)
-class Unet:
-    """The U-Net for lung fields; flags as in train_unet.py."""
-
-    image_size: int = 256  # pixels a side, a multiple of 2^(depth - 1)
-    depth: int = 5  # levels of the network
-    width: int = 64  # features of its first level; each further one has twice as many
-    upsampling: Literal["transposed", "nearest", "bilinear"] = "transposed"  # on the way up
-    activation: Literal["relu", "elu"] = "relu"  # after each 3×3 convolution
-    batch_norm: bool = True  # between each 3×3 convolution and its activation
-    format: Format = "text"  # of what is printed
-
-    def layers(self) -> list[Layer]:
-        """Return the network's operations on one image.
-
-        Raises:
-            UserError: on numbers below 1, or when the image's side does not fit the depth.
-        """
-        if min(self.image_size, self.depth, self.width) < 1:
-            raise UserError("--image-size, --depth and --width must be whole numbers from 1")
-        check_size(self.image_size, self.image_size, 2 ** (self.depth - 1))
-        network = UNet(self.depth, self.width, self.upsampling, self.activation, self.batch_norm)
-        return trace(network, (1, self.image_size, self.image_size))
 
 
 def words(layer: Layer) -> str:
@@ -127,7 +80,7 @@ def _only_what_is_told(layer: Layer) -> None:
     """Refuse what the sentences and sums here would tell wrongly.
 
     Raises:
-        NotImplementedError: on strided convolutions, and on other ways to double or halve a side.
+        UnknownOperationError: on strided convolutions, and on other ways to double or halve a side.
     """
     d, kind = layer.detail, layer.kind
     plain = {"convolution": d.get("stride") == 1}
@@ -135,7 +88,9 @@ def _only_what_is_told(layer: Layer) -> None:
     plain["transposed convolution"] = plain["max-pooling"] and d.get("padding") == 0
     plain["interpolation"] = d.get("factor") == 2
     if not plain.get(kind, True):
-        raise NotImplementedError(f"{layer.name}: no words for a {kind} with {d}; add them here")
+        raise UnknownOperationError(
+            f"{layer.name}: there are no words for a {kind} with {d}; add them to {__name__}"
+        )
 
 
 def field(layer: Layer) -> str:
@@ -241,19 +196,3 @@ def as_latex(layers: list[Layer]) -> str:
 
 
 FORMATS = {"text": as_text, "markdown": as_markdown, "latex": as_latex}
-Network = (
-    Annotated[Gtsrb, tyro.conf.subcommand("gtsrb")] | Annotated[Unet, tyro.conf.subcommand("unet")]
-)
-
-
-def main() -> None:
-    """Describe a network layer by layer."""
-    network = tyro.cli(Network, description=main.__doc__, config=(tyro.conf.FlagConversionOff,))
-    try:
-        print(FORMATS[network.format](network.layers()))
-    except UserError as error:
-        raise SystemExit(f"error: {error}") from error
-
-
-if __name__ == "__main__":
-    main()

@@ -14,6 +14,12 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode, resolve_name
 
+from lib.spec.errors import UserError
+
+
+class UnknownOperationError(UserError):
+    """An operation that cannot be followed or described here; says which."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Field:
@@ -66,7 +72,7 @@ def trace(model: nn.Module, shape: tuple[int, int, int]) -> list[Layer]:
     """Return the operations of ``model`` on one image of ``shape`` (C, H, W), in order.
 
     Raises:
-        NotImplementedError: on an operation whose receptive field is not known here.
+        UnknownOperationError: on an operation whose receptive field is not known here.
         ValueError: when the image is not square.
     """
     if shape[1] != shape[2]:
@@ -117,8 +123,9 @@ class _Watch(TorchFunctionMode):
             return output
         name = (resolve_name(func) or str(func)).split(".")[-1]
         if name not in OPERATIONS:
-            raise NotImplementedError(
-                f"{name}: how it moves receptive fields is not known; add it to lib/trace.py"
+            raise UnknownOperationError(
+                f"{name} in {self.modules[-1] or 'the network'}: how it moves receptive fields is "
+                f"not known; add it to {__name__}"
             )
         kind, describe = OPERATIONS[name]
         detail, field, macs = describe(args, kwargs, output, [self.fields[id(s)] for s in known])

@@ -1,16 +1,9 @@
-r"""Look into trained networks: effective receptive fields, filters, feature maps, checkerboards.
+"""Look into trained networks: effective receptive fields, filters, feature maps, checkerboards."""
 
-    python -m lib.fields runs/gtsrb_short/3c8c5bdf runs/gtsrb_short/00db1c6b \
-        --data data/GTSRB --out analysis/results/gtsrb_short
-
-Takes finished runs' folders (their newest checkpoint), signs or lungs. Writes network.npz and
-network.json, from which `python -m analysis.report` draws and writes its section on the network.
-"""
-
-import argparse
-import json
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,18 +11,15 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode, resolve_name
 
-from lib.data import gtsrb, jsrt
-from lib.data.augment import center_crop
 from lib.explain import layers as describe
+from lib.explain import scripts
 from lib.explain.receptive_field import OPERATIONS, Layer, trace
-from lib.models.gtsrb_cnn import CNN
-from lib.models.unet import UNet
 from lib.spec.errors import UserError
-from lib.spec.files import read_torch, write_atomically
-from lib.tracking.wandb_run import FINISHED
-from lib.training import seeding
+from lib.tracking import finished
+from lib.training import checkpoint
 
-IMAGES = 64  # whose gradients are averaged; 16 radiographs
+SMALL = 64  # pixels; of larger images a quarter as many are averaged
+IMAGES = 64  # whose gradients are averaged
 SHOWN = (14, 33, 2)  # classes of the signs whose feature maps are kept: stop, turn right, 50 km/h
 MAPS = 8  # feature maps kept a layer: the channels that vary most over these signs
 FLAT = 64  # pixels a side of what is kept of a flat image's output
@@ -51,80 +41,82 @@ class Watch(TorchFunctionMode):
         return output
 
 
-def newest_checkpoint(folder: Path) -> dict[str, Any]:
-    """Return what a run's last checkpoint holds.
+@dataclasses.dataclass(frozen=True)
+class TrainedRun:
+    """A finished run: its script and configuration, its network before and after training."""
+
+    run_id: str
+    script: ModuleType
+    cfg: Any
+    before: nn.Module
+    after: nn.Module
+    optimizer: dict[str, Any]  # its state after the last epoch
+    origin: dict[str, str]  # commit and data hash
+
+
+def load_run(folder: Path, data: str) -> TrainedRun:
+    """Return the run in ``folder`` with ``data`` as the path of its data.
 
     Raises:
-        UserError: when the folder has no readable checkpoint.
+        UserError: when the folder has no readable checkpoint, the run has not finished or diverged,
+            or its script cannot be used.
     """
-    paths = sorted(folder.glob("checkpoint-*.pt"))
-    state = read_torch(paths[-1]) if paths else None
-    if state is None:
-        raise UserError(f"{folder} has no readable checkpoint; is it a run's folder, runs/…/<id>?")
-    return state
+    origin = run_origin(folder)
+    content = checkpoint.newest(folder)
+    key = content["config_key"]
+    if "program" not in key:
+        raise UserError(f"{folder}: its checkpoint does not say which script wrote it")
+    script = scripts.load(key["program"])
+    fields = {field.name for field in dataclasses.fields(script.Config)}
+    cfg = script.Config(**{k: v for k, v in key.items() if k in fields} | {"data": data})
+    networks = [fresh_network(script, cfg) for _ in range(2)]
+    networks[1].load_state_dict(content["state"]["model"])
+    before, after = (network.eval() for network in networks)
+    state = content["state"]["optimizer"]
+    return TrainedRun(folder.name, script, cfg, before, after, state, origin)
 
 
-def load_run(folder: Path) -> tuple[dict[str, Any], nn.Module, nn.Module]:
-    """Return a run's configuration, its network before training and after its last epoch.
-
-    Raises:
-        UserError: when the folder has no readable checkpoint.
-    """
-    state = newest_checkpoint(folder)
-    config, networks = state["identity"], []
-    for _ in range(2):
-        torch.manual_seed(seeding.stream_seed(config["seed"], "init"))
-        networks.append(build(config))
-    networks[1].load_state_dict(state["stateful"][0])
-    return config, networks[0].eval(), networks[1].eval()
-
-
-def build(config: dict[str, Any]) -> nn.Module:
-    """Return the network of a run's configuration."""
-    norm, activation = config["batch_norm"], config["activation"]
-    if "upsampling" in config:
-        depth, width = config["depth"], config["width"]
-        network = UNet(depth, width, config["upsampling"], activation, norm)
-    else:
-        network = CNN(norm, activation)
+def fresh_network(script: ModuleType, cfg: Any) -> nn.Module:
+    """Return a run's network before training, without operations that overwrite their input."""
+    network = script.network(cfg)
     for module in network.modules():
         if hasattr(module, "inplace"):
             module.inplace = False  # what an operation gave is looked at later
     return network
 
 
-def origin(folder: Path) -> dict[str, str]:
+def run_origin(folder: Path) -> dict[str, str]:
     """Return the commit and data hash of a finished run.
 
     Raises:
         UserError: when the run has not finished, or diverged.
     """
-    try:
-        summary = json.loads((folder / FINISHED).read_text())
-    except FileNotFoundError as error:
-        raise UserError(f"{folder} has not finished; its agent's command continues it") from error
-    if summary["diverged"]:
+    done = finished.read(folder)
+    if done is None:
+        raise UserError(f"{folder} has not finished; its agent's command continues it")
+    summary = done["summary"]
+    if summary.get("diverged"):
         raise UserError(f"{folder} diverged: its network shows nothing; take another run")
-    return {name: summary[name] for name in ("git_commit", "data_sha256")}
+    return {name: str(summary.get(name, "unknown")) for name in ("git_commit", "data_sha256")}
 
 
-def adam_note(folder: Path, config: dict[str, Any]) -> list[str]:
-    """Return a sentence on how Adam's eps compares with what it is added to, after training."""
-    if config.get("optimizer") != "adam":
+def adam_note(optimizer: dict[str, Any]) -> list[str]:
+    """Return a sentence on how Adam's eps compares with what it is added to; nothing for SGD."""
+    saved, group = optimizer["state"], optimizer["param_groups"][0]
+    if "eps" not in group or not all("exp_avg_sq" in state for state in saved.values()):
         return []
-    saved = newest_checkpoint(folder)["stateful"][1]
-    decay = saved["param_groups"][0]["betas"][1]
+    decay, eps = group["betas"][1], group["eps"]
     roots = torch.cat(
         [
             (state["exp_avg_sq"] / (1 - decay ** float(state["step"]))).sqrt().flatten()
-            for state in saved["state"].values()
+            for state in saved.values()
         ]
     )
-    below = (roots < config["adam_eps"] / 10).double().mean().item()
+    below = (roots < eps / 10).double().mean().item()
     return [
         f"After training the root of Adam's mean squared gradient is {roots.median().item():.2g} "
         f"(median over weights; the largest {roots.max().item():.2g}) and below a tenth of eps = "
-        f"{config['adam_eps']:g} for {100 * below:.1f} % of the weights."
+        f"{eps:g} for {100 * below:.1f} % of the weights."
     ]
 
 
@@ -156,7 +148,7 @@ def feature_maps(model: nn.Module, images: torch.Tensor, operation: int) -> np.n
 
 def places(layers: list[Layer]) -> dict[str, int]:
     """Return the operations to look at: signs' convolutions and poolings, a U-Net's two ends."""
-    if layers[-1].kind == "linear":
+    if _is_classifier(layers):
         found = {}
         for kind in ("convolution", "max-pooling"):
             own = [i for i, layer in enumerate(layers) if layer.kind == kind]
@@ -166,7 +158,7 @@ def places(layers: list[Layer]) -> dict[str, int]:
     return {"bottleneck": encoder[-1], "output": len(layers) - 1}
 
 
-def settle(model: nn.Module, images: torch.Tensor) -> None:
+def calibrate_batch_norm(model: nn.Module, images: torch.Tensor) -> None:
     """Give an untrained network's batch normalizations the statistics of ``images``.
 
     Theirs are 0 and 1 until training begins; with those each layer's signal fades, as it never does
@@ -182,35 +174,11 @@ def settle(model: nn.Module, images: torch.Tensor) -> None:
     model.eval()
 
 
-def looked_at(config: dict[str, Any], data: str, sha256: str) -> tuple[torch.Tensor, Any]:
-    """Return the first test images of a run (N, C, H, W), and all signs of the test set.
-
-    Raises:
-        UserError: when the data cannot be read or are not those that the run saw.
-    """
-    if "upsampling" in config:
-        part, signs = jsrt.load(data, config["image_size"]), None
-        split = jsrt.split(
-            part,
-            config["fold"],
-            config["val_fraction"],
-            seeding.numpy_generator(config["seed"], "split"),
-        )
-        images, found = part.images[torch.from_numpy(split[-1])[: IMAGES // 4]], part.sha256
-    else:
-        whole = gtsrb.load(data)
-        signs, found = whole.test, whole.sha256
-        images = center_crop(signs.images[:IMAGES])
-    if found != sha256:
-        raise UserError(f"{data} holds other data than the run saw ({found[:8]}…, {sha256[:8]}…)")
-    return images, signs
-
-
-def flat_response(model: nn.Module, config: dict[str, Any]) -> np.ndarray:
+def flat_response(run: TrainedRun, model: nn.Module) -> np.ndarray:
     """Return a U-Net's logits (FLAT, FLAT) on an even image, where none depends on its border."""
     side = 4 * FLAT
     while True:
-        field = trace(build(config), (1, side, side))[-1].field
+        field = trace(fresh_network(run.script, run.cfg), (1, side, side))[-1].field
         first = (side - FLAT) // 2
         if field.low[first] > 0 and field.high[first + FLAT - 1] < side - 1:
             break
@@ -220,67 +188,65 @@ def flat_response(model: nn.Module, config: dict[str, Any]) -> np.ndarray:
     return logits[first : first + FLAT, first : first + FLAT].numpy()
 
 
-def look(folder: Path, data: str, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+def inspect_run(folder: Path, data: str, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     """Return what network.json says of a run; put its pictures into ``arrays``.
 
     Raises:
-        UserError: when the run has not finished or diverged, or its data are not these.
+        UserError: when the run has not finished or diverged, its network cannot be followed, or its
+            data are not these.
     """
-    source = origin(folder)
-    config, before, after = load_run(folder)
-    images, signs = looked_at(config, data, source["data_sha256"])
-    settle(before, images)
-    run, layers = folder.name, trace(build(config), tuple(images.shape[1:]))
-    fields = {}
-    for name, operation in places(layers).items():
-        for when, model in (("before", before), ("after", after)):
+    run = load_run(folder, data)
+    shape = run.script.input_shape(run.cfg)
+    layers = trace(fresh_network(run.script, run.cfg), shape)
+    loaded = run.script.load_data(run.cfg)
+    if loaded.sha256 != run.origin["data_sha256"]:
+        raise UserError(
+            f"{data} holds other data than the run saw ({loaded.sha256[:8]}…, "
+            f"{run.origin['data_sha256'][:8]}…)"
+        )
+    whole = run.script.test_images(run.cfg, loaded)
+    images = whole[: IMAGES if shape[-1] <= SMALL else IMAGES // 4]
+    calibrate_batch_norm(run.before, images)
+    name, fields = run.run_id, {}
+    for place, operation in places(layers).items():
+        for when, model in (("before", run.before), ("after", run.after)):
             field = effective_field(model, images, operation)
-            arrays[f"{run}/{when}/{name}"] = (field / max(field.max(), 1e-30)).astype(np.float16)
+            arrays[f"{name}/{when}/{place}"] = (field / max(field.max(), 1e-30)).astype(np.float16)
         theory = layers[operation].field
-        fields[name] = {"size": theory.size, "centre": theory.centre, "cut": theory.cut}
-    if signs is None:
-        arrays[f"{run}/flat/before"] = flat_response(before, config)
-        arrays[f"{run}/flat/after"] = flat_response(after, config)
+        fields[place] = {"size": theory.size, "centre": theory.centre, "cut": theory.cut}
+    if _is_classifier(layers):
+        _keep_maps(run, layers, whole, loaded.test, arrays)
     else:
-        arrays[f"{run}/filters"] = after.features[0].weight.detach().numpy()
-        first = [int((signs.labels == label).nonzero()[0]) for label in SHOWN]
-        arrays[f"{run}/signs"] = signs.images[first].permute(0, 2, 3, 1).numpy()
-        acted = [i for i, x in enumerate(layers) if x.kind in ("ELU", "ReLU", "GELU")]
-        for depth, operation in enumerate(acted, 1):
-            maps = feature_maps(after, center_crop(signs.images[first]), operation)
-            arrays[f"{run}/maps/{depth}"] = maps
+        arrays[f"{name}/flat/before"] = flat_response(run, run.before)
+        arrays[f"{name}/flat/after"] = flat_response(run, run.after)
     return {
-        "run": run,
-        "origin": source,
-        "config": {k: v for k, v in config.items() if v is not None},
+        "run": name,
+        "origin": run.origin,
+        "config": dataclasses.asdict(run.cfg),
         "images": len(images),
         "fields": fields,
         "headings": describe.HEADINGS,
         "rows": describe.rows(layers),
-        "notes": [*describe.notes(layers), *adam_note(folder, config)],
+        "notes": [*describe.notes(layers), *adam_note(run.optimizer)],
     }
 
 
-def main() -> None:
-    """Look into trained networks and write network.npz and network.json for the report."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("runs", type=Path, nargs="+", metavar="run", help="runs/<study>/<run id>")
-    parser.add_argument("--data", required=True, help="data/GTSRB or data/JSRT, as in training")
-    parser.add_argument("--out", type=Path, required=True, help="analysis/results/<study>")
-    arguments = parser.parse_args()
-    arrays: dict[str, np.ndarray] = {}
-    try:
-        found = [look(folder, arguments.data, arrays) for folder in arguments.runs]
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"networks": found}, indent=1, ensure_ascii=False) + "\n"
-        write_atomically(
-            arguments.out / "network.npz", lambda file: np.savez_compressed(file, **arrays)
-        )
-        write_atomically(arguments.out / "network.json", lambda file: file.write(text.encode()))
-    except (UserError, OSError) as error:
-        raise SystemExit(f"error: {error}") from error
-    print(f"{len(found)} networks: {arguments.out / 'network.json'} and network.npz")
+def _is_classifier(layers: list[Layer]) -> bool:
+    return layers[-1].kind == "linear"
 
 
-if __name__ == "__main__":
-    main()
+def _keep_maps(
+    run: TrainedRun,
+    layers: list[Layer],
+    images: torch.Tensor,
+    part: Any,
+    arrays: dict[str, np.ndarray],
+) -> None:
+    """Keep the first layer's filters, and the feature maps on one sign of each SHOWN class."""
+    name = run.run_id
+    arrays[f"{name}/filters"] = next(run.after.parameters()).detach().numpy()
+    first = [int((part.labels == label).nonzero()[0]) for label in SHOWN]
+    arrays[f"{name}/signs"] = part.images[first].permute(0, 2, 3, 1).numpy()
+    acted = [i for i, layer in enumerate(layers) if layer.kind in ("ELU", "ReLU", "GELU")]
+    for depth, operation in enumerate(acted, 1):
+        arrays[f"{name}/maps/{depth}"] = feature_maps(run.after, images[first], operation)

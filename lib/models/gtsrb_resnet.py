@@ -7,6 +7,7 @@ from torch import nn
 
 from lib.data import augment_strong, gtsrb
 from lib.models.blocks import ACTIVATIONS, Activation, conv_block
+from lib.training import hardware
 
 WIDTHS = (32, 64, 128, 192)  # channels at each of the four sizes
 
@@ -87,7 +88,11 @@ def normalize(images: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, part: gtsrb.Images, indices: torch.Tensor, views: int
+    model: nn.Module,
+    part: gtsrb.Images,
+    indices: torch.Tensor,
+    views: int,
+    precision: hardware.Precision = "float32",
 ) -> tuple[float, float, torch.Tensor, torch.Tensor]:
     """Return mean loss, error, predicted class (n,) and probability of the true class (n,).
 
@@ -100,7 +105,9 @@ def evaluate(
         seen = [
             augment_strong.view(part.images[batch], which) for which in augment_strong.VIEWS[:views]
         ]
-        logs.append(torch.stack([model(images).log_softmax(1) for images in seen]).logsumexp(0))
+        with hardware.autocast(part.images.device, precision):
+            outputs = [model(images).float() for images in seen]
+        logs.append(torch.stack([one.log_softmax(1) for one in outputs]).logsumexp(0))
     logs, labels = torch.cat(logs).double() - math.log(views), part.labels[indices]
     predicted, own = logs.argmax(1), logs.gather(1, labels[:, None])[:, 0]
     error = (predicted != labels).double().mean().item()

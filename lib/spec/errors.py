@@ -1,5 +1,34 @@
-"""Faults that whoever started the program can mend."""
+"""The one base class of errors that a user can mend, and how commands end on them."""
+
+import functools
+import os
+import sys
+from collections.abc import Callable
 
 
-class UserError(ValueError):
-    """Bad input or a bad state of files; its text says what, and what to do. Shown as it is."""
+class UserError(Exception):
+    """A problem that the user can mend: the text says what is wrong, what is accepted, what to do.
+
+    Commands and scripts print it without a traceback.
+    """
+
+
+def command(main: Callable[..., None]) -> Callable[..., None]:
+    """Wrap a command's ``main`` so that errors and Ctrl-C end it with one message and exit code 1.
+
+    A closed output pipe (``command | head``) ends it quietly.
+    """
+
+    @functools.wraps(main)
+    def wrapped(*args: object, **kwargs: object) -> None:
+        try:
+            main(*args, **kwargs)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except (UserError, OSError) as error:
+            raise SystemExit(f"error: {error}") from error
+        except KeyboardInterrupt:
+            raise SystemExit("stopped by Ctrl-C; run the same command again to continue") from None
+
+    return wrapped

@@ -1,40 +1,40 @@
-"""Write files so that a reader sees the old one or the new one, never half of either."""
+"""Write files so that a reader sees the old content or the new one; read YAML with clear errors."""
 
 import contextlib
-import hashlib
 import json
 import os
-import pickle
-import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 import filelock
-import torch
+import yaml
 
 from lib.spec.errors import UserError
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Call ``write`` with a temporary file beside ``path``, flush it and move it into place.
+def write_atomically(path: Path, content: bytes | Callable[[IO[bytes]], Any]) -> None:
+    """Write ``content``, bytes or a function that writes to an open file, and move it into place.
 
     Raises:
-        UserError: naming ``path`` when the disk is full or the folder cannot be written; an earlier
-            file at ``path`` is then untouched, and the temporary one removed.
+        UserError: naming ``path`` when the disk is full or the folder cannot be written. An earlier
+            file at ``path`` is then unchanged and the temporary file removed.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
-            write(file)
+            if isinstance(content, bytes):
+                file.write(content)
+            else:
+                content(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
         raise UserError(
-            f"cannot write {path}: {error}. What stood there before is untouched; "
-            "free some space or choose another folder, then start again."
+            f"cannot write {path}: {error}. The earlier file, if any, is unchanged; free some "
+            "space or choose another folder, then run the command again."
         ) from error
     finally:
         with contextlib.suppress(OSError):  # the folder itself may be missing
@@ -43,54 +43,12 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON, atomically."""
-    text = json.dumps(value, indent=2, sort_keys=True) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode()))
-
-
-def read_torch(path: Path) -> Any | None:
-    """Return what torch.save wrote to ``path``; None, and a word on it, where that is damaged."""
-    try:
-        if not zipfile.is_zipfile(path):
-            raise RuntimeError("cut off, or not written by torch.save")
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, OSError, pickle.UnpicklingError) as error:
-        print(f"{path} is unreadable: {error}", flush=True)
-        return None
-
-
-def fingerprint(salt: str, root: Path, files: Iterable[Path | os.DirEntry]) -> str:
-    """Hash name below ``root``, size and time of every file: cheap, and changes when any does."""
-    lines = [salt]
-    for file in files:
-        status = file.stat()
-        name = os.fspath(file)[len(os.fspath(root)) :]
-        lines.append(f"{name} {status.st_size} {status.st_mtime_ns}")
-    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
-
-
-def cached(path: Path, source: str, build: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return what ``build`` made of ``source`` (a fingerprint), from ``path`` where that is there.
-
-    Of several processes one builds and the others wait for it.
-    """
-    if value := _read_cache(path, source):
-        return value
-    with locked(path.with_suffix(".lock"), f"waiting: another process builds {path}"):
-        value = _read_cache(path, source)
-        if value is None:
-            value = build() | {"source": source}
-            write_atomically(path, lambda file: torch.save(value, file))
-    return value
-
-
-def _read_cache(path: Path, source: str) -> dict[str, Any] | None:
-    value = read_torch(path) if path.exists() else None
-    return value if value and value["source"] == source else None
+    write_atomically(path, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
 
 
 @contextlib.contextmanager
 def locked(path: Path, busy: str) -> Iterator[None]:
-    """Hold the lock file ``path``; where another process holds it, print ``busy`` and wait.
+    """Hold the lock file ``path``; while another process holds it, print ``busy`` and wait.
 
     The operating system releases the lock when its process ends, however it ends.
 
@@ -110,3 +68,60 @@ def locked(path: Path, busy: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 as PyYAML reads it, but without the scalars that surprise people."""
+
+
+def _plain_text(loader: _Loader, node: yaml.ScalarNode) -> str:
+    """Refuse an unquoted number that YAML 1.1 reads as text, such as 1e-3."""
+    if node.style is None:
+        with contextlib.suppress(ValueError):
+            number = float(node.value)
+            raise UserError(
+                f"line {node.start_mark.line + 1}: {node.value} is text to YAML 1.1, not a number. "
+                f"Write {_with_a_dot(number)} for the number or '{node.value}' for the text"
+            )
+    return loader.construct_scalar(node)
+
+
+def _with_a_dot(number: float) -> str:
+    text = repr(number)
+    if "e" in text and "." not in text:
+        text = text.replace("e", ".0e")
+    return text
+
+
+_Loader.add_constructor("tag:yaml.org,2002:str", _plain_text)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Return the mapping that a YAML file holds.
+
+    Raises:
+        UserError: when the file cannot be read, holds several documents or no mapping, has a key
+            that is not text (``on`` and ``yes`` are true to YAML 1.1), or an unquoted number that
+            YAML 1.1 reads as text (``1e-3``).
+    """
+    try:
+        documents = list(yaml.load_all(path.read_text(encoding="utf-8"), _Loader))
+    except UserError as error:
+        raise UserError(f"{path}, {error}") from error
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    if len(documents) > 1:
+        raise UserError(f"{path} holds {len(documents)} YAML documents; write one per file")
+    if not documents or not isinstance(documents[0], dict):
+        raise UserError(f"{path} is not a mapping of names to values")
+    _only_text_keys(path, documents[0])
+    return documents[0]
+
+
+def _only_text_keys(path: Path, mapping: dict[Any, Any]) -> None:
+    for key, value in mapping.items():
+        if not isinstance(key, str):
+            hint = " (on, off, yes and no are booleans to YAML 1.1)" if type(key) is bool else ""
+            raise UserError(f"{path}: the key {key!r} is not text{hint}. Put it in quotes.")
+        if isinstance(value, dict):
+            _only_text_keys(path, value)

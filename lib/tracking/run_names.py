@@ -1,21 +1,20 @@
 """What people see of a run in W&B: its name, its group and its job type."""
 
+from collections.abc import Sequence
 from typing import Any
 
-SEED = "seed"
+from lib.spec.study import SEED
 
 
-def names(parameters: dict[str, Any], cell: dict[str, Any], study: str) -> tuple[str, str, str]:
-    """Return name, group and job type of a ``cell`` of a sweep's ``parameters``.
+def names(varied: Sequence[str], cell: dict[str, Any], study: str) -> tuple[str, str, str]:
+    """Return name, group and job type of a ``cell`` of a sweep that varies ``varied``.
 
     The name is short, like bn-sgd-seed3; the group is the variant in full, like "batch_norm=True,
     optimizer=sgd", so that W&B can draw its seeds together; the job type is the study.
     """
-    varied = [
-        n for n, p in sorted(parameters.items()) if len(p.get("values", [])) > 1 and n != SEED
-    ]
-    group = ", ".join(f"{name}={cell[name]}" for name in varied)
-    words = [_word(name, cell[name]) for name in varied]
+    factors = [name for name in sorted(varied) if name != SEED]
+    group = ", ".join(f"{name}={cell[name]}" for name in factors)
+    words = [_word(name, cell[name]) for name in factors]
     if SEED in cell:
         words.append(f"{SEED}{cell[SEED]}")
     return "-".join(words) or study, group or study, study
@@ -23,7 +22,9 @@ def names(parameters: dict[str, Any], cell: dict[str, Any], study: str) -> tuple
 
 def _word(factor: str, level: Any) -> str:
     """Return bn or no-bn for batch_norm, the level itself for text, al0.1 for adam_lr = 0.1."""
-    initials = "".join(word[0] for word in factor.split("_")) if "_" in factor else factor
+    initials = "".join(word[:1] for word in factor.split("_")) if "_" in factor else factor
     if isinstance(level, bool):
         return initials if level else f"no-{initials}"
-    return level if isinstance(level, str) else f"{initials}{level:g}"
+    if isinstance(level, int | float):
+        return f"{initials}{level:g}"
+    return level if isinstance(level, str) else f"{initials}-{level}"

@@ -21,17 +21,18 @@ import yaml
 from tqdm import tqdm
 
 from lib.spec.errors import UserError
-from lib.spec.files import locked, write_atomically, write_json
-from lib.tracking import run_names
+from lib.spec.files import locked, write_atomically
+from lib.spec.metric import count
+from lib.spec.sweep import read_sweep
+from lib.tracking import finished, run_names
 from lib.training import config
 
 T = TypeVar("T")
 
-FINISHED = "finished.json"  # in a run's folder: it ended well, with this summary
 INTERRUPTED = 255  # exit code that W&B gives a run that Ctrl-C ended
 STOPPING = [name for name in ("SIGTERM", "SIGALRM") if hasattr(signal, name)]
-AGAIN = 2  # seconds after which another SIGTERM is meant
-GRACE = 20  # seconds that an epoch may still take after SIGTERM, so that it gets its checkpoint
+SECOND_SIGTERM_S = 2  # seconds after which another SIGTERM is meant
+GRACE_S = 20  # seconds that an epoch may still take after SIGTERM, so that it gets its checkpoint
 
 
 @dataclasses.dataclass
@@ -43,18 +44,18 @@ class Run:
     wandb_run: Any
     last_logged: int = 0  # epoch; above 0 when the server already has this run's first epochs
     stopped_at: float = 0.0  # when SIGTERM came, of time.monotonic(); 0: it did not
-    media: bool = False  # pictures of the test results go to W&B
+    log_pictures: bool = False  # pictures of the test results go to W&B
 
     def resume(self, rows: list[dict[str, float]]) -> None:
-        """Log the epochs of a checkpoint, but for those that the server has already.
+        """Log the epochs of a checkpoint, except those that the server already has.
 
-        Where there is no checkpoint, the run starts anew, and all of it is logged: of an epoch that
-        is there twice, the last row counts.
+        Without a checkpoint the run restarts, and all of it is logged: of an epoch that is there
+        twice, the last row counts.
         """
         if self.last_logged and not rows:
             print(
-                f"run {self.id} starts anew: the server has {self.last_logged} epoch(s) of it, but "
-                f"there is no checkpoint in {self.folder}",
+                f"restarting run {self.id} from epoch 1: the server has "
+                f"{count(self.last_logged, 'epoch')} but no checkpoint was found in {self.folder}",
                 flush=True,
             )
             self.last_logged = 0
@@ -65,13 +66,14 @@ class Run:
         for row in rows:
             self.wandb_run.log(row)
 
-    def is_due(self, epoch: int, epochs: int, every: int) -> bool:
-        """Say whether to keep the state after ``epoch``: each ``every``-th, the last, at a stop."""
-        return epoch % every == 0 or epoch == epochs or self.stopped_at > 0
+    @property
+    def stop_requested(self) -> bool:
+        """Whether SIGTERM came: the run is to keep its state and end."""
+        return self.stopped_at > 0
 
-    def stop_if_asked(self) -> None:
+    def exit_if_preempted(self) -> None:
         """End the run here, as Ctrl-C does, when SIGTERM came."""
-        if self.stopped_at > 0:
+        if self.stop_requested:
             raise KeyboardInterrupt
 
     def save_arrays(self, file: str, **arrays: list[str] | torch.Tensor) -> None:
@@ -85,9 +87,9 @@ class Run:
         """Set the run's summary."""
         self.wandb_run.summary.update(dict(summary))
 
-    def show(self, panels: Callable[..., dict[str, Any]], *results: Any) -> None:
-        """Log what ``panels`` (see lib/media.py) makes of the test's results, if ``media``."""
-        if self.media and (shown := panels(*results)):
+    def log_media(self, panels: Callable[..., dict[str, Any]], *results: Any) -> None:
+        """Log what ``panels`` (lib/tracking/media.py) makes of the test results, if asked for."""
+        if self.log_pictures and (shown := panels(*results)):
             self.wandb_run.log(shown)
 
 
@@ -113,8 +115,8 @@ def start(flags: T) -> Iterator[tuple[T, Run]]:
     folder = root / run_id
     try:
         with locked(folder / "lock", f"waiting: another process works on run {run_id}"):
-            if (folder / FINISHED).exists():
-                print(f"run {run_id} is finished, see {folder}; not repeated")
+            if finished.read(folder) is not None:
+                print(f"run {run_id} already finished ({folder}), skipping")
                 raise SystemExit(0)
             wandb_run = _init(run_id, root, dataclasses.asdict(flags))
             run = Run(run_id, folder, wandb_run, int(wandb_run.summary.get("epoch", 0)))
@@ -125,7 +127,7 @@ def start(flags: T) -> Iterator[tuple[T, Run]]:
                     print(line, flush=True)
                 wandb_run.define_metric("epoch")
                 wandb_run.define_metric("*", step_metric="epoch")
-                run.media = getattr(cfg, "media", False)
+                run.log_pictures = cfg.media
                 yield cfg, run
                 _ignore_signals()
             except KeyboardInterrupt:
@@ -143,9 +145,9 @@ def start(flags: T) -> Iterator[tuple[T, Run]]:
             public = {key: summary[key] for key in summary.keys() if key[0] != "_"}  # noqa: SIM118
             public = {key: v for key, v in public.items() if isinstance(v, str | int | float)}
             wandb_run.finish()
-            write_json(folder / FINISHED, public)
+            finished.write(folder, public, dataclasses.asdict(cfg))
             tests = [f"{key} {value:.4f}" for key, value in public.items() if key[:5] == "test/"]
-            print(f"run {run_id} finished: {', '.join(tests)}; all of it in {folder}", flush=True)
+            print(f"run {run_id} finished: {', '.join(tests)}; see {folder}", flush=True)
     except UserError as error:
         raise SystemExit(f"error: {error}") from error
 
@@ -213,8 +215,9 @@ def _names() -> dict[str, str]:
     try:
         cell = yaml.safe_load(Path(file).read_text())
         cell = {key: item["value"] for key, item in cell.items() if isinstance(item, dict)}
-        sweep = wandb.Api(timeout=GRACE).sweep(path).config
-        names = run_names.names(sweep["parameters"], cell, sweep.get("name", sweep_id))
+        config = wandb.Api(timeout=GRACE_S).sweep(path).config
+        sweep = read_sweep(config, config.get("name", sweep_id))
+        names = run_names.names(sweep.varied, cell, sweep.name)
     except Exception as error:  # of many kinds; the run is worth more than its name
         print(f"cannot read the sweep {path} ({error!r}): W&B names this run", flush=True)
         return {}
@@ -222,7 +225,7 @@ def _names() -> dict[str, str]:
 
 
 def _stop_on_sigterm(started: list[Run]) -> None:
-    """Let SIGTERM end the run in ``started`` after its epoch, at most GRACE seconds later.
+    """Let SIGTERM end the run in ``started`` after its epoch, at most GRACE_S seconds later.
 
     Before there is a run, it ends the process as Ctrl-C does. The same signal often comes twice at
     once (a scheduler, an agent that passes it on); one that comes later ends the run at once.
@@ -235,8 +238,8 @@ def _stop_on_sigterm(started: list[Run]) -> None:
         if started[0].stopped_at == 0:
             started[0].stopped_at = now
             if hasattr(signal, "alarm"):  # Windows has none: there an epoch may take its time
-                signal.alarm(GRACE)
-        elif now > started[0].stopped_at + AGAIN:
+                signal.alarm(GRACE_S)
+        elif now > started[0].stopped_at + SECOND_SIGTERM_S:
             raise KeyboardInterrupt
 
     for name in STOPPING:

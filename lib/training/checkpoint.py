@@ -1,4 +1,4 @@
-"""Keep a run's state on disk so that it continues bit for bit where it stopped."""
+"""Keep a run's state on disk so that it resumes bit for bit where it stopped."""
 
 import re
 from pathlib import Path
@@ -7,33 +7,40 @@ from typing import Any
 import torch
 
 from lib.spec.errors import UserError
-from lib.spec.files import read_torch, write_atomically
+from lib.spec.files import write_atomically
+from lib.spec.study import NUISANCE_FIELDS
+from lib.training.torch_files import read_torch
 
 KEEP = 2  # newest checkpoints
-FREE = ("checkpoint_every", "save_overlays", "media")  # settings that change no number
 
 
 def save(
-    folder: Path, epoch: int, identity: dict[str, Any], progress: dict[str, Any], stateful: list
+    folder: Path,
+    epoch: int,
+    config_key: dict[str, Any],
+    loop_state: dict[str, Any],
+    state: dict[str, Any],
 ) -> None:
     """Write ``checkpoint-<epoch>.pt`` atomically and delete all but the newest two.
 
-    ``identity`` is what must be equal to continue: all that shapes the numbers, the data by its
-    hash and not by its path, which differs between machines; ``progress`` is what the loop keeps
-    beside ``stateful``: models, optimizers, schedulers and torch generators.
+    ``config_key`` is what must be equal to resume: all that shapes the numbers, the data by its
+    hash and not by its path, which differs between machines; ``loop_state`` is what the loop keeps
+    next to ``state``: models, optimizers, schedulers and torch generators by name.
     """
-    state = {
-        "identity": _identity(identity, stateful),
-        "progress": progress,
-        "stateful": [_get(part) for part in stateful],
+    content = {
+        "config_key": _without_nuisance(config_key, state),
+        "loop_state": loop_state,
+        "state": {name: _get(part) for name, part in state.items()},
     }
-    write_atomically(folder / f"checkpoint-{epoch:06d}.pt", lambda file: torch.save(state, file))
-    for path in _paths(folder)[:-KEEP]:
+    write_atomically(folder / f"checkpoint-{epoch:06d}.pt", lambda file: torch.save(content, file))
+    for path in paths(folder)[:-KEEP]:
         path.unlink()
 
 
-def resume(folder: Path, identity: dict[str, Any], stateful: list) -> dict[str, Any] | None:
-    """Set ``stateful`` to the newest readable checkpoint and return its progress, or None.
+def resume(
+    folder: Path, config_key: dict[str, Any], state: dict[str, Any]
+) -> dict[str, Any] | None:
+    """Set ``state`` to the newest readable checkpoint and return its loop state, or None.
 
     A damaged file (a full or failing disk) is named and the one before it is taken.
 
@@ -41,30 +48,48 @@ def resume(folder: Path, identity: dict[str, Any], stateful: list) -> dict[str, 
         UserError: when the checkpoint belongs to another configuration, other data or another kind
             of device, which no generator's state fits.
     """
-    identity = _identity(identity, stateful)
-    for path in reversed(_paths(folder)):
-        state = read_torch(path)
-        if state is None:
+    config_key = _without_nuisance(config_key, state)
+    for path in reversed(paths(folder)):
+        content = read_torch(path)
+        if content is None:
             continue
-        saved = {key: v for key, v in state["identity"].items() if key not in FREE}
-        if saved != identity:
-            other = [key for key in identity | saved if identity.get(key) != saved.get(key)]
+        saved = {k: v for k, v in content["config_key"].items() if k not in NUISANCE_FIELDS}
+        if saved != config_key:
+            other = [key for key in config_key | saved if config_key.get(key) != saved.get(key)]
             raise UserError(
                 f"{path} belongs to another configuration, data or device (different: "
-                f"{', '.join(other)}). Use another run id, or move that folder away to start anew."
+                f"{', '.join(other)}). Use another run id, or move that folder away to start over."
             )
-        for part, saved in zip(stateful, state["stateful"], strict=True):
-            _set(part, saved)
-        print(f"continuing from {path}", flush=True)
-        return state["progress"]
+        for name, part in state.items():
+            _set(part, content["state"][name])
+        print(f"resuming from {path}", flush=True)
+        return content["loop_state"]
     return None
 
 
-def _identity(identity: dict[str, Any], stateful: list) -> dict[str, Any]:
-    """Leave out what is free; add the devices, since no generator's state fits another kind."""
-    generators = [part for part in stateful if isinstance(part, torch.Generator)]
+def newest(folder: Path) -> dict[str, Any]:
+    """Return what a run's last checkpoint holds: config_key, loop_state and state by name.
+
+    Raises:
+        UserError: when the folder has no readable checkpoint.
+    """
+    found = paths(folder)
+    content = read_torch(found[-1]) if found else None
+    if content is None:
+        raise UserError(f"{folder} has no readable checkpoint; is it a run's folder, runs/…/<id>?")
+    return content
+
+
+def paths(folder: Path) -> list[Path]:
+    """Return a run's checkpoints, the newest last."""
+    return sorted(p for p in folder.glob("checkpoint-*.pt") if re.search(r"-\d{6}\.pt$", p.name))
+
+
+def _without_nuisance(config_key: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what changes no number; add the devices: no generator's state fits another kind."""
+    generators = [part for part in state.values() if isinstance(part, torch.Generator)]
     devices = {"devices": ", ".join(generator.device.type for generator in generators)}
-    return {key: value for key, value in identity.items() if key not in FREE} | devices
+    return {k: v for k, v in config_key.items() if k not in NUISANCE_FIELDS} | devices
 
 
 def _get(part: Any) -> Any:
@@ -76,7 +101,3 @@ def _set(part: Any, saved: Any) -> None:
         part.set_state(saved)
     else:
         part.load_state_dict(saved)
-
-
-def _paths(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.glob("checkpoint-*.pt") if re.search(r"-\d{6}\.pt$", p.name))

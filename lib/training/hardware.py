@@ -9,6 +9,8 @@ from typing import Literal
 
 import torch
 
+from lib.spec.machine import cores
+
 Precision = Literal["float32", "bfloat16"]
 
 # glibc gives large blocks back at once and faults them in again at the next step; kept, a run
@@ -43,36 +45,20 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def own_generator(device: torch.device) -> torch.Generator:
+def default_generator(device: torch.device) -> torch.Generator:
     """Return the generator that dropout draws from on ``device``: torch's own."""
     if device.type == "cuda":
         return torch.cuda.default_generators[torch.cuda.current_device()]
     return torch.default_generator
 
 
-def cores(quota_file: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """Return how many cores this process may use: those it is bound to, within Linux's quota."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    with contextlib.suppress(OSError, ValueError):  # no Linux, no such file, or "max": no quota
-        quota, period = quota_file.read_text().split()
-        count = min(count or 1, round(int(quota) / int(period)))
-    return max(1, count or 1)
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """Return a context in which convolutions and matrix products are computed in ``precision``.
 
-
-def in_precision(
-    forward: Callable[[torch.Tensor], torch.Tensor], device: torch.device, precision: Precision
-) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return ``forward`` with its convolutions and matrix products in ``precision``.
-
-    Weights, batch normalization's statistics and what comes out stay float32 (torch.autocast). On a
-    GPU, convolutions in float32 round their inputs to TF32, as torch has it.
+    Weights and batch normalization's statistics stay float32; call ``.float()`` on what comes out.
+    On a GPU, convolutions in float32 round their inputs to TF32, as torch has it.
     """
-
-    def run(images: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-            return forward(images).float()
-
-    return run
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 class GraphedStep:
@@ -125,7 +111,7 @@ class GraphedStep:
                 group["capturable"] = value
 
 
-def graphed(
+def maybe_cuda_graph(
     step: Callable[[torch.Tensor], None],
     size: int,
     steps: int,

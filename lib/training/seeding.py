@@ -30,7 +30,7 @@ def torch_generator(seed: int, stream: str, device: torch.device | str = "cpu") 
     return torch.Generator(device).manual_seed(stream_seed(seed, stream))
 
 
-def pair_hashes(seed: int, split: tuple[np.ndarray, ...]) -> dict[str, str]:
+def pairing_hashes(seed: int, split: tuple[np.ndarray, ...]) -> dict[str, str]:
     """Hash a run's split and the order of its first epoch: runs with equal ones are a pair.
 
     ``split``: index arrays, the training images' first.

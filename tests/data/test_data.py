@@ -54,7 +54,7 @@ def test_what_is_known_of_test_images_beside_their_outcomes(copy: Path) -> None:
     predicted, probability = labels.clone(), torch.ones(len(labels))
     predicted[[3, 5, 8]] = (labels[[3, 5, 8]] + 1) % 43
     probability[[3, 5, 8]] = torch.tensor([0.3, 0.1, 0.2])
-    about = gtsrb.about_test(data, labels, predicted, probability)
+    about = gtsrb.test_metadata(data, labels, predicted, probability)
     assert about["in_training"].nonzero().flatten().tolist() == [2]
     sizes = [Image.open(copy / TEST / "Images" / name).width for name in data.test.names[3:]]
     assert about["widths"][3:].tolist() == sizes
@@ -181,7 +181,7 @@ def test_real_signs(real_signs: Path) -> None:
     assert (len(data.train.names), len(data.test.names)) == (39_209, 12_630)
     sizes = torch.bincount(torch.unique(data.train.tracks, return_counts=True)[1])
     labels = data.test.labels
-    about = gtsrb.about_test(data, labels, labels, torch.ones(len(labels)))
+    about = gtsrb.test_metadata(data, labels, labels, torch.ones(len(labels)))
     assert labels[about["in_training"]].tolist() == [14] * 8
     assert (about["widths"].min(), about["widths"].max()) == (25, 266)
     assert sizes[29] == 1, "one track has 29 frames"

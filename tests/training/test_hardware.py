@@ -212,7 +212,7 @@ def test_when_a_graph_is_recorded_and_replayed(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_cpu_steps_plainly() -> None:
     step, _, optimizer, _, generator, _ = sign_step("cpu")
-    assert hardware.graphed(step, 8, 10**6, optimizer, generator) is step
+    assert hardware.maybe_cuda_graph(step, 8, 10**6, optimizer, generator) is step
 
 
 @NO_GPU
@@ -230,7 +230,7 @@ def test_a_graph_gives_the_plain_steps_numbers(
     for graph in (False, True):
         step, model, own, scheduler, generator, sums = make("cuda", precision=precision, **flags)
         if graph:
-            step = hardware.graphed(step, 8, hardware.GRAPH_FROM, own, generator)
+            step = hardware.maybe_cuda_graph(step, 8, hardware.GRAPH_FROM, own, generator)
             assert isinstance(step, hardware.GraphedStep)
         for i in range(14):
             step(torch.arange(5 if i == 9 else 8, device="cuda") + i)

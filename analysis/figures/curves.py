@@ -1,0 +1,159 @@
+"""Figures against epochs: 1 learning curves, 2 contrasts, 10 epochs until a target value."""
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from analysis.figures import style
+from analysis.runs import histories
+from analysis.runs.data import StudyData
+from analysis.statistics import contrasts
+from analysis.statistics.grades import subject
+from lib.spec.metric import Metric, capitalize, count
+
+
+def learning_curves(data: StudyData, metric: Metric) -> Figure:
+    """Figure 1: ``metric`` against epoch: every seed, their median, a band, early stops."""
+    study = data.study
+    values = metric.display(histories.curves(data, metric.key))
+    first = next(iter(study.factors), None)
+    groups = style.groups(study)
+    apart = len(groups) == len(study.variants) and len(study.factors) > 1
+    panels = study.factors[first] if apart else [None]
+    figure, axes = style.subplots(len(panels), 2.7, columns=min(2, len(panels)))
+    place = {}
+    for axis, level in zip(axes, panels, strict=True):
+        own = [(n, g) for n, g in groups if level is None or study.variants[g[0]][0] == level]
+        for i, (label, members) in enumerate(own):
+            place |= dict.fromkeys(members, (axis, i))
+            if level is not None:  # it is the panel's title
+                label = study.variant_label(study.variants[members[0]], skip=first)
+            curve = np.concatenate(values[members])
+            style.draw_seeds(axis, np.arange(1, curve.shape[1] + 1), curve, i, label)
+        axis.set_xlabel("Epoch")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        if level is not None:
+            axis.set_title(study.level_label(first, level))
+    for variant, state, epochs, found in histories.stops(data, metric.key):
+        axis, i = place[study.variants.index(variant)]
+        if state == "replaced":  # the run that is included is drawn as all others are
+            axis.plot(epochs, metric.display(found), color=style.colour(i), linewidth=0.8, ls=":")
+        last = metric.display(found[-1])
+        axis.plot(epochs[-1], last, "x", color="black", markersize=6, zorder=5)
+    style.legend_above(figure, axes[0])
+    for axis in axes[:: min(2, len(panels))]:
+        axis.set_ylabel(metric.axis)
+    style.metric_scale(axes, metric.display(data.history[metric.key].to_numpy()), metric)
+    return figure
+
+
+def learning_curves_caption(data: StudyData, metric: Metric) -> str:
+    """Return figure 1's caption."""
+    n, together = len(data.study.seeds), max(len(g) for _, g in style.groups(data.study))
+    stopped = len(histories.stops(data, metric.key))
+    cross = f"Crosses: {count(stopped, 'run')} stopped before the end. " if stopped else ""
+    return (
+        f"{capitalize(metric.title)} against epoch. Thin lines: one per run (n = "
+        f"{count(n, 'seed')} per variant); bold: median over runs; band: "
+        f"{style.band_name(n * together)} over runs; a diverged run has the worst value after it "
+        f"stopped. {cross}{style.run_set(data)}"
+    )
+
+
+def difference_curves(data: StudyData, metric: Metric) -> Figure:
+    """Figure 2: each primary contrast, seed by seed, computed at every epoch on ``metric``."""
+    study, n = data.study, len(data.study.seeds)
+    values = histories.curves(data, metric.key)
+    built = contrasts.build(study, values.reshape(len(values), -1))  # an epoch as a replicate
+    figure, axes = style.subplots(len(built), 1.6, sharey=False, sharex=True)
+    for i, (axis, contrast) in enumerate(zip(axes, built, strict=True)):
+        table = metric.display(contrast.differences.reshape(n, -1))
+        axis.axhline(0, color="black", linewidth=0.8)
+        if study.smallest_effect:
+            delta = metric.display(study.smallest_effect)
+            axis.axhspan(-delta, delta, color="0.9", zorder=0)
+        style.draw_seeds(axis, np.arange(1, table.shape[1] + 1), table, i, "")
+        axis.set_title(subject(contrast, study), loc="left", fontsize=8)
+        last = np.nan_to_num(np.abs(table[:, -1]))
+        if _far_off(table):  # single seeds far off would hide the rest
+            linear = metric.display(study.smallest_effect or 0) or np.median(last)
+            style.symmetric_log(axis, float(f"{linear:.1g}"), np.nanmax(np.abs(table)), "y")
+        elif np.nan_to_num(np.abs(table)).max() > 4 * last.max() > 0:  # so would the first epochs
+            axis.set_ylim(-4 * last.max(), 4 * last.max())
+    axes[-1].set_xlabel("Epoch")
+    axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    unit = f" ({metric.difference_unit})" if metric.difference_unit else ""
+    figure.supylabel(f"Difference in {metric.title}{unit}", fontsize=9)
+    return figure
+
+
+def _far_off(table: np.ndarray) -> bool:
+    last = np.nan_to_num(np.abs(table[:, -1]))
+    return bool(last.max() > 20 * np.median(last) > 0)
+
+
+def difference_curves_caption(data: StudyData, metric: Metric) -> str:
+    """Return figure 2's caption."""
+    study, n = data.study, len(data.study.seeds)
+    values = histories.curves(data, metric.key)
+    built = contrasts.build(study, values.reshape(len(values), -1))
+    wide = any(_far_off(c.differences.reshape(n, -1)) for c in built)
+    grey = "; grey: ±δ" if study.smallest_effect else ""
+    log = "Where single seeds are far off the axis is logarithmic at its ends. " if wide else ""
+    return (
+        f"Paired difference in {metric.title} against epoch, treatment minus baseline. Thin lines: "
+        f"one per seed (n = {n}); bold: median over seeds; band: {style.band_name(n)}{grey}. A "
+        f"picture epoch by epoch, not a test: neighbouring epochs repeat one another. {log}"
+        f"{style.run_set(data)}"
+    )
+
+
+def _reached(data: StudyData, metric: Metric) -> tuple[np.ndarray, float, bool]:
+    """Return whether each run has reached the target by each epoch (variants, seeds, epochs).
+
+    And the target: the study's, or else the weakest variant's median at the last epoch.
+    """
+    values = histories.curves(data, metric.key)
+    declared = data.study.declaration.target_value
+    finals = [np.nanmedian(v[:, -1]) for v in values if not np.isnan(v[:, -1]).all()]
+    weakest = (min if metric.sign > 0 else max)(finals, default=np.nan)
+    target = weakest if declared is None else declared
+    at = values >= target if metric.sign > 0 else values <= target
+    return np.maximum.accumulate(at, axis=2), target, declared is not None
+
+
+def epochs_until(data: StudyData, metric: Metric) -> Figure:
+    """Figure 10: the share of runs whose ``metric`` has reached a target, against the epoch.
+
+    Runs that never reach it stay in the share's denominator.
+    """
+    reached, _, _ = _reached(data, metric)
+    figure, (axis,) = style.subplots(1, 2.8)
+    groups = style.groups(data.study)
+    for i, (label, members) in enumerate(groups):
+        ever = np.concatenate(reached[members])
+        share = np.concatenate([[0], ever.mean(axis=0)])
+        label = f"{label}: {ever[:, -1].sum()} of {len(ever)}"
+        look = {"color": style.colour(i), "linestyle": style.line(i)}
+        offset = 0.006 * (i - (len(groups) - 1) / 2)  # curves that agree stay visible
+        axis.step(range(len(share)), share + offset, where="post", label=label, **look)
+        axis.plot(len(share) - 1, share[-1] + offset, ".", color=style.colour(i))
+    axis.set_xlim(0, None)
+    axis.set_ylim(-0.03, 1.05)
+    axis.set_xlabel("Epochs of training")
+    axis.set_ylabel("Share of runs at the target")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    style.legend_above(figure, axis)
+    return figure
+
+
+def epochs_until_caption(data: StudyData, metric: Metric) -> str:
+    """Return figure 10's caption."""
+    _, target, declared = _reached(data, metric)
+    rule = "declared" if declared else "the weakest variant's median after the last epoch"
+    return (
+        f"Epochs until the {metric.title} first reaches {metric.show_with_unit(target)} ({rule}): "
+        f"share of runs (n = {count(len(data.study.seeds), 'seed')} per variant) against epochs of "
+        f"training; the legend counts runs that reached it, the others stay in the share. "
+        f"{style.run_set(data)}"
+    )

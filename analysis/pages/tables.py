@@ -1,0 +1,371 @@
+"""The report's tables: built once as DataFrames, rendered to Markdown, HTML and LaTeX."""
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from analysis.statistics.grades import format_p
+from lib.spec.metric import Metric
+from lib.spec.study import RULES, Study
+
+TEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "×": r"$\times$",
+    "−": "$-$",
+    "–": "--",
+    "±": r"$\pm$",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "≥": r"$\geq$",
+    "≤": r"$\leq$",
+    "α": r"$\alpha$",
+    "δ": r"$\delta$",
+    "\n": " ",
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text; ``runs``: the ids of the runs behind each row, where it has such.
+
+    ``text``: names of the columns with words, which stand left; the first always does. ``widths``:
+    of columns in LaTeX, as shares of the line.
+    """
+
+    name: str
+    frame: pd.DataFrame
+    runs: Sequence[Sequence[str]] = ()
+    text: Sequence[str] = ()
+    widths: dict[str, float] = field(default_factory=dict)
+    list_runs: bool = False  # whether Markdown, which cannot fold, lists the runs too
+    anchors: Sequence[str] = ()  # an id per row, to link to
+    details: Sequence[dict[str, str]] = ()  # more about each row, folded in HTML
+
+    def is_text(self, column: str) -> bool:
+        """Say whether a column has words."""
+        return column in self.text or column == self.frame.columns[0]
+
+
+def tex(text: object) -> str:
+    """Escape text for LaTeX."""
+    return "".join(TEX.get(c, c) for c in str(text))
+
+
+def cell(text: object) -> str:
+    """Escape text for a cell of a Markdown table."""
+    return plain(text).replace("|", "\\|").replace("\n", " ")
+
+
+def plain(text: object) -> str:
+    """Escape text for Markdown, which passes raw HTML on."""
+    return str(text).replace("&", "&amp;").replace("<", "&lt;")
+
+
+def to_markdown(table: Table, list_runs: bool = True) -> str:
+    """Return the table in Markdown, with the runs behind each row where the table lists them."""
+    frame = table.frame.map(cell).rename(columns=cell)
+    if table.list_runs and list_runs:
+        frame = frame.assign(runs=[" ".join(map(cell, ids)) for ids in table.runs])
+    return frame.to_markdown(
+        index=False,
+        disable_numparse=True,
+        colalign=["left" if table.is_text(c) or c == "runs" else "right" for c in frame],
+    )
+
+
+def to_html(table: Table) -> str:
+    """Return the table in HTML; the runs behind each row fold out of its last column."""
+    frame = table.frame.map(lambda text: html.escape(str(text)))
+    for column in frame:
+        if table.is_text(column):
+            frame[column] = [f'<span class="text">{text}</span>' for text in frame[column]]
+    first = frame.columns[0]
+    if len(table.anchors):
+        ids = [html.escape(anchor, quote=True) for anchor in table.anchors]
+        frame[first] = [
+            f'<span id="{a}">{text}</span>' for a, text in zip(ids, frame[first], strict=True)
+        ]
+    frame = frame.rename(columns=lambda name: html.escape(str(name)))
+    if len(table.runs):
+        frame["Runs"] = [_folded_runs(ids) for ids in table.runs]
+    if len(table.details):
+        frame["Origin"] = [_folded_details(one) for one in table.details]
+    text = frame.to_html(index=False, escape=False, border=0, classes=table.name, justify="unset")
+    return text.replace('style="text-align: unset;"', "")
+
+
+def _folded_runs(ids: Sequence[str]) -> str:
+    safe = [html.escape(run, quote=True) for run in ids]
+    links = " ".join(f'<a href="#run-{run}">{run}</a>' for run in safe)
+    return f'<details class="behind"><summary>{len(safe)}</summary>{links}</details>'
+
+
+def _folded_details(values: dict[str, str]) -> str:
+    items = []
+    for key, value in values.items():
+        shown = html.escape(value, quote=True)
+        if key == "url":
+            shown = f'<a href="{shown}">{shown}</a>'
+        items.append(f"<dt>{html.escape(key)}</dt><dd>{shown}</dd>")
+    return f'<details class="behind"><summary>show</summary><dl>{"".join(items)}</dl></details>'
+
+
+def to_latex(table: Table, caption: str, label: str) -> str:
+    """Return the table in LaTeX with booktabs' rules; ``caption`` is LaTeX, ``label`` a slug."""
+    columns = []
+    for name in table.frame:
+        width = table.widths.get(name)
+        columns.append(rf"p{{{width}\linewidth}}" if width else "r")
+    frame = table.frame.map(tex).rename(columns=tex)
+    return frame.style.hide(axis="index").to_latex(
+        column_format="".join(columns),
+        hrules=True,
+        caption=caption,
+        label=label,
+        environment="table",
+        position_float="centering",
+    )
+
+
+def variants(results: dict[str, Any], metric: Metric) -> Table:
+    """Return the table of variants: n, parameters, median, range."""
+    unit = f" ({metric.unit})" if metric.unit else ""
+    rows = [
+        {
+            "Variant": v["label"],
+            "n": len(v["scores"]),
+            "Parameters": " ".join(f"{count:,}" for count in v["parameters"]) or "–",
+            f"Median{unit}": metric.show(v["median"]),
+            "Minimum": metric.show(v["min"]),
+            "Maximum": metric.show(v["max"]),
+        }
+        for v in results["variants"]
+    ]
+    runs = [v["runs"] for v in results["variants"]]
+    widths = {"Variant": 0.42}
+    return Table("variants", pd.DataFrame(rows), runs, widths=widths, list_runs=True)
+
+
+def contrasts(results: dict[str, Any], metric: Metric) -> Table:
+    """Return the table of primary contrasts: difference, intervals, p, effect size, counts."""
+    rows = []
+    for c in results["contrasts"]:
+        row = {"Contrast": c["label"], "n": c["n"]}
+        row["Difference"] = metric.show_signed(c["difference"])
+        row["Interval over seeds"] = _range(c, metric)
+        if results["test_items"]:
+            row["Interval over items"] = _range(c, metric, "test_set_low", "test_set_high")
+        row |= {"p": format_p(c["p"]), "Holm p": format_p(c["p_holm"])}
+        row["r"] = _signed_number(c["rank_biserial"])
+        row["Above / below 0"] = f"{c['positive']} / {c['negative']}"
+        rows.append(row)
+    return Table("contrasts", pd.DataFrame(rows), [c["runs"] for c in results["contrasts"]])
+
+
+def grades(results: dict[str, Any], metric: Metric) -> Table:
+    """Return the table of contrasts for a paper, with their grades."""
+    rows = [
+        {
+            "Contrast": c["label"],
+            "Difference": metric.show_signed(c["difference"]),
+            "Interval": _range(c, metric),
+            "p": format_p(c["p"]),
+            "Holm p": format_p(c["p_holm"]),
+            "r": _signed_number(c["rank_biserial"]),
+            "Grade": c["grade"].replace("_", " "),
+        }
+        for c in results["contrasts"]
+    ]
+    widths = {"Contrast": 0.22, "Grade": 0.13}
+    return Table("grades", pd.DataFrame(rows), text=["Grade"], widths=widths)
+
+
+def score_rules(results: dict[str, Any], metric: Metric) -> Table | None:
+    """Return the table of contrasts under every score rule, or None where there is one rule."""
+    others = list(results["contrasts"][0]["other_rules"])
+    if not others:
+        return None
+    rows = []
+    for c in results["contrasts"]:
+        row = {
+            "Contrast": c["label"],
+            f"Holm p, {RULES[results['score_rule']]}": format_p(c["p_holm"]),
+        }
+        for rule in others:
+            found = c["other_rules"][rule]
+            row[f"Difference, {RULES[rule]}"] = metric.show_signed(found["difference"])
+            row[f"Holm p, {RULES[rule]}"] = format_p(found["p_holm"])
+        row["Survives all rules"] = "yes" if c["survives_all_rules"] else "no"
+        rows.append(row)
+    return Table("score-rules", pd.DataFrame(rows), [c["runs"] for c in results["contrasts"]])
+
+
+def sensitivity(results: dict[str, Any]) -> Table:
+    """Return the table of contrasts under other tests."""
+    test = "signed-rank" if results["contrasts"][0]["paired"] else "Mann–Whitney"
+    rows = [
+        {
+            "Contrast": c["label"],
+            f"p, {test}": format_p(c["p"]),
+            "p, sign-flip": _or_dash(c["p_sign_flip"], format_p),
+            "p, t": _or_dash(c["p_t"], format_p),
+            "Correlation": _or_dash(c["correlation"], _signed_number),
+        }
+        for c in results["contrasts"]
+    ]
+    return Table("sensitivity", pd.DataFrame(rows), [c["runs"] for c in results["contrasts"]])
+
+
+def simple_effects(results: dict[str, Any], study: Study) -> Table | None:
+    """Return the table of simple effects, or None where there are none."""
+    rows = [
+        {
+            "Comparison": _comparison(s, study),
+            "n": " v ".join(map(str, s["n"])),
+            "Difference": study.metric.show_signed(s["difference"]),
+            "Interval": _range(s, study.metric),
+            "p": format_p(s["p"]),
+            "Holm p": format_p(s["p_holm"]),
+            "A12": f"{s['a12']:.2f}",
+        }
+        for s in results["secondary"]
+    ]
+    runs = [s["runs"] for s in results["secondary"]]
+    if not rows:
+        return None
+    return Table("simple-effects", pd.DataFrame(rows), runs, widths={"Comparison": 0.33})
+
+
+def _comparison(effect: dict[str, Any], study: Study) -> str:
+    factor, baseline, treatment = effect["levels"]
+    at = "".join(f", with {study.level_label(name, level)}" for name, level in effect["at"])
+    words = study.level_label(factor, treatment), study.level_label(factor, baseline)
+    return f"{words[0]} instead of {words[1]}{at}"
+
+
+def exploratory(results: dict[str, Any]) -> Table | None:
+    """Return the table of other metrics, or None where there are none."""
+    rows = [
+        {
+            "Metric": e["metric"],
+            "Contrast": e["name"],
+            "Difference": _own_unit(e["difference"]),
+            "Interval": f"{_own_unit(e['ci_low'])} to {_own_unit(e['ci_high'])}",
+            "p, not corrected": format_p(e["p"]),
+        }
+        for e in results["exploratory"]
+    ]
+    return Table("exploratory", pd.DataFrame(rows), text=["Contrast"]) if rows else None
+
+
+def by_seed(results: dict[str, Any], study: Study) -> Table | None:
+    """Return the table of single runs of a study next to published scores, or None."""
+    metric, words = study.metric, study.declaration.cumulative_steps
+    rows = []
+    for s in results["by_seed"]:
+        row = {"Seed": s["seed"], metric.quoted_axis: metric.show_quoted(s["score"])}
+        row["Mistakes"] = _or_dash(s["mistakes"], str)
+        if results["duplicates"] is not None:
+            row["Without duplicates"] = _or_dash(s["without_duplicates"], metric.show_quoted)
+        row |= {words[key]: metric.show_quoted(value) for key, value in s["others"].items()}
+        rows.append(row | {"Minutes": f"{s['minutes']:.1f}"})
+    runs = [[s["run"]] for s in results["by_seed"]]
+    return Table("by-seed", pd.DataFrame(rows), runs, list_runs=True) if rows else None
+
+
+def steps(results: dict[str, Any], metric: Metric) -> Table | None:
+    """Return the table of the recipe's last steps, or None."""
+    rows = [
+        {
+            "After": w["step"],
+            "Before": w["before"],
+            "Medians": f"{metric.show(w['medians'][0])} v {metric.show(w['medians'][1])}",
+            "Difference": metric.show_signed(w["difference"]),
+            "Interval": _range(w, metric),
+            "p": format_p(w["p"]),
+            "Lower / higher": f"{w['lower']} / {w['higher']}",
+        }
+        for w in results["steps"]
+    ]
+    return Table("steps", pd.DataFrame(rows), text=["Before"]) if rows else None
+
+
+def cross_validation(results: dict[str, Any]) -> Table | None:
+    """Return the table of two folds next to the published results, or None."""
+    folds = results["cross_validation"]
+    if not folds or "missing" in folds:
+        return None
+    rows = [
+        {"Method": f"U-Net, seed {s['seed']}", "Mean ± SD": f"{s['mean']:.4f} ± {s['sd']:.4f}"}
+        for s in folds["seeds"]
+    ]
+    mean = f"{folds['mean']:.4f} ± {folds['sd']:.4f}"
+    rows.append({"Method": f"U-Net, mean of {len(folds['seeds'])} seeds", "Mean ± SD": mean})
+    rows += [
+        {"Method": f"{m['name']} (2006)", "Mean ± SD": f"{m['mean']:.3f} ± {m['sd']:.3f}"}
+        for m in folds["published"]
+    ]
+    return Table("cross-validation", pd.DataFrame(rows))
+
+
+def recipe(results: dict[str, Any]) -> Table:
+    """Return the table of the config values that all runs share."""
+    rows = [{"Setting": key, "Value": _shown(v)} for key, v in results["recipe"].items()]
+    return Table("recipe", pd.DataFrame(rows, columns=["Setting", "Value"]), text=["Value"])
+
+
+def layers(network: dict[str, Any]) -> Table:
+    """Return the table of a network's layers, one row each, as network.json describes it."""
+    frame = pd.DataFrame(network["rows"], columns=network["headings"])
+    return Table("layers", frame, text=list(frame.columns[:2]))
+
+
+def runs(results: dict[str, Any], study: Study) -> Table:
+    """Return the table of runs, each with its origin."""
+    labels = {study.variant_name(v): study.variant_label(v) for v in study.variants}
+    unit = f" ({study.metric.unit})" if study.metric.unit else ""
+    shown = ("variant", "seed", "state", "score", "epochs", "minutes")
+    rows, details = [], []
+    for run_id, run in results["runs"].items():
+        rows.append(
+            {
+                "Run": run_id,
+                "Variant": labels[run["variant"]],
+                "Seed": run["seed"],
+                f"Score{unit}": study.metric.show(run["score"]),
+                "Epochs": run["epochs"],
+                "Minutes": f"{run['minutes']:.1f}",
+                "State": run["state"],
+            }
+        )
+        more = {k: _shown(v) for k, v in run.items() if k not in shown and v}
+        details.append(more)
+    anchors = [f"run-{run_id}" for run_id in results["runs"]]
+    text = ["Variant", "State"]
+    return Table("runs", pd.DataFrame(rows), text=text, anchors=anchors, details=details)
+
+
+def _shown(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _or_dash(value: Any, show: Any) -> str:
+    return "–" if value is None else show(value)
+
+
+def _range(row: dict[str, Any], metric: Metric, low: str = "ci_low", high: str = "ci_high") -> str:
+    return f"{metric.show_signed(row[low])} to {metric.show_signed(row[high])}"
+
+
+def _signed_number(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "−")
+
+
+def _own_unit(value: float) -> str:
+    return f"{value:+.4g}".replace("-", "−")

@@ -1,0 +1,285 @@
+"""What a score is: its key, goal, unit, digits, bounds and scale. All that shows a score asks here.
+
+metric("test/error")                              a preset, by the key's last word
+metric({"key": "eval/return_mean", "label": "episodic return", "goal": "maximize", ...})
+"""
+
+import dataclasses
+import math
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lib.spec.errors import UserError
+
+PARTS = {  # a key's first word -> words for the part of the data
+    "test": "test",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "eval": "evaluation",
+    "train": "training",
+}
+Goal = Literal["minimize", "maximize"]
+Scale = Literal["identity", "log", "logit"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A score as it is logged, and how people are shown it.
+
+    Values are in the metric's own unit; ``show`` multiplies them by ``display_factor`` (100 for
+    fractions shown in percent). ``worst`` is the score of a run that diverged. ``scale`` is the
+    second scale on which an interaction is tested: log (the metric must be positive) or logit
+    (it must lie in [0, 1]); ``identity`` means that there is none. ``resolution`` is the smallest
+    step of the score, or None.
+    """
+
+    key: str
+    label: str
+    goal: Goal
+    unit: str = ""
+    decimals: int = 4
+    display_factor: float = 1.0
+    bounds: tuple[float, float] = (-math.inf, math.inf)
+    worst: float | None = None
+    resolution: float | None = None
+    scale: Scale = "identity"
+    complement: str = ""  # what people quote instead: accuracy for an error, as 1 - error
+    whole_label: bool = False  # whether the label already says of which part of the data it is
+
+    @property
+    def name(self) -> str:
+        """The key's last word: error for test/error."""
+        return last_word(self.key)
+
+    @property
+    def part(self) -> str:
+        """Words for the part of the data that the key names: test, validation; else nothing."""
+        first = re.split(r"[/_.\s]", self.key)[0].lower()
+        return PARTS.get(first, "") if first != self.key.lower() else ""
+
+    @property
+    def title(self) -> str:
+        """Part and label, such as "test error"; a label that a declaration gives stands alone."""
+        return f"{self.part} {self.label}" if self.part and not self.whole_label else self.label
+
+    @property
+    def axis(self) -> str:
+        """The title with its unit, for an axis or a column: "Test error (%)"."""
+        return capitalize(self.title) + (f" ({self.unit})" if self.unit else "")
+
+    @property
+    def difference_unit(self) -> str:
+        """The unit of a difference: percentage points for %, else the metric's own."""
+        return "percentage points" if self.unit == "%" else self.unit
+
+    @property
+    def sign(self) -> int:
+        """1 where a higher score is better, -1 where a lower one is."""
+        return 1 if self.goal == "maximize" else -1
+
+    @property
+    def better(self) -> str:
+        """Which score is better: "higher" or "lower"."""
+        return "higher" if self.goal == "maximize" else "lower"
+
+    def on(self, key: str) -> "Metric":
+        """Return the same metric logged under another key, such as val/error for test/error."""
+        return dataclasses.replace(self, key=key, whole_label=self.whole_label and key == self.key)
+
+    def display(self, values: Any) -> Any:
+        """Return values, a number or an array, in the unit that people are shown."""
+        return values * self.display_factor
+
+    def show(self, value: float) -> str:
+        """Show a score without its unit: "1.38" for an error of 0.0138."""
+        return f"{self.display_factor * value:,.{self.decimals}f}".replace("-", "−")
+
+    def show_with_unit(self, value: float) -> str:
+        """Show a score with its unit: "1.38 %"."""
+        return f"{self.show(value)}{f' {self.unit}' if self.unit else ''}"
+
+    def show_signed(self, value: float) -> str:
+        """Show a difference with its sign and without its unit: "+0.12", "−0.30", "0.00"."""
+        shown = self.show(abs(value))
+        zero = not any(digit in shown for digit in "123456789")
+        return shown if zero else ("+" if value > 0 else "−") + shown
+
+    def show_amount(self, value: float) -> str:
+        """Show the size of a difference with its unit: "0.50 percentage points"."""
+        return f"{self.show(value)}{f' {self.difference_unit}' if self.difference_unit else ''}"
+
+    def quote(self, value: float) -> float:
+        """Return a score as people quote it: an error as accuracy, all else as it is displayed."""
+        return self.display_factor * (1 - value if self.complement else value)
+
+    def show_quoted(self, value: float) -> str:
+        """Show a score as people quote it, without its unit."""
+        return f"{self.quote(value):.{self.decimals}f}"
+
+    @property
+    def quoted_axis(self) -> str:
+        """The axis label of quoted scores: "Test accuracy (%)"."""
+        label = self.complement or self.label
+        return dataclasses.replace(self, label=label).axis
+
+    @property
+    def worst_value(self) -> float | None:
+        """The score that a diverged run gets: ``worst``, else a finite bound on the bad side."""
+        if self.worst is not None:
+            return self.worst
+        bound = self.bounds[0] if self.goal == "maximize" else self.bounds[1]
+        return bound if math.isfinite(bound) else None
+
+    @property
+    def scale_name(self) -> str:
+        """The second scale in words: "log10 of the error in %"; nothing where there is none."""
+        unit = f" in {self.unit}" if self.unit and self.scale == "log" else ""
+        words = {"log": "log10", "logit": "logit"}
+        return f"{words[self.scale]} of {self.label}{unit}" if self.scale in words else ""
+
+    def rescale(self, values: np.ndarray) -> np.ndarray | None:
+        """Return values (any shape) on the second scale, or None where there is none.
+
+        For log, a score of 0 counts as half of the smallest other one; for logit, scores are kept
+        1e-9 away from 0 and 1.
+        """
+        if self.scale == "log":
+            floor = values[values > 0].min() / 2 if (values > 0).any() else 1.0
+            return np.log10(self.display_factor * np.maximum(values, floor))
+        if self.scale == "logit":
+            clipped = np.clip(values, 1e-9, 1 - 1e-9)
+            return np.log(clipped / (1 - clipped))
+        return None
+
+    def outside(self, values: np.ndarray) -> np.ndarray:
+        """Return which of ``values`` lie outside the metric's bounds (bool, same shape)."""
+        low, high = self.bounds
+        return (values < low) | (values > high)
+
+
+_FRACTION = {"bounds": (0.0, 1.0)}
+_OVERLAP = {"goal": "maximize", **_FRACTION, "worst": 0.0, "scale": "logit"}
+_PERCENT = {"unit": "%", "display_factor": 100.0, "decimals": 2}
+_POSITIVE = {"bounds": (0.0, math.inf), "goal": "minimize", "scale": "log"}
+PRESETS: dict[str, dict[str, Any]] = {  # by the key's last word
+    "error": {**_FRACTION, **_PERCENT, "goal": "minimize", "worst": 1.0, "scale": "log"}
+    | {"label": "error", "complement": "accuracy"},
+    "accuracy": {**_OVERLAP, **_PERCENT, "label": "accuracy"},
+    "f1": {**_OVERLAP, "label": "F1 score"},
+    "auc": {**_OVERLAP, "label": "AUC"},
+    "jaccard": {**_OVERLAP, "label": "Jaccard index"},
+    "dice": {**_OVERLAP, "label": "Dice coefficient"},
+    "loss": {"goal": "minimize", "label": "loss"},
+    "perplexity": {"goal": "minimize", "label": "perplexity", "decimals": 2, "scale": "log"}
+    | {"bounds": (1.0, math.inf)},
+    "bleu": {"goal": "maximize", "label": "BLEU", "decimals": 2, "bounds": (0.0, 100.0)}
+    | {"worst": 0.0},
+    "return": {"goal": "maximize", "label": "return", "decimals": 1},
+    "rmse": {**_POSITIVE, "label": "RMSE"},
+    "mse": {**_POSITIVE, "label": "MSE"},
+    "mae": {**_POSITIVE, "label": "MAE"},
+}
+SYNONYMS = {
+    "acc": "accuracy",
+    "err": "error",
+    "iou": "jaccard",
+    "auroc": "auc",
+    "ppl": "perplexity",
+}
+
+
+class _Declared(BaseModel):
+    """The mapping form of ``metric:`` in a declaration."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    key: Annotated[str, Field(min_length=1)]
+    label: str | None = None
+    goal: Goal | None = None
+    unit: str | None = None
+    decimals: Annotated[int, Field(ge=0, le=12)] | None = None
+    display_factor: Annotated[float, Field(gt=0)] | None = None
+    bounds: Annotated[list[float | None], Field(min_length=2, max_length=2)] | None = None
+    worst: float | None = None
+    resolution: Annotated[float, Field(gt=0)] | None = None
+    scale: Scale | None = None
+
+
+def last_word(key: str) -> str:
+    """Return the last word of a key, in lower case: accuracy for "val/accuracy" or "val_acc"."""
+    word = re.split(r"[/_.\s-]", key)[-1].lower()
+    return SYNONYMS.get(word, word)
+
+
+def metric(declared: str | dict[str, Any], goal: str | None = None) -> Metric:
+    """Return the metric that a declaration or a sweep names.
+
+    ``declared``: a key whose last word is a preset's, or a mapping with ``key`` and what differs
+    from the preset or has none. ``goal``: the sweep's, used where neither gives one.
+
+    Raises:
+        UserError: on an unknown field or value, a missing goal, or values that contradict.
+    """
+    values = {"key": declared} if isinstance(declared, str) else declared
+    try:
+        given = _Declared.model_validate(values).model_dump(exclude_none=True)
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors()
+        )
+        raise UserError(
+            f"metric: {faults}. Accepted: a key such as test/error, or a mapping with the fields "
+            f"{', '.join(_Declared.model_fields)}"
+        ) from error
+    key = given["key"]
+    preset = PRESETS.get(last_word(key), {})
+    if "bounds" in given:
+        low, high = given["bounds"]
+        ends = (-math.inf if low is None else low, math.inf if high is None else high)
+        given["bounds"] = ends
+        if not ends[0] < ends[1]:
+            raise UserError(f"metric {key}: bounds {[low, high]} must be [lower, higher]")
+        # What the preset says of a fraction does not hold for other bounds.
+        preset = preset if preset.get("bounds") == ends else _without_bounds(preset)
+    fields = {"label": _plain_label(key), "goal": goal} | preset | given
+    fields["whole_label"] = "label" in given
+    if fields["goal"] not in ("minimize", "maximize"):
+        raise UserError(
+            f"metric {key}: no goal. Its last word is no preset ({', '.join(PRESETS)}), so write "
+            f"metric: {{key: {key}, goal: minimize}} or maximize"
+        )
+    found = Metric(**fields)
+    low, high = found.bounds
+    if found.scale == "logit" and not (low >= 0 and high <= 1):
+        raise UserError(f"metric {key}: scale logit needs bounds within [0, 1], got {[low, high]}")
+    if found.scale == "log" and low < 0:
+        raise UserError(f"metric {key}: scale log needs a lower bound of 0 or more, got {low}")
+    if found.worst is not None and found.outside(np.array([found.worst])).any():
+        raise UserError(f"metric {key}: worst {found.worst} lies outside bounds {[low, high]}")
+    return found
+
+
+def _without_bounds(preset: dict[str, Any]) -> dict[str, Any]:
+    gone = ("bounds", "worst", "scale", "display_factor", "complement")
+    return {key: value for key, value in preset.items() if key not in gone}
+
+
+def _plain_label(key: str) -> str:
+    words = re.split(r"[/_.\s]+", key)
+    words = words[1:] if len(words) > 1 and words[0].lower() in PARTS else words
+    return " ".join(words)
+
+
+def capitalize(text: str) -> str:
+    """Begin with a capital letter and leave the rest."""
+    return text[:1].upper() + text[1:]
+
+
+def count(number: int, noun: str) -> str:
+    """Return a number with its noun: "1 epoch", "4 epochs"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,479 @@
+"""A study: sweeps, what was declared about them before the runs, and the variants to compare.
+
+The declaration is analysis/studies/<name>.yaml; without one, the sweep's own metric is used and
+the report calls its contrasts exploratory.
+"""
+
+import difflib
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from lib.spec.errors import UserError
+from lib.spec.files import read_yaml
+from lib.spec.metric import PARTS, Metric, last_word, metric
+from lib.spec.sweep import Sweep, read_sweep, same_value, show_value
+
+ROOT = Path(__file__).parents[2]
+SEED = "seed"  # the replicate's usual name in a config
+ARM = "arm"  # the factor of a study that compares named combinations
+
+# Which of a run's epochs gives its score; none of them looks at the test set.
+RULES = {
+    "last": "last epoch",
+    "at_best_val": "epoch best on validation",
+    "mean_last_5": "mean of the last five epochs",
+}
+SUFFIXES = {"last": "", "at_best_val": "_at_best_val", "mean_last_5": "_mean_last_5"}
+
+# Settings that change no number: runs may differ in them, and a checkpoint continues without them.
+NUISANCE_FIELDS = ("checkpoint_every", "save_overlays", "log_media", "media", "num_workers")
+
+Variant = tuple  # one level per factor, in the order of the factors
+
+
+class StudyError(UserError):
+    """A sweep or declaration that cannot be analyzed; says what is wrong and what is accepted."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the parts of a study are found by its name: the one convention for siblings too."""
+
+    sweeps: Path = ROOT / "sweeps"
+    studies: Path = ROOT / "analysis" / "studies"
+    results: Path = ROOT / "analysis" / "results"
+
+    def sweep(self, name: str) -> Path:
+        """Return the path of a sweep's YAML."""
+        return self.sweeps / f"{name}.yaml"
+
+    def declaration(self, name: str) -> Path:
+        """Return the path of a study's declaration."""
+        return self.studies / f"{name}.yaml"
+
+    def tables(self, name: str) -> Path:
+        """Return the folder with a study's tables and report."""
+        return self.results / name
+
+
+def _each_once(names: list[str]) -> list[str]:
+    if len(set(names)) < len(names):
+        raise ValueError("a name is repeated, which would count it twice in Holm's correction")
+    return names
+
+
+Names = Annotated[list[str], Field(min_length=1), AfterValidator(_each_once)]
+Level = str | int | float | bool | None | list
+
+
+class Declaration(BaseModel):
+    """The keys of a declaration; all but ``metric`` may be left out."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    question: str = ""
+    metric: str | dict[str, Any]
+    # Which epoch's score counts: last, {at_best: val/error} or {mean_last: 5}.
+    score: str | dict[str, Any] = "last"
+    seed: str = SEED  # the config key of the replicate
+    sweeps: Names | None = None  # the sweeps whose runs are pooled; default: the one of its name
+    # Config keys and their levels, baseline first; default: what the sweep varies.
+    factors: dict[str, list[Level]] | None = None
+    # Named combinations of config values instead of factors, baseline first.
+    arms: dict[str, dict[str, Level]] | None = None
+    primary: Names | None = None  # contrasts tested as one family; default: all
+    # The smallest effect of interest, in the metric's own unit.
+    smallest_effect: Annotated[float, Field(gt=0)] | None = None
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05  # family-wise, two-sided
+    free: list[str] = []  # config keys in which runs may differ
+    # Published scores by their names, for a sweep that varies only the seed.
+    published_scores: dict[str, float] = {}
+    # Summary keys of the same runs with words, each with one more step of the recipe; the last is
+    # the metric.
+    cumulative_steps: dict[str, str] = {}
+    cross_validation: str | None = None  # the sweep that tests every radiograph once
+    target_value: float | None = None  # of the validation metric, for the figure of epochs until it
+    tuning: list[str] = []  # sweeps in which the learning rates were chosen, on validation
+    labels: dict[str, str] = {}  # words for a factor, a factor=level, an arm or the sweep
+    notes: str | list[str] = []  # paragraphs for the report
+    class_names: Literal["gtsrb"] | None = None  # whose classes the labels count
+    data_source: str = ""  # citation of the images that a figure shows
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is compared, and how: the one value that all of the analysis takes.
+
+    ``factors``: levels by name, baseline first. ``seeds``: the replicates. ``fixed``: config values
+    that the sweep gives to all runs. ``configs``: the config values of each variant.
+    """
+
+    name: str
+    sweeps: list[Sweep]
+    declaration: Declaration
+    metric: Metric
+    rule: str
+    factors: dict[str, list[Any]]
+    seeds: list[Any]
+    fixed: dict[str, Any]
+    configs: dict[Variant, dict[str, Any]]
+    declared: bool = False
+    places: Places = field(default_factory=Places)
+    labels: dict[str, str] = field(default_factory=dict)  # words by factor, or by factor=level
+
+    @property
+    def variants(self) -> list[Variant]:
+        """All variants: the factors' levels combined, in the order of ``factors``."""
+        return list(self.configs)
+
+    @property
+    def expected(self) -> list[tuple[Variant, Any]]:
+        """Every variant and seed that must have one run."""
+        return list(itertools.product(self.variants, self.seeds))
+
+    @property
+    def factor_keys(self) -> list[str]:
+        """The config keys in which the variants differ."""
+        return list(dict.fromkeys(key for config in self.configs.values() for key in config))
+
+    @property
+    def notes(self) -> list[str]:
+        """The declaration's notes, one paragraph each."""
+        notes = self.declaration.notes
+        return [notes] if isinstance(notes, str) else notes
+
+    @property
+    def alpha(self) -> float:
+        """The family-wise error rate."""
+        return self.declaration.alpha
+
+    @property
+    def smallest_effect(self) -> float | None:
+        """The smallest effect of interest, in the metric's own unit."""
+        return self.declaration.smallest_effect
+
+    @property
+    def rule_words(self) -> str:
+        """The score rule in words: "last epoch"."""
+        return RULES[self.rule]
+
+    def score_key(self, rule: str | None = None) -> str:
+        """Return the summary key that holds the score by ``rule`` (default: the declared one)."""
+        return self.metric.key + SUFFIXES[rule or self.rule]
+
+    def variant_name(self, variant: Variant) -> str:
+        """Name a variant by its config: "batch_norm=True, optimizer=sgd"; else by the study."""
+        pairs = zip(self.factors, variant, strict=True)
+        return ", ".join(f"{n}={show_value(v)}" for n, v in pairs) or self.name
+
+    def level_label(self, factor: str, level: Any) -> str:
+        """Return words for a level."""
+        default = show_value(level) if factor == ARM else f"{factor} = {show_value(level)}"
+        return self.labels.get(f"{factor}={show_value(level)}", default)
+
+    def factor_label(self, factor: str) -> str:
+        """Return words for a factor."""
+        return self.labels.get(factor, factor)
+
+    def variant_label(self, variant: Variant, skip: str | None = None) -> str:
+        """Return words for a variant, without the factor ``skip``; without factors, the study's."""
+        words = [
+            self.level_label(name, level)
+            for name, level in zip(self.factors, variant, strict=True)
+            if name != skip
+        ]
+        return ", ".join(words) or self.labels.get(self.name, self.name)
+
+    def plan(self) -> dict[str, Any]:
+        """Return what was planned, as JSON has it; equal plans give equal values."""
+        values = {"factors": self.factors, "seeds": self.seeds, "fixed": self.fixed}
+        if self.declaration.arms:
+            values["arms"] = self.declaration.arms
+        return values
+
+
+def load_study(
+    name: str,
+    places: Places | None = None,
+    sweep: Path | None = None,
+    declaration: Path | None = None,
+) -> Study:
+    """Return the study ``name``: its sweeps and its declaration, found in ``places`` or as given.
+
+    Raises:
+        StudyError: when a file is missing, has an unknown key or wrong value, or they contradict.
+        SweepError: when a sweep cannot be used.
+    """
+    places = places or Places()
+    path = declaration or places.declaration(name)
+    if declaration is not None and not path.exists():
+        raise StudyError(f"{path} not found; --study takes the YAML file of a declaration")
+    declared = read_declaration(path) if path.exists() else None
+    paths = [sweep or places.sweep(n) for n in (declared and declared.sweeps) or [name]]
+    if lacking := [str(p) for p in paths if not p.exists()]:
+        near = [p.stem for p in places.sweeps.glob("*.yaml")]
+        close = difflib.get_close_matches(name, near, n=3)
+        hint = f" Did you mean {' or '.join(close)}?" if close else ""
+        raise StudyError(
+            f"no sweep at {', '.join(lacking)}.{hint} Give a study's name from "
+            f"{places.sweeps}/ or the sweep's YAML with --sweep."
+        )
+    return build_study(name, [read_sweep(p) for p in paths], declared, places, path)
+
+
+def read_declaration(path: Path) -> Declaration:
+    """Return the declaration in a YAML file.
+
+    Raises:
+        StudyError: on an unknown key or a wrong value; names all of them.
+    """
+    try:
+        values = read_yaml(path)
+    except UserError as error:
+        raise StudyError(str(error)) from error
+    try:
+        return Declaration.model_validate(values)
+    except ValidationError as error:
+        raise StudyError(f"{path}:\n  " + "\n  ".join(_faults(error))) from error
+
+
+def _faults(error: ValidationError) -> list[str]:
+    faults = []
+    for one in error.errors():
+        place = ".".join(map(str, one["loc"]))
+        if one["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(place, Declaration.model_fields, n=1)
+            hint = f"did you mean {near[0]}?" if near else "accepted: "
+            hint += "" if near else ", ".join(Declaration.model_fields)
+            faults.append(f"{place}: unknown key; {hint}")
+        elif one["type"] == "missing":
+            faults.append(f"{place}: missing; write the summary key of the score, as test/error")
+        else:
+            faults.append(f"{place} = {one['input']!r}: {one['msg']}")
+    return faults
+
+
+def build_study(
+    name: str,
+    sweeps: Sequence[Sweep],
+    declared: Declaration | None = None,
+    places: Places | None = None,
+    path: Path | None = None,
+) -> Study:
+    """Return the study of ``sweeps`` as ``declared``; ``path`` is the declaration's, for messages.
+
+    Raises:
+        StudyError, SweepError: see load_study.
+    """
+    where = str(path) if declared else sweeps[0].where
+    for sweep in sweeps:
+        sweep.require_grid("the analysis")
+    parameters = _pooled(sweeps)
+    goal = next((s.metric.get("goal") for s in sweeps if s.metric.get("goal")), None)
+    declaration = declared or Declaration(metric=_default_metric(sweeps[0]))
+    try:
+        found = metric(declaration.metric, goal)
+    except UserError as error:
+        raise StudyError(f"{where}: {error}") from error
+    _check_goal(where, sweeps, found, goal)
+    seed = declaration.seed
+    if seed not in parameters:
+        near = [n for n in parameters if "seed" in n.lower() or "replicate" in n.lower()]
+        hint = f" Candidates: {', '.join(near)} (write `seed: {near[0]}`)." if near else ""
+        raise StudyError(
+            f"{where}: no `{seed}` among the sweep's parameters ({', '.join(parameters)}): there "
+            f"are no replicates, and nothing can be tested.{hint} Add `seed: {{values: [0, 1, 2, "
+            f"3, 4, 5, 6]}}` to the sweep, or name the replicate's parameter with `seed:` in "
+            f"{places.declaration(name) if places else 'the declaration'}."
+        )
+    factors, configs = _variants(where, declaration, parameters, seed)
+    varied = [n for n, v in parameters.items() if len(v) > 1 and n != seed]
+    keys = {key for config in configs.values() for key in config}
+    if loose := [n for n in varied if n not in keys and n not in declaration.free]:
+        raise StudyError(
+            f"{where}: the sweep varies {', '.join(loose)}, which is neither a factor nor free. "
+            "Name it under `factors:`, or under `free:` if it cannot change a score."
+        )
+    fixed = {n: v[0] for n, v in parameters.items() if len(v) == 1 and n != seed and n not in keys}
+    study = Study(
+        name=name,
+        sweeps=list(sweeps),
+        declaration=declaration,
+        metric=found,
+        rule=_rule(where, declaration.score, found),
+        factors=factors,
+        seeds=parameters[seed],
+        fixed=fixed,
+        configs=configs,
+        declared=declared is not None,
+        places=places or Places(),
+        labels=_labels(where, name, declaration, factors),
+    )
+    _check_sizes(where, study)
+    return study
+
+
+def _pooled(sweeps: Sequence[Sweep]) -> dict[str, list[Any]]:
+    """Return the values of each parameter over all sweeps, in the order in which they come."""
+    pooled: dict[str, list[Any]] = {}
+    for sweep in sweeps:
+        for name, values in sweep.parameters.items():
+            known = pooled.setdefault(name, [])
+            known += [v for v in values if not any(same_value(v, k) for k in known)]
+    for sweep in sweeps:
+        if lacking := [name for name in pooled if name not in sweep.parameters]:
+            raise StudyError(
+                f"{sweep.where} does not set {', '.join(lacking)}, which another of the pooled "
+                "sweeps sets; write the same parameters into all of them"
+            )
+    return pooled
+
+
+def _default_metric(sweep: Sweep) -> str:
+    if not {"name", "goal"} <= set(sweep.metric):
+        raise StudyError(
+            f"{sweep.where} has no `metric:` with name and goal, and the study has no declaration "
+            f"in analysis/studies/{sweep.name}.yaml. Write one of them, for example "
+            "`metric: {name: val/error, goal: minimize}`."
+        )
+    name = str(sweep.metric["name"])
+    first, _, rest = name.partition("/")
+    return f"test/{rest}" if rest and PARTS.get(first) == "validation" else name
+
+
+def _check_goal(where: str, sweeps: Sequence[Sweep], found: Metric, goal: str | None) -> None:
+    for sweep in sweeps:
+        own = sweep.metric
+        same = last_word(str(own.get("name", ""))) == found.name
+        if own.get("goal") and same and own["goal"] != found.goal:
+            raise StudyError(
+                f"{where}: {found.key} is to {found.goal}, but {sweep.where} says `goal: "
+                f"{own['goal']}` for {own['name']}. One of them is wrong."
+            )
+
+
+def _variants(
+    where: str, declaration: Declaration, parameters: dict[str, list[Any]], seed: str
+) -> tuple[dict[str, list[Any]], dict[Variant, dict[str, Any]]]:
+    """Return factors and, by variant, its config values."""
+    if declaration.arms and declaration.factors:
+        raise StudyError(f"{where}: both `arms:` and `factors:`; a study has one of them")
+    if declaration.arms:
+        for arm, config in declaration.arms.items():
+            _check_levels(where, f"arms.{arm}", {k: [v] for k, v in config.items()}, parameters)
+        configs = {(arm,): dict(config) for arm, config in declaration.arms.items()}
+        return {ARM: list(declaration.arms)}, configs
+    factors = declaration.factors
+    if factors is None:
+        factors = {n: v for n, v in parameters.items() if len(v) > 1 and n != seed}
+    _check_levels(where, "factors", factors, parameters)
+    factors = {name: [_hashable(level) for level in levels] for name, levels in factors.items()}
+    variants = itertools.product(*factors.values())
+    return factors, {v: dict(zip(factors, v, strict=True)) for v in variants}
+
+
+def _hashable(level: Any) -> Any:
+    return tuple(map(_hashable, level)) if isinstance(level, list | tuple) else level
+
+
+def _check_levels(
+    where: str, key: str, wanted: dict[str, list[Any]], parameters: dict[str, list[Any]]
+) -> None:
+    for name, levels in wanted.items():
+        if name not in parameters:
+            raise StudyError(
+                f"{where}: {key}.{name} is no parameter of the sweep, which has "
+                f"{', '.join(parameters)}"
+            )
+        for level in levels:
+            if not any(same_value(level, value) for value in parameters[name]):
+                raise StudyError(
+                    f"{where}: {key}.{name} = {level!r} is no level of the sweep, which has "
+                    f"{parameters[name]}"
+                )
+
+
+def _rule(where: str, score: str | dict[str, Any], found: Metric) -> str:
+    """Return the score rule's name; refuse one that selects on the test set."""
+    if isinstance(score, dict) and len(score) == 1:
+        ((kind, value),) = score.items()
+        if kind == "at_best" and isinstance(value, str):
+            part = PARTS.get(value.partition("/")[0], "")
+            if part == "test" or value == found.key:
+                raise StudyError(
+                    f"{where}: score {score} selects the epoch on the score itself, which makes it "
+                    "optimistic; use {at_best: val/error}, last or {mean_last: 5}"
+                )
+            if part == "validation":
+                return "at_best_val"
+        if kind == "mean_last" and value == 5:
+            return "mean_last_5"
+    if isinstance(score, str) and score in RULES:
+        return score
+    if isinstance(score, str) and "best" in score:
+        raise StudyError(
+            f"{where}: score {score!r} would select the epoch on the test set, which makes the "
+            "score optimistic; use last, {at_best: val/error} or {mean_last: 5}"
+        )
+    raise StudyError(
+        f"{where}: score {score!r} is unknown; accepted: last, {{at_best: val/error}} (or another "
+        "validation metric), {mean_last: 5}"
+    )
+
+
+def _labels(
+    where: str, name: str, declaration: Declaration, factors: dict[str, list[Any]]
+) -> dict[str, str]:
+    """Return the declared labels under the names that the analysis looks up.
+
+    A level may be written as YAML or as Python has it: batch_norm=true or batch_norm=True.
+
+    Raises:
+        StudyError: on a label for something that the study does not have.
+    """
+    known = {name: name}
+    known |= {factor: factor for factor in factors}
+    for factor, levels in factors.items():
+        for level in levels:
+            key = f"{factor}={show_value(level)}"
+            known |= {key: key}
+            if not isinstance(level, str):
+                known[f"{factor}={json.dumps(level)}"] = key
+            elif factor == ARM:
+                known[level] = key
+    if unknown := [key for key in declaration.labels if key not in known]:
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise StudyError(
+            f"{where}: labels has {', '.join(map(repr, unknown))}, which this study does not have."
+            f"{hint} Accepted: {', '.join(known)}"
+        )
+    return {known[key]: words for key, words in declaration.labels.items()}
+
+
+def _check_sizes(where: str, study: Study) -> None:
+    low, high = study.metric.bounds
+    delta = study.smallest_effect
+    if delta is not None and delta >= high - low:
+        raise StudyError(
+            f"{where}: smallest_effect {delta} is as large as the whole range of {study.metric.key}"
+            f" ({low} to {high}). It is given in the metric's own unit: 0.005 is half a percentage "
+            "point of a fraction."
+        )
+    for words, value in study.declaration.published_scores.items():
+        if not low <= value <= high:
+            raise StudyError(
+                f"{where}: published_scores.{words} = {value} lies outside the bounds of "
+                f"{study.metric.key}, {low} to {high}"
+            )
+    if study.factors and study.declaration.published_scores:
+        raise StudyError(
+            f"{where}: {study.name} varies {', '.join(study.factors)}, but has published_scores: "
+            "these are compared with a sweep that varies nothing but the seed"
+        )
