@@ -26,6 +26,7 @@ from lib.models.gtsrb_cnn import CNN
 from lib.tracking import media, wandb_run
 from lib.training import config, hardware, metrics, optim, seeding
 from lib.training.loop import Loop
+from lib.training.provenance import provenance
 
 PROGRAM = Path(__file__).stem  # a checkpoint says which script wrote it
 
@@ -90,11 +91,16 @@ def load_data(cfg: Config) -> gtsrb.Data:
     return gtsrb.load(cfg.data)
 
 
-def make_optimizer(cfg: Config, model: nn.Module) -> torch.optim.Optimizer:
-    """Return the run's optimizer."""
+def build(
+    cfg: Config, steps: int, device: torch.device
+) -> tuple[nn.Module, torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """Return the network with its optimizer and the schedule for ``steps`` steps in all."""
+    model = network(cfg).to(device, memory_format=torch.channels_last)
     if cfg.optimizer == "sgd":
-        return optim.sgd(model.parameters(), cfg.sgd_lr, cfg.sgd_momentum)
-    return optim.adam(model.parameters(), cfg.adam_lr, cfg.adam_eps)
+        optimizer = optim.sgd(model.parameters(), cfg.sgd_lr, cfg.sgd_momentum)
+    else:
+        optimizer = optim.adam(model.parameters(), cfg.adam_lr, cfg.adam_eps)
+    return model, optimizer, optim.schedule_lr(optimizer, cfg.schedule, steps)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -169,9 +175,7 @@ def train(cfg: Config, data: gtsrb.Data, run: wandb_run.Run) -> None:
     steps = math.ceil(n / cfg.batch_size)
 
     # State
-    model = network(cfg).to(device, memory_format=torch.channels_last)
-    optimizer = make_optimizer(cfg, model)
-    scheduler = optim.schedule_lr(optimizer, cfg.schedule, steps * cfg.epochs)
+    model, optimizer, scheduler = build(cfg, steps * cfg.epochs, device)
     order = seeding.torch_generator(cfg.seed, "order")
     augmentation = seeding.torch_generator(cfg.seed, "augmentation", device)
     state = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
@@ -180,7 +184,7 @@ def train(cfg: Config, data: gtsrb.Data, run: wandb_run.Run) -> None:
     watched = "val/error" if len(val_indices) else None
     loop = Loop(run, config_key, state, cfg.epochs, cfg.checkpoint_every, watched)
     run.summarize({"data_sha256": data.sha256, "test_item": "traffic sign image"})
-    run.summarize(wandb_run.provenance(device) | seeding.pairing_hashes(cfg.seed, split))
+    run.summarize(provenance(device) | seeding.pairing_hashes(cfg.seed, split))
     run.summarize(metrics.size(model, input_shape(cfg)))
     loop.resume()
 

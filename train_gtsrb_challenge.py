@@ -25,6 +25,7 @@ from lib.models.gtsrb_resnet import ChallengeNet, evaluate
 from lib.tracking import media, wandb_run
 from lib.training import config, hardware, metrics, optim, seeding
 from lib.training.loop import Loop
+from lib.training.provenance import provenance
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Views = Annotated[int, Field(ge=1, le=len(augment_strong.VIEWS))]
@@ -75,13 +76,23 @@ class Config:
 
 
 # ---------------------------------------------------------------------------------------------
-# Network
+# Network and optimizer
 
 
 def network(cfg: Config) -> nn.Module:
     """Return the untrained network of a run: (N, 3, S, S) -> (N, 43) logits."""
     torch.manual_seed(seeding.stream_seed(cfg.seed, "init"))
     return ChallengeNet(cfg.normalize, cfg.dropout, cfg.activation)
+
+
+def build(
+    cfg: Config, steps: int, device: torch.device
+) -> tuple[nn.Module, nn.Module, torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """Return network, moving average, optimizer and schedule for ``steps`` steps in all."""
+    model = network(cfg).to(device, memory_format=torch.channels_last)
+    average = optim.moving_average(model, cfg.average)
+    optimizer = optim.sgd(model.parameters(), cfg.sgd_lr, cfg.sgd_momentum, cfg.weight_decay)
+    return model, average, optimizer, optim.schedule_lr(optimizer, cfg.schedule, steps)
 
 
 def input_shape(cfg: Config) -> tuple[int, int, int]:
@@ -155,10 +166,7 @@ def train(cfg: Config, data: gtsrb.Data, run: wandb_run.Run) -> None:
     steps = math.ceil(n / cfg.batch_size)
 
     # State
-    model = network(cfg).to(device, memory_format=torch.channels_last)
-    average = optim.moving_average(model, cfg.average)
-    optimizer = optim.sgd(model.parameters(), cfg.sgd_lr, cfg.sgd_momentum, cfg.weight_decay)
-    scheduler = optim.schedule_lr(optimizer, cfg.schedule, steps * cfg.epochs)
+    model, average, optimizer, scheduler = build(cfg, steps * cfg.epochs, device)
     order = seeding.torch_generator(cfg.seed, "order")
     augmentation = seeding.torch_generator(cfg.seed, "augmentation", device)
     dropout = hardware.default_generator(device)
@@ -169,7 +177,7 @@ def train(cfg: Config, data: gtsrb.Data, run: wandb_run.Run) -> None:
     watched = "val/error" if len(val_indices) else None
     loop = Loop(run, config_key, state, cfg.epochs, cfg.checkpoint_every, watched)
     run.summarize({"data_sha256": data.sha256, "test_item": "traffic sign image"})
-    run.summarize(wandb_run.provenance(device) | seeding.pairing_hashes(cfg.seed, split))
+    run.summarize(provenance(device) | seeding.pairing_hashes(cfg.seed, split))
     run.summarize(metrics.size(model, input_shape(cfg)))
     loop.resume()
 

@@ -9,10 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
-from lib.data import synthetic_chests, synthetic_signs
-from lib.tracking import wandb_run
 from tests.fakes.wandb_server import WandbServer
 
 ROOT = Path(__file__).parent.parent
@@ -21,14 +18,15 @@ REAL_CHESTS = ROOT / "data" / "JSRT"
 
 # A shell's background jobs ignore Ctrl-C, and so would the processes that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-torch.set_num_threads(1)  # as in the subprocesses: equal numbers, and no fight over two cores
+STOPPING = [getattr(signal, name) for name in ("SIGTERM", "SIGALRM") if hasattr(signal, name)]
+# Before anything imports torch: equal numbers as in subprocesses, and no fight over two cores.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(autouse=True)
 def signals_as_before() -> Iterator[None]:
     """Undo what a run in this process did to SIGTERM: processes inherit it where it is ignored."""
-    numbers = [getattr(signal, name) for name in wandb_run.STOPPING]
-    before = {number: signal.getsignal(number) for number in numbers}
+    before = {number: signal.getsignal(number) for number in STOPPING}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -44,6 +42,8 @@ def _close_figures() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def signs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Draw 43 classes x 3 tracks x 2 frames and 86 test images in the official layout."""
+    from lib.data import synthetic_signs
+
     root = tmp_path_factory.mktemp("data") / "signs"
     synthetic_signs.draw_dataset(root, tracks=3, frames=2, test_images=86, seed=0)
     return root
@@ -52,6 +52,8 @@ def signs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def chests(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Draw 20 chests with lung masks in the layout of JSRT and SCR."""
+    from lib.data import synthetic_chests
+
     root = tmp_path_factory.mktemp("data") / "chests"
     synthetic_chests.draw_dataset(root, images=20, seed=0)
     return root
@@ -87,6 +89,7 @@ def offline(tmp_path: Path) -> dict[str, str]:
         "WANDB_CACHE_DIR": str(tmp_path / "cache"),
         "OMP_NUM_THREADS": "1",
         "PYTHONUNBUFFERED": "1",
+        "PYTHONPATH": str(ROOT),  # for the stub script, which is not in the project's folder
     }
 
 

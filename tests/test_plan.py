@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import grid, plan
+from analysis.statistics import design
 from tests import factories
-from tests.conftest import ROOT, call
+from tests.conftest import call
 
 
 @pytest.mark.parametrize(
@@ -17,25 +17,26 @@ from tests.conftest import ROOT, call
 def test_power_of_three_contrasts(n: int, powers: tuple[float, ...]) -> None:
     # Simulated independently for the design: one real effect, Holm over three contrasts.
     for effect, expected in zip((1.0, 1.5, 2.0), powers, strict=True):
-        found = plan.power_at(n, effect, 3, 0.05, np.random.default_rng(1))
+        found = design.power_at(n, effect, 3, 0.05, np.random.default_rng(1))
         assert found == pytest.approx(expected, abs=0.04)
 
 
 def test_too_few_seeds_are_warned_of(tmp_path: Path) -> None:
     sweep = factories.write_sweep(tmp_path / "few.yaml", seeds=5)
     text = call("-m", "analysis.plan", sweep).stdout
-    assert "4 cells × 5 seeds = 20 runs of 3 epochs" in text
-    assert "WARNING: 5 seeds and 3 contrasts cannot reach p < .05: 7 seeds are the least" in text
-    assert "WARNING" not in call("-m", "analysis.plan", ROOT / "sweeps" / "gtsrb.yaml").stdout
+    assert "4 variants × 5 seeds = 20 runs of 3 epochs" in text
+    assert (
+        "WARNING: 5 seeds and 3 contrasts cannot reach p < .05: at least 7 seeds are needed" in text
+    )
+    assert "WARNING" not in call("-m", "analysis.plan", "gtsrb").stdout
 
 
 def test_a_pilot_gives_power_and_hours(tmp_path: Path) -> None:
     sweep_path = factories.write_sweep(tmp_path / "s.yaml")
-    factories.write_study(tmp_path / "pilot", sweep_path, *factories.tables(sweep_path, noise=2e-3))
-    sweep = grid.load_sweep(sweep_path)
-    study = grid.load_study(sweep)
-    pilot = plan.read_pilot(tmp_path / "pilot", study, sweep)
-    assert (pilot.far, pilot.without_far, pilot.unlike) == (0, pilot.deviation, [])
+    factories.write_study(tmp_path / "pilot", *factories.tables(sweep_path, noise=2e-3))
+    study = factories.study(sweep_path)
+    pilot = design.read_pilot(tmp_path / "pilot", study)
+    assert (pilot.outliers, pilot.without_outliers, pilot.mismatches) == (0, pilot.deviation, [])
     assert pilot.deviation == pytest.approx(2e-3, rel=0.4), "the seeds' own effects are taken out"
     assert pilot.seconds_per_epoch == 1.5
     done = call(
@@ -48,12 +49,12 @@ def test_a_pilot_gives_power_and_hours(tmp_path: Path) -> None:
 def test_a_pilot_with_runs_far_off_or_another_recipe_is_warned_of(tmp_path: Path) -> None:
     sweep_path = factories.write_sweep(tmp_path / "s.yaml")
     runs, history = factories.tables(sweep_path, noise=2e-3)
-    runs.loc[runs["run_id"] == "nosgd05", "test/error"] = 0.9
-    factories.write_study(tmp_path / "pilot", sweep_path, runs, history)
+    runs.loc[runs["run_id"] == "nosgd05", "summary.test/error"] = 0.9
+    factories.write_study(tmp_path / "pilot", runs, history)
     longer = factories.write_sweep(tmp_path / "longer.yaml", epochs=400)
     done = call("-m", "analysis.plan", longer, "--pilot", tmp_path / "pilot", "--effect", "0.01")
-    assert "the pilot's recipe differs: epochs is 3, planned 400" in done.stdout
-    assert "1 run(s) of the pilot are far off" in done.stdout
+    assert "the pilot's recipe differs: epochs = 3, planned 400" in done.stdout
+    assert "the pilot has 1 outlier" in done.stdout
     power = [line for line in done.stdout.splitlines() if line.startswith("power for")]
     assert len(power) == 2
     assert float(power[0][-4:]) < 0.1 < 0.9 < float(power[1][-4:])
@@ -63,23 +64,22 @@ def test_a_main_effect_of_many_levels_is_less_sure(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for a, b in ((2, 2), (3, 3), (5, 2), (3, 1)):
         factors = {"a": list(range(a)), "b": list(range(b))}
-        sweep = grid.Sweep("s", {n: v for n, v in factors.items() if len(v) > 1}, [0], {}, {})
+        plan = factories.study(factories.grid(tmp_path / "s.yaml", factors))
         tables = rng.normal(size=(20_000, a, b))
         true = (tables[:, 1] - tables[:, 0]).mean(axis=1).std()
-        assert plan.contrast_deviation(sweep, 1.0) == pytest.approx(true, rel=0.03)
+        assert design.contrast_deviation(plan, 1.0) == pytest.approx(true, rel=0.03)
 
 
 def test_clean_pilots_are_taken_as_they_are(tmp_path: Path) -> None:
     sweep_path = factories.write_sweep(tmp_path / "s.yaml")
-    sweep = grid.load_sweep(sweep_path)
-    study = grid.load_study(sweep)
+    study = factories.study(sweep_path)
     runs, history = factories.tables(sweep_path)
     rng, found = np.random.default_rng(0), []
     for _ in range(100):
-        runs["test/error"] = 0.1 + rng.normal(0, 0.002, len(runs))
-        factories.write_study(tmp_path / "p", sweep_path, runs, history.drop(columns="seconds"))
-        found.append(plan.read_pilot(tmp_path / "p", study, sweep))
-    assert sum(pilot.far > 0 for pilot in found) <= 2
+        runs["summary.test/error"] = 0.1 + rng.normal(0, 0.002, len(runs))
+        factories.write_study(tmp_path / "p", runs, history.drop(columns="seconds"))
+        found.append(design.read_pilot(tmp_path / "p", study))
+    assert sum(pilot.outliers > 0 for pilot in found) <= 2
     assert np.mean([pilot.deviation for pilot in found]) == pytest.approx(0.002, rel=0.05)
     assert found[0].seconds_per_epoch is None
 
@@ -87,8 +87,8 @@ def test_clean_pilots_are_taken_as_they_are(tmp_path: Path) -> None:
 def test_a_pilot_that_varied_something_else_is_refused(tmp_path: Path) -> None:
     sweep_path = factories.write_sweep(tmp_path / "s.yaml")
     runs, history = factories.tables(sweep_path)
-    more = runs.assign(run_id=runs["run_id"] + "b", lr=0.1)
-    factories.write_study(tmp_path / "p", sweep_path, pd.concat([runs, more]), history)
+    more = runs.assign(run_id=runs["run_id"] + "b", **{"config.lr": 0.1})
+    factories.write_study(tmp_path / "p", pd.concat([runs, more]), history)
     done = call("-m", "analysis.plan", sweep_path, "--pilot", tmp_path / "p")
     assert done.returncode == 1
     assert "did this pilot vary something else?" in done.stderr
@@ -96,7 +96,7 @@ def test_a_pilot_that_varied_something_else_is_refused(tmp_path: Path) -> None:
 
 def test_a_pilot_without_spread_is_told(tmp_path: Path) -> None:
     sweep_path = factories.write_sweep(tmp_path / "s.yaml", seeds=1)
-    factories.write_study(tmp_path / "pilot", sweep_path, *factories.tables(sweep_path))
+    factories.write_study(tmp_path / "pilot", *factories.tables(sweep_path))
     done = call("-m", "analysis.plan", sweep_path, "--pilot", tmp_path / "pilot")
     assert done.returncode == 1
     assert "no spread to learn from" in done.stderr

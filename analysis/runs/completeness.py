@@ -87,6 +87,7 @@ def check(study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> Completene
     Raises:
         TableError: when a config key that the sweep sets is missing from all runs.
     """
+    runs = runs.reset_index(drop=True)
     planned = _planned(study)
     if missing := [name for name in planned if CONFIG + name not in runs]:
         raise TableError(
@@ -263,16 +264,13 @@ def _splitting(study: Study, runs: pd.DataFrame) -> list[str]:
         return []
     keys = [key for key in study.factor_keys if CONFIG + key in runs]
     levels = {key: runs[CONFIG + key].astype(str) for key in keys}
-    return [
+    found = [
         key
         for key in keys
         if levels[key].groupby([seeds, hashes]).nunique().max() == 1
-        and _explained(hashes, seeds, [levels[key]])
+        and hashes.groupby([seeds, levels[key]]).nunique().max() == 1
     ]
-
-
-def _explained(hashes: pd.Series, seeds: pd.Series, levels: list[pd.Series]) -> bool:
-    return bool(hashes.groupby([seeds, *levels]).nunique().max() == 1)
+    return [] if len(found) == len(keys) else found  # else nothing would be left to pair
 
 
 def _unpaired(study: Study, runs: pd.DataFrame, splitting: list[str]) -> list[str]:
@@ -283,7 +281,7 @@ def _unpaired(study: Study, runs: pd.DataFrame, splitting: list[str]) -> list[st
         alike = alike + f", {key} = " + runs[CONFIG + key].astype(str)
     for name in PAIR_HASHES:
         if (column := SUMMARY + name) in runs:
-            known = runs[~runs[column].map(is_missing)]
+            known = runs[~runs[column].map(is_missing).astype(bool)]
             hashes = known[column].astype(str).groupby(alike[known.index]).nunique()
             problems += [
                 f"seed {which}: {number} different values of {name}; its runs are no pairs"

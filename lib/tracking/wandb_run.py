@@ -3,10 +3,8 @@
 import contextlib
 import dataclasses
 import os
-import platform
 import secrets
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +13,6 @@ from types import FrameType
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 import wandb
 import yaml
 from tqdm import tqdm
@@ -76,10 +73,13 @@ class Run:
         if self.stop_requested:
             raise KeyboardInterrupt
 
-    def save_arrays(self, file: str, **arrays: list[str] | torch.Tensor) -> None:
-        """Write named arrays, such as per-image test outputs, to a .npz and hand it to W&B."""
+    def save_arrays(self, file: str, **arrays: Any) -> None:
+        """Write named arrays, such as per-image test outputs, to a .npz and hand it to W&B.
+
+        Lists, NumPy arrays, or tensors on any device.
+        """
         path = self.folder / file
-        arrays = {k: v.cpu() if isinstance(v, torch.Tensor) else v for k, v in arrays.items()}
+        arrays = {k: v.cpu() if hasattr(v, "cpu") else v for k, v in arrays.items()}
         write_atomically(path, lambda stream: np.savez_compressed(stream, **arrays))
         self.wandb_run.save(str(path), base_path=str(self.folder), policy="now")
 
@@ -152,17 +152,6 @@ def start(flags: T) -> Iterator[tuple[T, Run]]:
         raise SystemExit(f"error: {error}") from error
 
 
-def provenance(device: torch.device) -> dict[str, str]:
-    """Return what made the numbers: commit of the code, device, versions."""
-    return {
-        "git_commit": git_commit(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "torch_version": torch.__version__,
-        "numpy_version": np.__version__,
-        "python_version": platform.python_version(),
-    }
-
-
 def progress_bar(total: int, done: int) -> tqdm:
     """Return a bar over the steps of a run with the time left; silent when not on a terminal."""
     return tqdm(total=total, initial=done, unit="step", dynamic_ncols=True, disable=None)
@@ -177,17 +166,6 @@ def show_epoch(bar: tqdm, row: Mapping[str, float], epochs: int, metric: str) ->
         )
     else:
         bar.set_postfix_str(text)
-
-
-def git_commit() -> str:
-    """Return the commit of the code, with "-dirty" when tracked files differ, or "unknown"."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    here = Path(__file__).parent
-    try:
-        done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
-    except OSError:  # git is not installed
-        return "unknown"
-    return done.stdout.strip() or "unknown"
 
 
 def _init(run_id: str, root: Path, values: dict[str, Any]) -> Any:

@@ -1,6 +1,6 @@
 """The local agent: a whole grid, again after SIGKILL and Ctrl-C, failures told, one at a time."""
 
-import os
+import json
 import shutil
 import signal
 import subprocess
@@ -14,25 +14,22 @@ import yaml
 
 from analysis.runs.tables import read_tables
 from lib import agent
-from lib.spec.errors import UserError
+from lib.spec.sweep import SweepError
 from tests.conftest import ROOT, call, command
 
 GRID = "method: grid\nprogram: train_gtsrb.py\nparameters: "
 CLOCK = ["seconds", "images_per_second"]
 
 
-def write_sweep(path: Path, signs: Path, **parameters: dict) -> Path:
+def write_sweep(path: Path, **parameters: dict) -> Path:
+    """Write a sweep of the stub script: two variants, two seeds, two epochs."""
     values = {
         "batch_norm": {"values": [False, True]},
         "seed": {"values": [0, 1]},
-        "data": {"value": str(signs)},
-        "val_fraction": {"value": 0.34},
         "epochs": {"value": 2},
-        "batch_size": {"value": 16},
-        "checkpoint_every": {"value": 1},
     }
     sweep = {
-        "program": "train_gtsrb.py",
+        "program": "tests/fakes/stub.py",
         "method": "grid",
         "metric": {"name": "val/error", "goal": "minimize"},
         "parameters": values | parameters,
@@ -42,9 +39,15 @@ def write_sweep(path: Path, signs: Path, **parameters: dict) -> Path:
 
 
 @pytest.fixture
-def sweep(signs: Path, tmp_path: Path) -> Path:
+def sweep(tmp_path: Path) -> Path:
     """Give a sweep of four short runs."""
-    return write_sweep(tmp_path / "tiny.yaml", signs)
+    return write_sweep(tmp_path / "tiny.yaml")
+
+
+@pytest.fixture
+def slow_sweep(tmp_path: Path) -> Path:
+    """Give a sweep of four runs whose epochs can be disturbed."""
+    return write_sweep(tmp_path / "tiny.yaml", epochs={"value": 4}, seconds={"value": 0.3})
 
 
 def run_agent(sweep: Path, out: Path, env: dict[str, str]) -> subprocess.CompletedProcess:
@@ -75,15 +78,15 @@ def wait_for_file(folder: Path, pattern: str, process: subprocess.Popen) -> None
 
 
 def test_killed_and_started_again_it_ends_as_if_undisturbed(
-    sweep: Path, offline: dict[str, str], tmp_path: Path
+    slow_sweep: Path, offline: dict[str, str], tmp_path: Path
 ) -> None:
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    sweep, whole, broken = slow_sweep, tmp_path / "whole", tmp_path / "broken"
     done = run_agent(sweep, whole, offline)
     assert done.returncode == 0, done.stderr
     assert "4 of 4 runs finished" in done.stdout
 
     process = start_agent(sweep, broken, offline)
-    wait_for_file(broken, "*/checkpoint-000001.pt", process)
+    wait_for_file(broken, "*/state.json", process)
     second = run_agent(sweep, broken, offline)
     assert second.returncode == 1
     assert f"another agent works on {broken}" in second.stderr
@@ -96,13 +99,14 @@ def test_killed_and_started_again_it_ends_as_if_undisturbed(
         fetch(sweep, out, tmp_path / f"{out.name}_tables", offline) for out in (whole, broken)
     ]
     for ours, theirs in zip(*tables, strict=True):
-        drop = [*CLOCK, "source"]
+        drop = [*CLOCK, *(f"summary.{name}" for name in CLOCK), "source"]
+        drop.append("summary.resumed_from_epoch")
         pd.testing.assert_frame_equal(
             ours.drop(columns=drop, errors="ignore"), theirs.drop(columns=drop, errors="ignore")
         )
     runs, history = tables[0]
     assert (runs["state"] == "finished").all()
-    assert len(history) == 8
+    assert len(history) == 16
 
     lost = next(whole.glob("wandb/offline-run-*"))
     shutil.rmtree(lost)  # as `wandb sync --clean` does; its marker alone does not count
@@ -115,11 +119,10 @@ def test_killed_and_started_again_it_ends_as_if_undisturbed(
 
 
 def test_a_failed_run_is_told_and_does_not_stop_the_others(
-    signs: Path, offline: dict[str, str], tmp_path: Path
+    offline: dict[str, str], tmp_path: Path
 ) -> None:
     sweep = write_sweep(
         tmp_path / "tiny.yaml",
-        signs,
         batch_norm={"value": True},
         seed={"value": 0},
         epochs={"value": 1},
@@ -137,15 +140,15 @@ def test_a_failed_run_is_told_and_does_not_stop_the_others(
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_stops_the_runs_too(
-    sweep: Path, offline: dict[str, str], tmp_path: Path, sent: signal.Signals
+    slow_sweep: Path, offline: dict[str, str], tmp_path: Path, sent: signal.Signals
 ) -> None:
     out = tmp_path / "out"
-    process = start_agent(sweep, out, offline)
-    wait_for_file(out, "*/checkpoint-000001.pt", process)
+    process = start_agent(slow_sweep, out, offline)
+    wait_for_file(out, "*/state.json", process)
     process.send_signal(sent)
     text, _ = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert f"the same command continues {out}" in text
+    assert f"run the same command again to continue {out}" in text
     assert "Traceback" not in text
     for lock in out.glob("*/lock"):
         filelock.FileLock(lock).acquire(timeout=5)  # held by any run that were still alive
@@ -153,37 +156,31 @@ def test_ctrl_c_stops_the_runs_too(
 
 def test_what_a_run_is_given(sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(agent, "gpus", lambda: ["0", "3"])
     monkeypatch.setattr(agent, "cores", lambda: 8)
-    grid = agent.read_sweep(sweep)
-    cell = agent.cells(grid)[-1]
-    given = [agent.environment(grid, cell, "tiny", tmp_path, slot, 3) for slot in range(3)]
+    plan = agent.load_sweep(str(sweep))
+    cell = plan.grid()[-1]
+    given = [agent.environment(plan, cell, tmp_path, slot, 3, ["0", "3"]) for slot in range(3)]
     assert [values["CUDA_VISIBLE_DEVICES"] for values in given] == ["0", "3", "0"]
     assert given[0]["OMP_NUM_THREADS"] == "2"
     assert given[0]["WANDB_MODE"] == "offline"
     parameters = yaml.safe_load(Path(given[0]["WANDB_SWEEP_PARAM_PATH"]).read_text())
     assert parameters["batch_norm"] == {"value": True}
     assert given[0]["WANDB_NAME"] == "bn-seed1"
-    assert len({agent.run_id(grid, cell) for cell in agent.cells(grid)}) == 4
+    assert len({agent.run_id(plan, cell) for cell in plan.grid()}) == 4
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("method: bayes\nprogram: train_gtsrb.py\nparameters: {}", "Use `wandb sweep"),
-        ("method: grid\nprogram: nope.py\nparameters: {}", "'nope.py' not found"),
-        ("method: grid\nprogram: train_gtsrb.py", "no `parameters`"),
-        ("method: grid\nprogram: train_gtsrb.py\nparameters: {a: {min: 0, max: 1}}", "a needs"),
-        (GRID + "{a: {values: []}}", "a needs a list with a value in it, not []"),
-        (GRID + "{a: {values: adam}}", "a needs a list with a value in it, not 'adam'"),
-        (GRID + "{a: {values: null}}", "a needs a list with a value in it, not None"),
-        (GRID + "{a: {value: 2026-01-01}}", "a may hold text, numbers, true, false"),
+        ("method: bayes\nprogram: train_gtsrb.py\nparameters: {a: {value: 1}}", "`wandb sweep"),
+        ("method: grid\nprogram: nope.py\nparameters: {a: {value: 1}}", "'nope.py' not found"),
         (
             GRID + "{a: {value: 1}}\ncommand: [python, '${program}', --epochs, 3]",
             "holds --epochs, 3",
         ),
+        (GRID + "{a: {value: 1}}\ncommand: python", "command must be a list, got 'python'"),
         (GRID + "{a: {value: 1}}\nearly_terminate: {type: hyperband}", "without early_terminate"),
-        ("method: [", "cannot read the sweep"),
+        ("method: [", "cannot read"),
     ],
 )
 def test_sweeps_it_cannot_run(
@@ -191,10 +188,42 @@ def test_sweeps_it_cannot_run(
 ) -> None:
     monkeypatch.chdir(ROOT)
     (tmp_path / "bad.yaml").write_text(text)
-    with pytest.raises(UserError) as error:
-        agent.read_sweep(tmp_path / "bad.yaml")
+    with pytest.raises(SweepError) as error:
+        agent.load_sweep(str(tmp_path / "bad.yaml"))
     assert words in str(error.value)
 
 
-def test_cores_are_those_the_process_may_use() -> None:
-    assert 1 <= agent.cores() <= (os.cpu_count() or 1)
+def test_a_studys_name_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert agent.load_sweep("gtsrb_short").where == str(ROOT / "sweeps" / "gtsrb_short.yaml")
+
+
+def test_a_finished_run_of_another_recipe_is_not_taken_for_finished(
+    offline: dict[str, str], tmp_path: Path
+) -> None:
+    """The script's default changes; what finished before is kept, and named."""
+    script = tmp_path / "script.py"
+    text = (ROOT / "tests" / "fakes" / "stub.py").read_text()
+    script.write_text(text)
+    one = {"seed": {"value": 0}, "batch_norm": {"value": True}}
+    sweep = write_sweep(tmp_path / "tiny.yaml", **one)
+    sweep.write_text(sweep.read_text().replace("tests/fakes/stub.py", str(script)))
+    out = tmp_path / "out"
+    assert "1 of 1 run finished" in run_agent(sweep, out, offline).stdout
+    (marker,) = out.glob("*/finished.json")
+    assert json.loads(marker.read_text())["config"]["lr"] == 0.1
+    script.write_text(text.replace("lr: PositiveFloat = 0.1", "lr: PositiveFloat = 0.2"))
+    done = run_agent(sweep, out, offline)
+    assert done.returncode == 1
+    assert "finished with another recipe" in done.stderr
+    assert "lr was 0.1, is 0.2" in done.stderr
+    assert marker.exists(), "nothing that is finished is lost"
+    script.write_text(
+        text.replace("checkpoint_every: PositiveInt = 1", "checkpoint_every: int = 2")
+    )
+    assert "1 of 1 run finished" in run_agent(sweep, out, offline).stdout
+
+
+def test_the_agent_starts_without_torch_and_wandb() -> None:
+    code = "import sys, lib.agent; print({'torch', 'wandb'} & set(sys.modules))"
+    assert call("-c", code).stdout == "set()\n"

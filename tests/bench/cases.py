@@ -28,6 +28,7 @@ import train_unet
 from lib.data import gtsrb, jsrt
 from lib.data.augment import FLIP_SAFE, augment
 from lib.models.gtsrb_cnn import CNN
+from lib.spec.machine import cores
 from lib.training import checkpoint, hardware, seeding
 
 BATCH = 128  # images
@@ -152,15 +153,16 @@ def ours(root: Path, precision: hardware.Precision, start_at: float) -> dict[str
     whole = seconds_per_call(lambda i: train(step, i), steps)
     if start_at:
         return {"images_per_second": BATCH / whole}
-    variation = (cfg.rotation, cfg.brightness, cfg.contrast, cfg.flip)
+    names = ("rotation", "brightness", "contrast", "flip")
+    strengths = {name: getattr(cfg, name) for name in names}
 
     def draw(batch: torch.Tensor) -> torch.Tensor:
-        return augment(part.images[batch], part.labels[batch], generator, *variation)
+        return augment(part.images[batch], part.labels[batch], generator, **strengths)
 
     data = hardware.maybe_cuda_graph(draw, BATCH, steps, optimizer, generator)
     drawn = seconds_per_call(lambda i: data(batches[i % len(batches)]), steps)
     ready = draw(batches[0])
-    train_gtsrb.augment = lambda *_: ready
+    train_gtsrb.augment = lambda *_, **__: ready
     step = hardware.maybe_cuda_graph(plain, BATCH, steps, optimizer, generator)
     compute = seconds_per_call(lambda i: train(step, i), steps)
     rate, most = counter.get_total_flops() / compute, peak(precision)
@@ -175,8 +177,11 @@ def rest(root: Path) -> dict[str, float]:
     noise = torch.randn(32, 1, 128, 128)
     chests = jsrt.Radiographs(noise, noise > 1, [""] * 32, [""] * 32, "").to(DEVICE)
     for precision in ("float32", "bfloat16"):
-        model, *_ = train_gtsrb.build(train_gtsrb.Config(precision=precision), 1, DEVICE)
-        taken = seconds_per_call(lambda _, m=model: train_gtsrb.evaluate(m, part, some), 2)
+        cfg = train_gtsrb.Config(precision=precision)
+        model, *_ = train_gtsrb.build(cfg, 1, DEVICE)
+        taken = seconds_per_call(
+            lambda _, m=model, c=cfg: train_gtsrb.evaluate(m, part, some, c), 2
+        )
         found[f"evaluation_{precision}"] = len(some) / taken
         found[f"unet_{precision}"] = unet(chests, precision)
     cfg = train_gtsrb.Config()
@@ -184,9 +189,10 @@ def rest(root: Path) -> dict[str, float]:
     generator = seeding.torch_generator(0, "augmentation", DEVICE)
     sums = torch.zeros(2, device=DEVICE)
     train_gtsrb.train_step(model, optimizer, part, generator, cfg, sums, some[:BATCH])
-    state = [model, optimizer, scheduler, generator]
+    state = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
+    state["augmentation"] = generator
     best = {name: value.clone() for name, value in model.state_dict().items()}
-    progress = {"best": {"model": best}}
+    progress = {"best_weights": best}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         taken = seconds_per_call(lambda i: checkpoint.save(folder, i, {}, progress, state), 5)
@@ -223,7 +229,7 @@ def main() -> None:
     match arguments.case:
         case "machine":
             name = torch.cuda.get_device_name() if ON_GPU else "cpu"
-            found = {"device": name, "torch": torch.__version__, "cores": hardware.cores()}
+            found = {"device": name, "torch": torch.__version__, "cores": cores()}
         case "template":
             found = template(arguments.root, arguments.workers)
         case "ours":

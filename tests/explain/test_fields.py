@@ -1,5 +1,6 @@
 """Inside trained networks: gradients lie in the theoretical field; the report has its section."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -10,18 +11,17 @@ import pytest
 import torch
 
 import train_gtsrb
+import train_gtsrb_challenge
 import train_unet
-from analysis import report
 from analysis.figures import networks
-from analysis.grid import load_sweep
 from analysis.runs.tables import TableError
+from lib import describe
 from lib.data import gtsrb, jsrt
 from lib.explain import trained
 from lib.explain.receptive_field import trace
 from lib.models.gtsrb_cnn import CNN
 from lib.spec.errors import UserError
-from lib.spec.files import write_json
-from lib.tracking import wandb_run
+from lib.tracking import finished, wandb_run
 from tests import factories
 from tests.conftest import call
 from tests.fakes.runs import Recorder
@@ -34,7 +34,7 @@ def sign_run(signs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     cfg = train_gtsrb.Config(data=str(signs), epochs=1, batch_norm=True, val_fraction=0.3)
     recorder = Recorder()
     train_gtsrb.train(cfg, gtsrb.load(signs), wandb_run.Run("id", folder, recorder))
-    write_json(folder / wandb_run.FINISHED, recorder.summary)
+    finished.write(folder, recorder.summary, dataclasses.asdict(cfg))
     return folder
 
 
@@ -49,7 +49,7 @@ def lung_runs(chests: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Pa
         )
         recorder = Recorder()
         train_unet.train(cfg, jsrt.load(chests, 64), wandb_run.Run("id", folder, recorder))
-        write_json(folder / wandb_run.FINISHED, recorder.summary)
+        finished.write(folder, recorder.summary, dataclasses.asdict(cfg))
         folders.append(folder)
     return folders
 
@@ -87,13 +87,14 @@ def test_the_area_is_the_fewest_pixels_that_hold_the_mass() -> None:
     assert networks.area(field) == (3, 3.0)  # 90 + 4 + 3 of 100
 
 
-def test_the_last_epochs_weights_are_looked_at(sign_run: Path) -> None:
-    config, before, after = trained.load_run(sign_run)
-    assert config["batch_norm"] is True
+def test_the_last_epochs_weights_are_looked_at(sign_run: Path, signs: Path) -> None:
+    run = trained.load_run(sign_run, str(signs))
+    before, after = run.before, run.after
+    assert run.cfg.batch_norm is True
     saved = torch.load(sorted(sign_run.glob("checkpoint-*.pt"))[-1], weights_only=False)
     for name, value in after.state_dict().items():
-        assert torch.equal(value, saved["stateful"][0][name])
-    model, *_ = train_gtsrb.build(train_gtsrb.Config(batch_norm=True), 1, torch.device("cpu"))
+        assert torch.equal(value, saved["state"]["model"][name])
+    model = train_gtsrb.network(train_gtsrb.Config(batch_norm=True))
     for name, value in before.state_dict().items():
         assert torch.equal(value, model.state_dict()[name]), "the start is the script's own"
 
@@ -101,10 +102,10 @@ def test_the_last_epochs_weights_are_looked_at(sign_run: Path) -> None:
 def test_signs_reach_the_report(signs: Path, sign_run: Path, tmp_path: Path) -> None:
     sweep_path = factories.write_sweep(tmp_path / "made_up.yaml")
     folder = tmp_path / "s"
-    factories.write_study(folder, sweep_path, *factories.tables(sweep_path))
+    factories.write_study(folder, *factories.tables(sweep_path))
     done = call("-m", "lib.fields", sign_run, "--data", signs, "--out", folder)
     assert done.returncode == 0, done.stderr
-    report.main([str(folder), "--sweep", str(sweep_path)])
+    factories.report(folder, sweep_path, draw=True)
     results = json.loads((folder / "results.json").read_text())
     assert {"fig11_receptive_fields", "fig12_filters_and_maps"} <= set(results["captions"])
     sidecar = json.loads((folder / "figures" / "fig11_receptive_fields.json").read_text())
@@ -113,10 +114,10 @@ def test_signs_reach_the_report(signs: Path, sign_run: Path, tmp_path: Path) -> 
     text = (folder / "report.md").read_text()
     assert "32 · 4 · 4 = 512" in text
     assert networks.OF_FIELDS in text
-    table = text[text.index("| layer |") :].split("\n\n")[0]
+    table = text[text.index("| layer ") :].split("\n\n")[0]
     assert {len(re.findall(r"\|", row)) for row in table.splitlines()} == {11}
     html = (folder / "report.html").read_text()
-    assert "<h2>Network</h2>" in html
+    assert "<h2>Network, as in run bnsgd00</h2>" in html
     assert "stands after features.0 convolution and before features.2 ELU" in html
 
 
@@ -131,23 +132,21 @@ def test_lungs_have_a_flat_image(chests: Path, lung_runs: list[Path], tmp_path: 
         assert grid.std() > 1e-4
         assert np.ptp(even) == 0, "copied pixels are alike wherever no border reaches"
         np.testing.assert_allclose(grid[:-4, :-4], grid[4:, 4:], atol=1e-6)  # two levels: 4×4
-    path = tmp_path / "s.yaml"
-    path.write_text(
-        "method: grid\nparameters:\n  upsampling: {values: [transposed, nearest]}\n"
-        "  seed: {values: [0, 1]}\n"
-    )
-    study = report.Study(metric="test/jaccard", direction="higher")
-    figure, caption, runs = networks.checkerboards(found, arrays, load_sweep(path), study)
-    assert len(figure.axes) == 4 + 2  # and a colour bar a row
+    path = factories.grid(tmp_path / "s.yaml", {"upsampling": ["transposed", "nearest"]}, 2)
+    figure = networks.checkerboards(found, arrays, factories.study(path))
+    caption, runs = networks.checkerboards_caption(found, arrays), networks.run_ids(found)
+    assert len(figure.axes) == 4 + 2  # and a colour bar per row
     assert runs == ["transposed", "nearest"]
     assert "n = 2 networks" in caption
     assert len(networks.described(tmp_path)) == 2
 
 
-def test_batch_norm_before_training_has_the_images_statistics(lung_runs: list[Path]) -> None:
-    _, before, _ = trained.load_run(lung_runs[0])
+def test_batch_norm_before_training_has_the_images_statistics(
+    lung_runs: list[Path], chests: Path
+) -> None:
+    before = trained.load_run(lung_runs[0], str(chests)).before
     images = torch.rand(8, 1, 64, 64, generator=torch.Generator().manual_seed(0))
-    trained.settle(before, images)
+    trained.calibrate_batch_norm(before, images)
     seen = {}
     for name, module in before.named_modules():
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -168,10 +167,10 @@ def test_runs_that_show_nothing_and_other_data_are_refused(
     ):
         copy = tmp_path / words[:4] / sign_run.name
         shutil.copytree(sign_run, copy)
-        summary = json.loads((copy / wandb_run.FINISHED).read_text())
-        write_json(copy / wandb_run.FINISHED, summary | changes)
+        done = finished.read(copy)
+        finished.write(copy, done["summary"] | changes, done["config"])
         with pytest.raises(UserError, match=words):
-            trained.look(copy, str(signs), {})
+            trained.inspect_run(copy, str(signs), {})
 
 
 def test_a_dead_layer_has_no_gradient() -> None:
@@ -187,10 +186,11 @@ def test_damaged_descriptions_are_told(tmp_path: Path, content: str) -> None:
 
 
 def test_damage_is_told(tmp_path: Path, sign_run: Path, signs: Path) -> None:
-    with pytest.raises(UserError, match="has no readable checkpoint"):
-        trained.load_run(tmp_path)
     with pytest.raises(UserError, match="has not finished"):
-        trained.origin(tmp_path)
+        trained.load_run(tmp_path, str(signs))
+    finished.write(tmp_path / "empty", {}, {})
+    with pytest.raises(UserError, match="has no readable checkpoint"):
+        trained.load_run(tmp_path / "empty", str(signs))
     bad = call("-m", "lib.fields", tmp_path, "--data", signs, "--out", tmp_path / "o")
     assert bad.returncode == 1
     assert "Traceback" not in bad.stderr
@@ -207,3 +207,18 @@ def test_damage_is_told(tmp_path: Path, sign_run: Path, signs: Path) -> None:
     bad = call("-m", "lib.fields", sign_run, "--data", signs, "--out", tmp_path / "file")
     assert bad.returncode == 1
     assert "Traceback" not in bad.stderr
+
+
+def test_a_network_that_cannot_be_followed_is_refused(
+    signs: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """The challenge's network normalizes its input, which no receptive field describes."""
+    folder, recorder = tmp_path / "run", Recorder()
+    cfg = train_gtsrb_challenge.Config(data=str(signs), epochs=1, views=1, val_fraction=0.3)
+    run = wandb_run.Run("id", folder, recorder)
+    train_gtsrb_challenge.train(cfg, train_gtsrb_challenge.load_data(cfg), run)
+    finished.write(folder, recorder.summary, dataclasses.asdict(cfg))
+    with pytest.raises(UserError, match="mean in the network: how it moves receptive fields"):
+        trained.inspect_run(folder, str(signs), {})
+    with pytest.raises(SystemExit, match="error: mean in the network"):
+        describe.main(["challenge"])

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.runs import wandb_offline
+from analysis.runs.record import Fetched
 from tests.conftest import ROOT, command
 
 CLOCK = {"seconds", "images_per_second"}
@@ -26,11 +27,11 @@ class Recorder:
         """Keep nothing."""
 
 
-def fetched(env: dict[str, str], run_id: str) -> wandb_offline.Fetched:
+def fetched(env: dict[str, str], run_id: str) -> Fetched:
     """Read one offline run below the environment's WANDB_DIR."""
     folder = Path(env["WANDB_DIR"])
     _, runs = wandb_offline.fetch_folder(folder, {}, folder.with_name("files"))
-    return next(run for run in runs if run.row["run_id"] == run_id)
+    return next(run for run in runs if run.run_id == run_id)
 
 
 def without_clock(row: dict) -> dict:

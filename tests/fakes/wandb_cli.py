@@ -13,7 +13,7 @@ import pandas as pd
 import yaml
 
 from analysis.runs import tables
-from lib.training.hardware import cores
+from lib.spec.machine import cores
 from tests.conftest import ROOT, call
 from tests.fakes.wandb_server import WandbServer
 from tests.fakes.wandb_state import ENTITY

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from lib.agent import cells
+from lib.spec.sweep import read_sweep
 from tests.fakes.graphql import execute, operation_name
 
 ENTITY = "somebody"
@@ -264,7 +264,9 @@ class State:
             return {"sweep": self._sweep(input["id"])}
         config = yaml.safe_load(input["config"])
         name = f"sweep{len(self.sweeps)}"
-        self.sweeps[name] = Sweep(name, input["projectName"], input["config"], cells(config))
+        self.sweeps[name] = Sweep(
+            name, input["projectName"], input["config"], read_sweep(config).grid()
+        )
         found = self._sweep(name) | {"project": self._place(input["projectName"])}
         return {"sweep": found, "configValidationWarnings": []}
 

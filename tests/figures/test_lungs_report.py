@@ -1,6 +1,8 @@
 """Reports of segmentation studies: higher is better, per-image figures, the published table."""
 
+import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -8,11 +10,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import grid, readme, report
-from analysis.figures import segmentation
+from analysis.figures import catalogue, segmentation
+from analysis.pages import tables as page_tables
+from analysis.runs import data as study_data
 from analysis.runs import per_item
+from analysis.runs.data import StudyData
 from analysis.runs.tables import TableError
 from analysis.statistics import jsrt_benchmark
+from analysis.statistics import results as study_results
+from lib.spec.study import StudyError
 from tests import factories
 
 SWEEP = """\
@@ -42,13 +48,13 @@ NAMES = [f"JPCLN{n:03d}" for n in range(1, 155)] + [f"JPCNN{n:03d}" for n in ran
 
 def write_study(folder: Path, sweep_path: Path, gain: float) -> pd.DataFrame:
     """Write a finished study in which nearest has a higher Jaccard by ``gain``, and its files."""
-    sweep = grid.load_sweep(sweep_path)
+    plan = factories.study(sweep_path)
     rng = np.random.default_rng(0)
     names, difficulty = np.array(NAMES[:COUNT]), rng.normal(0, 0.02, COUNT)
     disc = np.hypot(*np.meshgrid(*[np.linspace(-1, 1, 32)] * 2)) < 0.6
     runs, history = [], []
-    for up, act in sweep.cells:
-        for seed in sweep.seeds:
+    for up, act in plan.variants:
+        for seed in plan.seeds:
             run_id = f"{up[0]}{act[0]}{seed:02d}"
             jaccard = 0.9 + difficulty + gain * (up == "nearest") + rng.normal(0, 0.001, COUNT)
             (folder / "files" / run_id).mkdir(parents=True)
@@ -60,15 +66,16 @@ def write_study(folder: Path, sweep_path: Path, gain: float) -> pd.DataFrame:
             np.savez(
                 path / per_item.OVERLAYS, names=names, images=pictures, truth=masks, predicted=masks
             )
-            row = {"run_id": run_id, "state": "finished", "exit_code": 0, "source": "s"}
-            row |= {"upsampling": up, "activation": act, "seed": seed, "epochs": 3}
+            config = {"upsampling": up, "activation": act, "seed": seed, "epochs": 3}
             score = float(jaccard.mean())
-            runs.append(row | {"test/jaccard": score, "diverged": False})
+            summary = {"test/jaccard": score, "diverged": False, "test_item": "radiograph"}
+            runs.append(factories.run_row(run_id, config, summary))
             history += [
                 {"run_id": run_id, "epoch": e, "val/jaccard": score - 0.3**e} for e in (1, 2, 3)
             ]
-    factories.write_study(folder, sweep_path, pd.DataFrame(runs), pd.DataFrame(history))
-    return pd.DataFrame(runs)
+    runs = factories.runs_table(runs)
+    factories.write_study(folder, runs, pd.DataFrame(history))
+    return runs
 
 
 @pytest.fixture
@@ -84,30 +91,30 @@ def study(tmp_path: Path) -> tuple[Path, Path]:
 
 def test_higher_is_better_in_words_and_figures(study: tuple[Path, Path]) -> None:
     sweep_path, folder = study
-    report.main([str(folder), "--sweep", str(sweep_path)])
+    factories.report(folder, sweep_path, draw=True)
     results = json.loads((folder / "results.json").read_text())
     first = results["contrasts"][0]
     assert first["difference"] == pytest.approx(0.02, abs=1e-3)
     assert "gives a higher (better) test Jaccard index" in first["sentence"]
-    assert results["direction"] == "higher"
+    assert results["goal"] == "maximize"
     assert {"fig9_dice_ecdf", "fig9_overlays"} <= set(results["captions"])
-    table = per_item.read(folder)
     caption = results["captions"]["fig9_overlays"]
-    median = per_item.dice(table).median(axis=1)
+    median = per_item.dice(per_item.read(folder)).median(axis=1)
     assert f"{median.idxmin()}, " in caption
     assert f" and {median.idxmax()} have" in caption
-    assert results["folds"] is None
-    assert results["test_images"] == COUNT
+    assert results["cross_validation"] is None
+    assert results["test_items"] == COUNT
     for row in results["contrasts"]:
         assert row["test_set_low"] < row["difference"] < row["test_set_high"]
     assert first["test_set_low"] > 0.019, "images differ in difficulty, not in what is gained"
 
     shutil.rmtree(folder / "files")  # as in a clone: the committed figure stays, with its runs
     page = (folder / "report.md").read_text()
-    report.main([str(folder), "--sweep", str(sweep_path)])
+    assert "nothing about new radiographs" in page
+    factories.report(folder, sweep_path, draw=True)
     assert (folder / "report.md").read_text() == page
     (folder / "figures" / "fig9_overlays.png").unlink()
-    report.main([str(folder), "--sweep", str(sweep_path)])
+    factories.report(folder, sweep_path, draw=True)
     assert "fig9_overlays" not in (folder / "report.md").read_text()
 
 
@@ -125,7 +132,12 @@ def test_images_of_signs_have_labels(tmp_path: Path) -> None:
         np.savez(path, names=["1.ppm", "2.ppm", "3.ppm"], **arrays)
     assert per_item.write(tmp_path, ["a", "b", "c"]) == ["c"]
     text = (tmp_path / per_item.NAME).read_text()
-    assert text.splitlines() == ["image,label,a,b", "1.ppm,1,1,1", "2.ppm,2,2,-1", "3.ppm,2,3,3"]
+    assert text.splitlines() == [
+        "item,label,predicted.a,predicted.b",
+        "1.ppm,1,1,1",
+        "2.ppm,2,2,-1",
+        "3.ppm,2,3,3",
+    ]
     shutil.rmtree(tmp_path / "files")
     assert per_item.write(tmp_path, ["a", "b"]) == []
     assert (tmp_path / per_item.NAME).read_text() == text, "what an earlier fetch wrote is kept"
@@ -141,23 +153,29 @@ def test_damaged_files_are_told(tmp_path: Path) -> None:
         per_item.write(tmp_path, ["a"])
 
 
-def made_up_folds(tmp_path: Path) -> tuple[grid.Sweep, pd.DataFrame, pd.DataFrame]:
+@pytest.fixture
+def folds(tmp_path: Path) -> StudyData:
+    """Give the data of a made-up two-fold sweep, next to the lungs' tables."""
     path = tmp_path / "folds.yaml"
     path.write_text(FOLDS)
-    sweep = grid.load_sweep(path)
-    rng, columns, runs = np.random.default_rng(0), {}, []
+    rng, columns, runs, history = np.random.default_rng(0), {}, [], []
     for fold in ("odd", "even"):
         names = [name for name in NAMES if int(name[-1]) % 2 == (fold == "odd")]
-        for seed in sweep.seeds:
-            run = {"run_id": f"{fold}{seed}", "fold": fold, "seed": seed, "image_size": 256}
-            runs.append(run | {"split_sha256": f"{fold} {seed}", "order_sha256": f"{fold} {seed}"})
-            columns[f"{fold}{seed}"] = pd.Series(rng.uniform(0.9, 0.98, len(names)), names)
-    return sweep, pd.DataFrame(runs), pd.DataFrame(columns).sort_index()
+        for seed in range(3):
+            config = {"fold": fold, "seed": seed, "image_size": 256, "width": 8, "epochs": 2}
+            summary = {"split_sha256": f"{fold} {seed}", "order_sha256": f"{fold} {seed}"}
+            summary |= {"test/jaccard": 0.95, "diverged": False}
+            runs.append(factories.run_row(f"{fold}{seed}", config, summary))
+            columns[f"jaccard.{fold}{seed}"] = pd.Series(rng.uniform(0.9, 0.98, len(names)), names)
+            history += [{"run_id": f"{fold}{seed}", "epoch": e, "val/jaccard": 0.9} for e in (1, 2)]
+    folder = tmp_path / "results" / "folds"
+    factories.write_study(folder, factories.runs_table(runs), pd.DataFrame(history))
+    pd.DataFrame(columns).sort_index().to_csv(folder / per_item.NAME, index_label="item")
+    return study_data.load(factories.study(path), folder)
 
 
-def test_the_folds_are_pooled_over_all_images(tmp_path: Path) -> None:
-    sweep, runs, jaccard = made_up_folds(tmp_path)
-    table = jsrt_benchmark.summarize(sweep, runs, jaccard)
+def test_the_folds_are_pooled_over_all_images(folds: StudyData) -> None:
+    table, jaccard = jsrt_benchmark.summarize(folds), jsrt_benchmark.overlaps(folds)
     pooled = jaccard["odd1"].fillna(0) + jaccard["even1"].fillna(0)
     assert table["seeds"][1]["mean"] == pytest.approx(np.mean(pooled), rel=1e-12)
     assert table["seeds"][1]["sd"] == pytest.approx(np.std(pooled, ddof=1), rel=1e-12)
@@ -168,34 +186,37 @@ def test_the_folds_are_pooled_over_all_images(tmp_path: Path) -> None:
     assert ("Human observer", 0.946, 0.018) in jsrt_benchmark.PUBLISHED
 
 
-def test_other_images_never_stand_beside_the_published_table(tmp_path: Path) -> None:
-    sweep, runs, jaccard = made_up_folds(tmp_path)
-    with pytest.raises(grid.GridError, match="such as case1"):
-        jsrt_benchmark.summarize(sweep, runs, jaccard.rename(index={"JPCLN001": "case1"}))
-    with pytest.raises(grid.GridError, match="246 images"):
-        jsrt_benchmark.summarize(sweep, runs, jaccard.iloc[1:])
-    twice = jaccard.copy()
-    twice.loc["JPCLN001", "even2"] = 0.9
-    with pytest.raises(grid.GridError, match="seed 2: not every image is tested exactly once"):
-        jsrt_benchmark.summarize(sweep, runs, twice)
+def test_other_images_are_never_compared_with_the_published_table(folds: StudyData) -> None:
+    def summarize(table: pd.DataFrame) -> None:
+        jsrt_benchmark.summarize(dataclasses.replace(folds, per_item=table))
+
+    table = folds.per_item
+    with pytest.raises(StudyError, match="such as case1"):
+        summarize(table.rename(index={"JPCLN001": "case1"}))
+    with pytest.raises(StudyError, match="246 images"):
+        summarize(table.iloc[1:])
+    twice = table.copy()
+    twice.loc["JPCLN001", "jaccard.even2"] = 0.9
+    with pytest.raises(StudyError, match="seed 2: not every image is tested exactly once"):
+        summarize(twice)
 
 
-def test_report_and_readme_show_the_folds(study: tuple[Path, Path], tmp_path: Path) -> None:
+def test_report_and_readme_show_the_folds(
+    study: tuple[Path, Path], folds: StudyData, tmp_path: Path
+) -> None:
     sweep_path, folder = study
-    chosen = grid.Study(metric="test/jaccard", direction="higher", folds="folds")
-    missing = jsrt_benchmark.load(chosen, sweep_path, folder)
+    places = dataclasses.replace(factories.places(tmp_path), results=tmp_path / "results")
+    declared = {"metric": "test/jaccard", "cross_validation": "folds"}
+    chosen = dataclasses.replace(factories.study(sweep_path, **declared), places=places)
+    data = study_data.load(chosen, folder)
+    results = study_results.analyze(data)
+    assert results["cross_validation"]["mean"] == jsrt_benchmark.summarize(folds)["mean"]
+    text = page_tables.to_markdown(page_tables.cross_validation(results))
+    assert re.search(r"\| Human observer \(2006\) +\| +0.946 ± 0.018 \|", text)
+    names = [picture.name for picture in catalogue.pictures(data, results)]
+    assert "fig9_worst_images" in names
+    (folds.folder / per_item.NAME).unlink()
+    assert "per item" in jsrt_benchmark.load(chosen)["missing"]
+    shutil.rmtree(folds.folder)
+    missing = jsrt_benchmark.load(chosen)
     assert missing == {"sweep": "folds", "missing": "it has not been run and fetched"}
-    sweep, runs, jaccard = made_up_folds(tmp_path)
-    runs = runs.assign(state="finished", exit_code=0, source="s", width=8, epochs=2)
-    runs = runs.assign(**{"test/jaccard": 0.95, "diverged": False})
-    history = pd.DataFrame(
-        [{"run_id": run, "epoch": e, "val/jaccard": 0.9} for run in runs["run_id"] for e in (1, 2)]
-    )
-    place = folder.parent / "folds"
-    factories.write_study(place, tmp_path / "folds.yaml", runs, history)
-    assert "per-image" in jsrt_benchmark.load(chosen, sweep_path, folder)["missing"]
-    jaccard.to_csv(place / per_item.NAME, index_label="image")
-    table = jsrt_benchmark.load(chosen, sweep_path, folder)
-    assert table["mean"] == pytest.approx(jsrt_benchmark.summarize(sweep, runs, jaccard)["mean"])
-    text = readme._beside_published(table)
-    assert "| Human observer (2006) | 0.946 ± 0.018 |" in text

@@ -1,81 +1,111 @@
-"""The figure of the learning rates: chosen on validation, one dot a run, or a clear refusal."""
+"""The figure of tuned settings: chosen on validation, one dot per run, or a clear refusal."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
-from analysis.figures import tuning
-from analysis.grid import GridError, Study, load_sweep
-from analysis.runs.tables import write_tables
-
-STUDY_SWEEP = (
-    "method: grid\nparameters:\n  batch_norm: {{values: [false, true]}}\n"
-    "  adam_lr: {{value: {rate}}}\n  seed: {{values: [{seed}, 1]}}\n"
-)
-STUDY = Study(metric="test/error", direction="lower", tuning=["tune"])
+from analysis.figures import catalogue, tuning
+from analysis.runs import data as study_data
+from analysis.runs.data import StudyData
+from lib.spec.study import StudyError
+from tests import factories
 
 
-def write(folder: Path, best: float, parameter: str = "adam_lr") -> Path:
-    """Write a tuning sweep and its tables, with the least validation error at ``best``."""
-    (folder / "sweeps").mkdir()
-    (folder / "sweeps" / "study.yaml").write_text(STUDY_SWEEP.format(rate=best, seed=0))
-    (folder / "sweeps" / "tune.yaml").write_text(
-        "method: grid\nmetric: {name: val/error, goal: minimize}\nparameters:\n"
-        f"  {parameter}: {{values: [0.001, 0.01, 0.1]}}\n"
-        "  batch_norm: {values: [false, true]}\n  optimizer: {value: adam}\n  seed: {value: 100}\n"
-    )
-    sweep = load_sweep(folder / "sweeps" / "tune.yaml")
+def write(
+    folder: Path,
+    best: float,
+    parameter: str = "adam_lr",
+    used: float | None = None,
+    seed: int = 0,
+    by_default: bool = False,
+) -> StudyData:
+    """Write a study and its tuning sweep, with the least validation error at ``best``.
+
+    ``used``: the value that the study uses; ``by_default``: its sweep does not name it.
+    """
+    used = best if used is None else used
+    levels = {"adam_lr": [0.001, 0.01, 0.1], "batch_norm": [False, True]}
+    levels = {parameter if name == "adam_lr" else name: v for name, v in levels.items()}
+    path = factories.grid(folder / "tune.yaml", levels, 1, optimizer="adam")
+    path.write_text(path.read_text().replace("- 0\n", "- 100\n"))
+    plan = factories.study(path)
     rows = []
-    for i, (rate, norm) in enumerate(sweep.cells):
+    for rate, norm in plan.variants:
         error = 0.1 + 0.1 * abs(np.log10(rate / best)) + 0.01 * norm
-        run = {"run_id": f"r{i}", parameter: rate, "batch_norm": norm, "seed": 100}
-        rows.append(run | {"optimizer": "adam", "val/error": error, "test/error": 1 - error})
-    runs = pd.DataFrame(rows).assign(state="finished", exit_code=0, source="s", diverged=False)
-    history = pd.DataFrame({"run_id": runs["run_id"], "epoch": 1, "val/error": runs["val/error"]})
-    write_tables(folder / "results" / "tune", runs, history, list(sweep.factors))
-    return folder / "sweeps" / "study.yaml"
+        config = {parameter: rate, "batch_norm": norm, "seed": 100, "optimizer": "adam"}
+        summary = {"val/error": error, "test/error": 0.5, "diverged": False}
+        rows.append(factories.run_row(f"r{rate}{norm}".replace(".", ""), config, summary))
+    runs = factories.runs_table(rows)
+    history = runs[["run_id"]].assign(epoch=1)
+    factories.write_study(folder / "tune", runs, history)
+    fixed = {} if by_default else {"adam_lr": used}
+    path = factories.grid(folder / "study.yaml", {"batch_norm": [False, True]}, 2, **fixed)
+    path.write_text(path.read_text().replace("- 0\n", f"- {seed}\n"))
+    found = factories.study(path, tuning=["tune"], labels={"batch_norm": "BN"})
+    rows = [
+        factories.run_row(
+            f"{norm}-{s}",
+            {"batch_norm": norm, "seed": s, "adam_lr": used, "optimizer": "adam"},
+            {"test/error": 0.1 + s / 1000, "diverged": False},
+        )
+        for norm in (False, True)
+        for s in found.seeds
+    ]
+    runs = factories.runs_table(rows)
+    return factories.data(found, runs, runs[["run_id"]].assign(epoch=1), folder=folder / "study")
 
 
 @pytest.mark.parametrize("best", [0.001, 0.01])
-def test_the_rate_is_the_one_best_on_validation(tmp_path: Path, best: float) -> None:
-    path = write(tmp_path, best)
-    figure, caption, runs = tuning.draw(STUDY, tmp_path / "results" / "study", path)
-    assert f"optimizer = adam {best:g}" in caption
+@pytest.mark.parametrize("by_default", [False, True])
+def test_the_value_is_the_one_best_on_validation(
+    tmp_path: Path, best: float, by_default: bool
+) -> None:
+    data = write(tmp_path, best, by_default=by_default)
+    (one,) = tunings = tuning.load(data)
+    assert (one.key, one.best, len(one.data.run_ids)) == ("adam_lr", best, 6)
+    caption = tuning.caption(data.study, tunings)
+    assert f"which the study uses (tune {best:g})" in caption
     assert "Chosen on validation" in caption
-    assert len(runs) == 6
+    figure = tuning.draw(data.study, tunings)
     dots = [line for line in figure.axes[0].lines if line.get_marker() in "os"]
     assert [len(line.get_xdata()) for line in dots] == [3, 3]
 
 
-def test_without_tuning_there_is_no_figure(tmp_path: Path) -> None:
-    study = STUDY.model_copy(update={"tuning": []})
-    assert tuning.draw(study, tmp_path / "results" / "study", tmp_path / "s.yaml") is None
-
-
-def test_without_its_tables_there_is_none_either(
+def test_without_its_tables_there_is_no_figure(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    assert tuning.draw(STUDY, tmp_path / "elsewhere" / "study", write(tmp_path, 0.01)) is None
+    data = write(tmp_path, 0.01)
+    assert [picture.name for picture in catalogue._of_tuning(data)] == ["fig13_tuning"]
+    places = dataclasses.replace(data.study.places, results=tmp_path / "elsewhere")
+    data = dataclasses.replace(data, study=dataclasses.replace(data.study, places=places))
+    assert catalogue._of_tuning(data) == []
     assert f"left out: no tables in {tmp_path / 'elsewhere' / 'tune'}" in capsys.readouterr().out
 
 
-def test_what_tunes_no_rate_or_is_incomplete_is_refused(tmp_path: Path) -> None:
-    path = write(tmp_path, 0.01, "width")
-    with pytest.raises(GridError, match="tunes no rate: it varies width, batch_norm"):
-        tuning.draw(STUDY, tmp_path / "results" / "study", path)
-    runs = tmp_path / "results" / "tune" / "runs.csv"
+def test_what_tunes_nothing_or_is_incomplete_is_refused(tmp_path: Path) -> None:
+    data = write(tmp_path, 0.01, used=0.02)
+    with pytest.raises(StudyError, match=r"best mean at adam_lr = 0.01, but study uses 0.02"):
+        tuning.load(data)
+    runs = tmp_path / "tune" / "runs.csv"
     runs.write_text(runs.read_text().replace(",finished,", ",crashed,", 1))
-    with pytest.raises(GridError, match=r"is incomplete .*: .* is crashed"):
-        tuning.draw(STUDY, tmp_path / "results" / "study", path)
+    with pytest.raises(StudyError, match=r"is incomplete .*: .* is crashed"):
+        tuning.load(data)
 
 
-def test_a_study_that_takes_another_rate_or_a_tuning_seed_is_refused(tmp_path: Path) -> None:
-    path = write(tmp_path, 0.01)
-    path.write_text(STUDY_SWEEP.format(rate=0.1, seed=0))
-    with pytest.raises(GridError, match=r"best mean at adam_lr = 0.01, but study takes 0.1"):
-        tuning.draw(STUDY, tmp_path / "results" / "study", path)
-    path.write_text(STUDY_SWEEP.format(rate=0.01, seed=100))
-    with pytest.raises(GridError, match="was tuned on seeds that study tests"):
-        tuning.draw(STUDY, tmp_path / "results" / "study", path)
+def test_a_study_that_repeats_a_tuning_seed_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="was tuned on seeds that study tests"):
+        tuning.load(write(tmp_path, 0.01, seed=100))
+
+
+def test_unlike_budgets_are_refused(tmp_path: Path) -> None:
+    data = write(tmp_path, 0.01)
+    (tmp_path / "more.yaml").write_text((tmp_path / "tune.yaml").read_text().replace("100", "200"))
+    runs, history = study_data.read_tables(tmp_path / "tune")
+    runs["config.seed"] = 200
+    factories.write_study(tmp_path / "more", runs, history)
+    declaration = data.study.declaration.model_copy(update={"tuning": ["tune", "more"]})
+    study = dataclasses.replace(data.study, declaration=declaration)
+    with pytest.raises(StudyError, match="had unlike budgets"):
+        tuning.load(dataclasses.replace(data, study=study))

@@ -205,11 +205,12 @@ def test_from_the_sweep_to_the_tables(signs: Path, offline: dict[str, str], tmp_
     done = call("-m", "analysis.fetch", out, "--sweep", sweep, "--out", folder)
     assert "2 finished, of 2 expected" in done.stdout, done.stderr
     table = pd.read_csv(folder / "test_images.csv")
-    assert list(table)[:4] == ["image", "label", "width", "in_training"]
+    assert list(table)[:4] == ["item", "label", "width", "in_training"]
     runs = pd.read_csv(folder / "runs.csv")
-    errors = [(table[run] != table["label"]).mean() for run in runs["run_id"]]
-    assert errors == pytest.approx(list(runs["test/error"]))
-    assert runs["test/error_last_weights"].between(0, 1).all()
+    errors = [(table[f"predicted.{run}"] != table["label"]).mean() for run in runs["run_id"]]
+    assert errors == pytest.approx(list(runs["summary.test/error"]))
+    for rule in ("_last_weights", "_at_best_val", "_mean_last_5"):
+        assert runs[f"summary.test/error{rule}"].between(0, 1).all()
     done = call("-m", "analysis.report", folder, "--sweep", sweep)
-    assert "nothing to compare, unless its file in analysis/studies" in done.stderr
+    assert "there is nothing to compare" in done.stderr
     assert "media" not in (folder / "history.csv").read_text(), "pictures are no numbers"

@@ -5,12 +5,12 @@ import re
 import shutil
 from pathlib import Path
 
-import pandas as pd
 import pytest
 from PIL import Image
 
-from analysis import grid
+from analysis import readme
 from analysis import report as report_module
+from lib.spec.study import Places, load_study
 from tests import factories
 from tests.conftest import ROOT, call
 from tests.factories import change, refusal
@@ -31,7 +31,7 @@ CONTRAST_KEYS = {
     "rank_biserial",
     "positive",
     "negative",
-    "state",
+    "grade",
     "sentence",
     "runs",
 }
@@ -43,19 +43,13 @@ def sweep_path(tmp_path: Path) -> Path:
     return factories.write_sweep(tmp_path / "made_up.yaml")
 
 
-def report(folder: Path, sweep_path: Path) -> tuple[int, str, str]:
-    """Run the command in a process of its own."""
-    done = call("-m", "analysis.report", folder, "--sweep", sweep_path)
-    assert "Traceback" not in done.stderr
-    return done.returncode, done.stdout, done.stderr
-
-
 def test_report_of_a_complete_study(sweep_path: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "made_up"
-    factories.write_study(folder, sweep_path, *factories.tables(sweep_path))
-    code, out, err = report(folder, sweep_path)
-    assert code == 0, err
-    assert str(folder / "report.html") in out
+    """The command as a process of its own; all else here calls it in this process."""
+    folder = factories.write_study(tmp_path / "made_up", *factories.tables(sweep_path))
+    words = ("-m", "analysis.report", folder, "--sweep", sweep_path)
+    done = call(*words)
+    assert done.returncode == 0, done.stderr
+    assert str(folder / "report.html") in done.stdout
     results = json.loads((folder / "results.json").read_text())
     assert set(results) >= RESULT_KEYS
     names = [row["name"] for row in results["contrasts"]]
@@ -80,117 +74,119 @@ def test_report_of_a_complete_study(sweep_path: Path, tmp_path: Path) -> None:
         assert "n = 7" in caption or name == "fig7_integrity"
 
     first = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-    assert report(folder, sweep_path)[0] == 0
+    report_module.main([str(folder), "--sweep", str(sweep_path)])
     assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == first
 
 
-def test_a_diverged_run_counts(sweep_path: Path, tmp_path: Path) -> None:
+def test_a_diverged_run_is_included(sweep_path: Path, tmp_path: Path) -> None:
     runs, history = factories.tables(sweep_path)
     mask = runs["run_id"] == "nosgd02"
-    runs.loc[mask, ["test/error", "test/error_at_best_val", "diverged"]] = [1.0, 1.0, True]
+    runs.loc[mask, ["summary.test/error", "summary.test/error_at_best_val"]] = 1.0
+    runs.loc[mask, "summary.diverged"] = True
     history = history[(history["run_id"] != "nosgd02") | (history["epoch"] == 1)]
-    factories.write_study(tmp_path / "s", sweep_path, runs, history)
-    code, _, err = report(tmp_path / "s", sweep_path)
-    assert code == 0, err
-    results = json.loads((tmp_path / "s" / "results.json").read_text())
+    folder = factories.write_study(tmp_path / "s", runs, history)
+    results = factories.report(folder, sweep_path)
     assert results["diverged"] == ["nosgd02"]
     assert results["variants"][1]["max"] == 1.0
     assert results["contrasts"][1]["positive"] == 1
+    assert "1 run diverged and has the worst score" in (folder / "report.md").read_text()
 
 
 def test_a_study_that_diverged_altogether(sweep_path: Path, tmp_path: Path) -> None:
     runs, history = factories.tables(sweep_path)
-    runs[["test/error", "test/error_at_best_val", "diverged"]] = [1.0, 1.0, True]
-    factories.write_study(tmp_path / "s", sweep_path, runs, history[history["epoch"] == 1])
-    code, out, err = report(tmp_path / "s", sweep_path)
-    assert code == 0, err
-    assert out.count("all 7 differences are zero") == 3
+    runs[["summary.test/error", "summary.test/error_at_best_val"]] = 1.0
+    runs["summary.diverged"] = True
+    folder = factories.write_study(tmp_path / "s", runs, history[history["epoch"] == 1])
+    rows = factories.report(folder, sweep_path, draw=True)["contrasts"]
+    assert ["all 7 differences are zero" in row["sentence"] for row in rows] == [True] * 3
 
 
-def test_undeclared_contrasts_are_exploratory_and_text_is_escaped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(grid, "STUDIES", tmp_path / "studies")
+def test_undeclared_contrasts_are_exploratory_and_text_is_escaped(tmp_path: Path) -> None:
     sweep_path = factories.write_sweep(tmp_path / "made_up.yaml")
-    factories.write_study(tmp_path / "s", sweep_path, *factories.tables(sweep_path))
-    report_module.main([str(tmp_path / "s"), "--sweep", str(sweep_path)])
-    assert "Exploratory: no file" in (tmp_path / "s" / "report.md").read_text()
-    (tmp_path / "studies").mkdir()
-    (tmp_path / "studies" / "made_up.yaml").write_text(
-        "question: is a <b> & c?\nmetric: test/error\ndirection: lower\n"
-    )
-    report_module.main([str(tmp_path / "s"), "--sweep", str(sweep_path)])
-    html = (tmp_path / "s" / "report.html").read_text()
+    folder = factories.write_study(tmp_path / "s", *factories.tables(sweep_path))
+    factories.report(folder, sweep_path)
+    assert "Exploratory: no file" in (folder / "report.md").read_text()
+    question = "is a <b> & c?"
+    factories.report(folder, sweep_path, question=question)
+    html = (folder / "report.html").read_text()
     assert "is a &lt;b&gt; &amp; c?" in html
+    assert "is a &lt;b> &amp; c?" in (folder / "report.md").read_text()
     assert "Confirmatory: these 3 contrasts were declared" in html
+    one = {"question": question, "primary": ["optimizer"]}
+    factories.report(folder, sweep_path, **one)
+    assert "Confirmatory: this 1 contrast was declared" in (folder / "report.md").read_text()
+
+
+def test_one_of_anything_is_not_several(tmp_path: Path) -> None:
+    sweep_path = factories.write_sweep(tmp_path / "made_up.yaml", epochs=1)
+    folder = factories.write_study(tmp_path / "s", *factories.tables(sweep_path))
+    factories.report(folder, sweep_path, primary=["optimizer"])
+    text = (folder / "report.md").read_text()
+    assert not re.search(r"\b1 (epochs|contrasts|comparisons|runs|seeds)\b", text)
+    assert "a budget of 1 epoch," in text
 
 
 def test_nothing_to_compare_is_told(tmp_path: Path) -> None:
-    (tmp_path / "s.yaml").write_text(
-        "method: grid\nmetric: {name: val/error, goal: minimize}\nparameters:\n"
-        "  seed: {values: [0, 1]}\n  epochs: {value: 3}\n"
-    )
+    factories.grid(tmp_path / "s.yaml", {"batch_norm": [True], "optimizer": ["sgd"]}, 2, epochs=3)
     runs, history = factories.tables(factories.write_sweep(tmp_path / "two.yaml", seeds=2))
     keep = runs["run_id"].str.startswith("bnsgd")
     runs, history = runs[keep], history[history["run_id"].isin(runs[keep]["run_id"])]
-    factories.write_study(tmp_path / "s", tmp_path / "s.yaml", runs, history)
-    assert "nothing to compare" in refusal(tmp_path / "s", tmp_path / "s.yaml")
+    folder = factories.write_study(tmp_path / "s", runs, history)
+    assert "nothing to compare" in refusal(folder, tmp_path / "s.yaml")
 
 
 def test_many_levels_and_an_error_of_zero_are_drawn(tmp_path: Path) -> None:
-    (tmp_path / "s.yaml").write_text(
-        "method: grid\nmetric: {name: val/error, goal: minimize}\nparameters:\n"
-        "  lr: {values: [1, 2, 3, 4, 5, 6, 7, 8, 9]}\n  seed: {values: [0, 1]}\n"
-    )
-    rows = [(f"r{lr}{seed}", lr, seed, lr * seed / 100) for lr in range(1, 10) for seed in (0, 1)]
-    runs = pd.DataFrame(rows, columns=["run_id", "lr", "seed", "test/error"])
-    runs = runs.assign(state="finished", exit_code=0, source="s", diverged=False)
-    history = pd.DataFrame({"run_id": runs["run_id"], "epoch": 1, "val/error": 0.5, "seconds": 1})
-    factories.write_study(tmp_path / "s", tmp_path / "s.yaml", runs, history)
-    code, _, err = report(tmp_path / "s", tmp_path / "s.yaml")
-    assert code == 0, err
+    path = factories.grid(tmp_path / "s.yaml", {"lr": list(range(1, 10))}, 2)
+    scores = {(lr,): [0.0, lr / 100] for lr in range(1, 10)}
+    folder = factories.write_study(tmp_path / "s", *factories.scored(path, scores))
+    assert len(factories.report(folder, path, draw=True)["contrasts"]) == 36
 
 
-def test_the_readme_shows_what_the_committed_study_says(tmp_path: Path) -> None:
+def test_the_readme_shows_what_the_committed_study_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
     for path in (ROOT / "analysis" / "results").glob("*/results.json"):
         text = (ROOT / "README.md").read_text()
         name, folder = path.parent.name, path.parent.relative_to(ROOT)
         copy = tmp_path / "README.md"
         copy.write_text(f"above\n<!-- {name} -->\nold\n<!-- /{name} -->\nbelow\n")
-        done = call("-m", "analysis.readme", folder, copy)
-        assert done.returncode == 0, done.stderr
+        monkeypatch.setattr("sys.argv", ["readme", str(folder), str(copy)])
+        readme.main()
         block = copy.read_text().removeprefix("above\n").removesuffix("below\n")
         assert "old" not in block.splitlines()
         assert block in text, "run `make report`: the README's numbers are not the study's"
-    done = call("-m", "analysis.readme", tmp_path, tmp_path / "README.md")
-    assert done.returncode == 1
-    assert "error: " in done.stderr
-    assert "Traceback" not in done.stderr
+    monkeypatch.setattr("sys.argv", ["readme", "nothing", str(tmp_path / "README.md")])
+    with pytest.raises(SystemExit, match="error: no sweep at"):
+        readme.main()
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "analysis" / "results").glob("*/results.json")))
+COMMITTED = sorted((ROOT / "analysis" / "results").glob("*/results.json"))
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.parent.name)
 def test_committed_reports_follow_from_their_tables(path: Path, tmp_path: Path) -> None:
+    """Without drawing: pages, captions and numbers are made again from the tables."""
     results = Path(shutil.copytree(path.parent.parent, tmp_path / "results"))
     copy = results / path.parent.name
-    (copy / "report.md").unlink()  # and of results.json only what tells whose figures stand there
+    (copy / "report.md").unlink()  # and of results.json only what tells whose figures these are
     captions = json.loads((copy / "results.json").read_text())["captions"]
     (copy / "results.json").write_text(json.dumps({"captions": captions}))
-    code, _, err = report(copy, ROOT / "sweeps" / f"{path.parent.name}.yaml")
-    assert code == 0, err
-    sidecars = [f"figures/{file.name}" for file in path.parent.glob("figures/*.json")]
-    assert len(sidecars) == len(captions)
-    for name in ("results.json", "report.md", "report.html", "tables.tex", *sidecars):
+    plan = load_study(path.parent.name, Places(results=results))
+    report_module.report(plan, copy, draw=False)
+    sidecars = sorted(file.stem for file in path.parent.glob("figures/*.json"))
+    assert sidecars == sorted(captions)
+    for name in ("results.json", "report.md", "report.html", "tables.tex"):
         old, new = ((place / name).read_text() for place in (path.parent, copy))
-        without_pictures = re.compile(r'src="data:image/png;base64,[^"]*"')
-        assert without_pictures.sub("", new) == without_pictures.sub("", old), "run `make report`"
+        assert new == old, "run `make reports`"
 
 
 @pytest.mark.parametrize("column", ["split_sha256", "order_sha256"])
 def test_seeds_that_are_no_pairs_are_tested_by_mann_whitney(
     sweep_path: Path, tmp_path: Path, column: str
 ) -> None:
-    tables = change(column, "e")(*factories.tables(sweep_path))
-    factories.write_study(tmp_path / "made_up", sweep_path, *tables)
+    tables = change(f"summary.{column}", "e")(*factories.tables(sweep_path))
+    factories.write_study(tmp_path / "made_up", *tables)
     results = factories.report(tmp_path / "made_up", sweep_path)
     row = results["contrasts"][0]
     assert row["p"] == pytest.approx(2 / 3432)  # 14 choose 7
@@ -200,8 +196,8 @@ def test_seeds_that_are_no_pairs_are_tested_by_mann_whitney(
 
 def test_an_allowed_failure_is_told_on_the_first_page(sweep_path: Path, tmp_path: Path) -> None:
     folder = tmp_path / "made_up"
-    tables = change("git_commit", "e" * 40)(*factories.tables(sweep_path))
-    factories.write_study(folder, sweep_path, *tables)
+    tables = change("summary.git_commit", "e" * 40)(*factories.tables(sweep_path))
+    factories.write_study(folder, *tables)
     assert "--allow commit" in refusal(folder, sweep_path)
-    factories.report(folder, sweep_path, "--allow", "commit")
+    factories.report(folder, sweep_path, "commit")
     assert "different commits of the code" in (folder / "report.md").read_text()

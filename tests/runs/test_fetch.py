@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis.runs import wandb_offline as reader
 from analysis.runs import tables
+from analysis.runs import wandb_offline as reader
 from analysis.runs.wandb_offline import FetchError, read_files
 from tests.conftest import ROOT, call, command
 

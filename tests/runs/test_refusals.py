@@ -48,16 +48,16 @@ def without_a_cell(runs: pd.DataFrame, history: pd.DataFrame) -> tuple[pd.DataFr
         (gap, "seed=3: run bnsgd03 has 2 of 3 epochs"),
         (change("state", "crashed"), "run bnsgd03 is crashed, after epoch 3 of 3"),
         (change("exit_code", 1), "run bnsgd03 is failed"),
-        (change("test/error", None), "run bnsgd03 has no number as test/error"),
-        (change("test/error", float("inf")), "run bnsgd03 has no number as test/error: inf"),
-        (change("data_sha256", "e" * 64), "27 with dddddddd…, 1 with eeeeeeee…"),
-        (change("git_commit", "e" * 40), "27 with cccccccc…, 1 with eeeeeeee…"),
-        (change("test/error", "low"), "run bnsgd03 has no number as test/error: 'low'"),
+        (change("summary.test/error", None), "run bnsgd03 has no number as test/error"),
+        (change("summary.test/error", float("inf")), "as test/error in its summary: inf"),
+        (change("summary.data_sha256", "e" * 64), "27 with dddddddd…, 1 with eeeeeeee…"),
+        (change("summary.git_commit", "e" * 40), "27 with cccccccc…, 1 with eeeeeeee…"),
+        (change("summary.test/error", "low"), "as test/error in its summary: 'low'"),
         (
-            change("epochs", 4),
-            "run bnsgd03 belongs to no cell of the sweep: epochs is 4, planned 3",
+            change("config.epochs", 4),
+            "run bnsgd03 matches no variant of the study: epochs = 4, expected 3",
         ),
-        (change("optimizer", "adamw"), "optimizer is adamw, planned adam or sgd"),
+        (change("config.optimizer", "adamw"), "optimizer = adamw, expected adam or sgd"),
         (without_a_cell, "batch_norm=True, optimizer=sgd, seed=6: missing"),
     ],
 )
@@ -65,44 +65,46 @@ def test_an_incomplete_study_stops_and_leaves_the_earlier_report(
     sweep_path: Path, tmp_path: Path, damage: Callable, words: str
 ) -> None:
     folder = tmp_path / "made_up"
-    factories.write_study(folder, sweep_path, *damage(*factories.tables(sweep_path)))
+    factories.write_study(folder, *damage(*factories.tables(sweep_path)))
     (folder / "results.json").write_text("earlier")
     assert words in refusal(folder, sweep_path)
     assert (folder / "results.json").read_text() == "earlier"
-    left = {p.name for p in folder.iterdir()} - {"fill_in.yaml", "incomplete"}
+    left = {p.name for p in folder.iterdir()} - {"fill_in_made_up.yaml", "incomplete"}
     assert left == {"history.csv", "results.json", "runs.csv"}
 
 
 @pytest.mark.parametrize(
     ("file", "edit", "words"),
     [
-        ("runs.csv", lambda t: t.replace("state", "status", 1), "lacks the column(s) state"),
+        ("runs.csv", lambda t: t.replace("state", "status", 1), "has no column state"),
         (
             "runs.csv",
-            lambda t: t.replace("test/error", "error"),
+            lambda t: t.replace("summary.test/error", "summary.error"),
             "bnsgd03 has no number as test/error",
         ),
         ("runs.csv", lambda t: t[: len(t) // 2], "ends in the middle of a line"),
-        ("runs.csv", lambda t: t + t.splitlines()[-1] + "\n", "stands twice"),
+        ("runs.csv", lambda t: t + t.splitlines()[-1] + "\n", "more than once"),
         ("runs.csv", lambda t: "", "ends in the middle of a line"),
         ("history.csv", lambda t: t.replace(",1.5,", ",soon,", 1), "'soon' for run"),
         ("history.csv", lambda t: t + t.splitlines()[-1] + "\n", "more than once"),
-        ("history.csv", lambda t: t + "ghost,1,1.5,0.2\n", "runs that runs.csv lacks: ghost"),
+        ("history.csv", lambda t: t + "ghost,1,1.5,0.2\n", "runs that are not in runs.csv: ghost"),
         ("history.csv", None, "not found; make it with `python -m analysis.fetch`"),
         ("runs.csv", lambda t: t.replace(",finished,", ",,", 1), "line 2: state is empty"),
+        ("runs.csv", lambda t: t.replace("config.", ""), "has no columns `config.…`"),
+        ("test_images.csv", b"item,bnsgd03\na,1\n", "has a column 'bnsgd03', expected"),
         ("history.csv", lambda t: t + ",1,1.5,0.2\n", "run_id is empty"),
         ("history.csv", lambda t: t.replace(",3,", ",inf,", 1), "has epoch inf, expected whole"),
         ("history.csv", lambda t: t.replace(",3,", ",2.5,", 1), "has epoch 2.5, expected whole"),
-        ("history.csv", lambda t: t.replace(",3,", ",0,", 1), "has epoch 0, expected whole"),
+        ("history.csv", lambda t: t.replace(",3,", ",0,", 1), "has epoch 0.0, expected whole"),
         ("history.csv", b"\xff\xfe", "is damaged: 'utf-8' codec"),
-        ("test_images.csv", b"\xff\xfe", "is no table of images: 'utf-8' codec"),
+        ("test_images.csv", b"\xff\xfe", "is no table of test items: 'utf-8' codec"),
     ],
 )
 def test_damaged_tables_are_told(
     sweep_path: Path, tmp_path: Path, file: str, edit: Callable | bytes | None, words: str
 ) -> None:
     folder = tmp_path / "made_up"
-    factories.write_study(folder, sweep_path, *factories.tables(sweep_path))
+    factories.write_study(folder, *factories.tables(sweep_path))
     if edit is None:
         (folder / file).unlink()
     elif isinstance(edit, bytes):

@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 from scipy.stats import PermutationMethod, mannwhitneyu, wilcoxon
 
-from analysis import grid
 from analysis.statistics.rank_tests import holm
 from tests import factories
 
@@ -18,32 +17,25 @@ def report(
     folder: Path, factors: dict[str, list], gain: dict[str, dict], **columns: object
 ) -> dict:
     """Write a study whose scores are sums of levels' gains and noise; return results and table."""
-    lines = "".join(f"  {name}: {{values: {levels}}}\n" for name, levels in factors.items())
-    path = folder / "family.yaml"
-    path.write_text(
-        "method: grid\nmetric: {name: val/error, goal: minimize}\nparameters:\n" + lines + ""
-        f"  seed: {{values: {list(range(SEEDS))}}}\n"
-    )
-    sweep = grid.load_sweep(path)
-    rng, rows = np.random.default_rng(0), []
-    for cell in sweep.cells:
-        for seed in sweep.seeds:
-            level = dict(zip(sweep.factors, cell, strict=True))
-            score = 0.1 + sum(gain.get(n, {}).get(v, 0) for n, v in level.items())
-            run = {"run_id": f"{'-'.join(map(str, cell))}-{seed}", "seed": seed, **level}
-            rows.append(run | {"test/error": round(score + rng.normal(0, 0.002), 6)})
-    runs = pd.DataFrame(rows).assign(state="finished", exit_code=0, source="s", diverged=False)
-    runs = runs.assign(**columns)
-    history = pd.DataFrame({"run_id": runs["run_id"], "epoch": 1, "val/error": runs["test/error"]})
-    factories.write_study(folder / "study", path, runs, history)
-    return factories.report(folder / "study", path) | {"table": runs}
+    path = factories.grid(folder / "family.yaml", factors, SEEDS)
+    plan, rng, scores = factories.study(path), np.random.default_rng(0), {}
+    for variant in plan.variants:
+        levels = zip(plan.factors, variant, strict=True)
+        mean = 0.1 + sum(gain.get(name, {}).get(level, 0) for name, level in levels)
+        scores[variant] = [round(mean + rng.normal(0, 0.002), 6) for _ in plan.seeds]
+    runs, history = factories.scored(path, scores)
+    runs = runs.assign(**{f"summary.{name}": values for name, values in columns.items()})
+    factories.write_study(folder / "study", runs, history)
+    results = factories.report(folder / "study", path)
+    return results | {"table": runs, "page": (folder / "study" / "report.md").read_text()}
 
 
 def by(runs: pd.DataFrame, **levels: object) -> np.ndarray:
     """Return the mean score per seed over the runs with these levels."""
     for name, level in levels.items():
-        runs = runs[runs[name] == level]
-    return runs.groupby("seed")["test/error"].mean().to_numpy()
+        runs = runs[runs[f"config.{name}"] == level]
+    scores = runs["summary.test/error"].astype(float)
+    return scores.groupby(runs["config.seed"]).mean().to_numpy()
 
 
 def test_one_factor_of_two_levels(tmp_path: Path) -> None:
@@ -67,7 +59,7 @@ def test_a_factor_of_three_levels_gives_all_pairs(tmp_path: Path) -> None:
         d = by(table, a=second) - by(table, a=first)
         np.testing.assert_allclose(row["per_seed"], d)
         p.append(wilcoxon(d, method="exact").pvalue)
-        assert row["state"] == "preliminary_support"
+        assert row["grade"] == "preliminary_support"
     assert [row["p_holm"] for row in results["contrasts"]] == pytest.approx(holm(p))
     assert len(results["secondary"]) == 3
 
@@ -105,9 +97,9 @@ def test_a_factor_that_changes_the_split_is_tested_without_pairs(tmp_path: Path)
     x, y = (by(results["table"], fold=level) for level in ("odd", "even"))
     full = PermutationMethod(n_resamples=np.inf)  # there is a tie
     assert fold["p"] == pytest.approx(mannwhitneyu(y, x, method=full).pvalue)
-    assert "the same in every variant with the same fold, seed by seed" in results["pairing"]
-    assert "fold changes the split" in results["pairing"]
-    assert "Wilcoxon signed-rank tests over seeds; Mann–Whitney tests for" in results["tests"]
+    assert "the same in every variant with the same fold, seed by seed" in results["page"]
+    assert "fold changes the split" in results["page"]
+    assert "Wilcoxon signed-rank tests over seeds; Mann–Whitney tests for" in results["page"]
 
 
 def test_no_pairs(tmp_path: Path) -> None:
@@ -118,5 +110,5 @@ def test_no_pairs(tmp_path: Path) -> None:
     assert row["p"] == pytest.approx(mannwhitneyu(y, x, method="exact").pvalue)
     assert not row["paired"]
     assert row["exact"]
-    assert "By rule the tests do not use pairs" in results["pairing"]
+    assert "By rule the tests do not use pairs" in results["page"]
     assert "**The seeds are no pairs**" in (tmp_path / "study" / "report.md").read_text()

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.grid import GridError, Study, load_study, load_sweep
 from analysis.runs import per_item
+from lib.spec.metric import metric
+from lib.spec.study import StudyError
 from tests import factories
 
 
@@ -19,7 +20,7 @@ def sweep_path(tmp_path: Path) -> Path:
 
 def write_report(folder: Path, sweep_path: Path, runs: pd.DataFrame, history: pd.DataFrame) -> dict:
     """Write the study and its report; return the results."""
-    factories.write_study(folder, sweep_path, runs, history)
+    factories.write_study(folder, runs, history)
     return factories.report(folder, sweep_path)
 
 
@@ -27,37 +28,39 @@ def test_a_conclusion_that_a_rule_overturns_is_suggestive_only(
     sweep_path: Path, tmp_path: Path
 ) -> None:
     runs, history = factories.tables(sweep_path)
-    runs["test/error_mean_last_5"] = 0.1 + 0.001 * np.random.default_rng(1).normal(size=len(runs))
+    runs["summary.test/error_mean_last_5"] = 0.1 + 0.001 * np.random.default_rng(1).normal(
+        size=len(runs)
+    )
     results = write_report(tmp_path / "s", sweep_path, runs, history)
     first = results["contrasts"][0]
-    assert list(first["other_rules"]) == ["best_on_validation", "mean_last_5"]
+    assert list(first["other_rules"]) == ["at_best_val", "mean_last_5"]
     assert [said["agrees"] for said in first["other_rules"].values()] == [True, False]
     assert first["survives_all_rules"] is False
-    assert first["state"] == "suggestive"
+    assert first["grade"] == "suggestive"
     assert "depends on the score rule" in first["sentence"]
     text = (tmp_path / "s" / "report.md").read_text()
-    assert "| Holm p | survives all rules |" in text
+    assert "Survives all rules" in text
 
 
 def test_rules_that_runs_lack_are_not_made_up(sweep_path: Path, tmp_path: Path) -> None:
     runs, history = factories.tables(sweep_path)
-    runs = runs.drop(columns="test/error_at_best_val")
+    runs = runs.drop(columns="summary.test/error_at_best_val")
     results = write_report(tmp_path / "s", sweep_path, runs, history)
     assert results["contrasts"][0]["survives_all_rules"] is None
-    assert results["contrasts"][0]["state"] == "preliminary_support"
+    assert results["contrasts"][0]["grade"] == "preliminary_support"
     assert "no score by another rule" in (tmp_path / "s" / "report.md").read_text()
 
 
 def test_an_interaction_of_one_scale_only_is_told(sweep_path: Path, tmp_path: Path) -> None:
     # Halving by either factor: additive on the log scale, an interaction in percentage points.
     runs, history = factories.tables(sweep_path, (0, 0, 0), noise=1e-4)
-    halvings = (runs["batch_norm"] == True).astype(int) + (runs["optimizer"] == "sgd")  # noqa: E712
-    for column in ("test/error", "test/error_at_best_val"):
-        runs[column] = (runs[column] / 2**halvings).round(6)
+    halvings = (runs["config.batch_norm"] == True).astype(int) + (runs["config.optimizer"] == "sgd")  # noqa: E712
+    for column in ("summary.test/error", "summary.test/error_at_best_val"):
+        runs[column] = (runs[column].astype(float) / 2**halvings).round(6)
     results = write_report(tmp_path / "s", sweep_path, runs, history)
     main_effect, _, interaction = results["contrasts"]
     assert main_effect["scale_robust"] is None
-    assert interaction["state"] == "preliminary_support"
+    assert interaction["grade"] == "preliminary_support"
     assert interaction["scale_robust"] is False
     assert (
         "Not scale-robust: on the log10 of error in % the conclusion is another"
@@ -67,8 +70,11 @@ def test_an_interaction_of_one_scale_only_is_told(sweep_path: Path, tmp_path: Pa
 
 def test_other_metrics_are_marked_exploratory(sweep_path: Path, tmp_path: Path) -> None:
     runs, history = factories.tables(sweep_path)
-    runs["val/loss"] = 1 - 5 * runs["test/error"]
-    runs["train/loss"] = [float("inf"), *runs["val/loss"][1:]]  # a run lacks it: no test
+    runs["summary.val/loss"] = 1 - 5 * runs["summary.test/error"]
+    runs["summary.train/loss"] = [
+        float("inf"),
+        *runs["summary.val/loss"][1:],
+    ]  # a run lacks it: no test
     results = write_report(tmp_path / "s", sweep_path, runs, history)
     assert {row["metric"] for row in results["exploratory"]} == {"val/loss"}
     ours, theirs = results["contrasts"][0], results["exploratory"][0]
@@ -80,63 +86,49 @@ def test_other_metrics_are_marked_exploratory(sweep_path: Path, tmp_path: Path) 
         assert "Not declared and not corrected" in text
 
 
-@pytest.mark.parametrize("rule", ["best_on_test", "best"])
-def test_a_rule_that_looks_at_the_test_set_is_refused(
-    sweep_path: Path, tmp_path: Path, rule: str
-) -> None:
-    (tmp_path / "made_up.yaml").rename(tmp_path / "sweep.yaml")
-    text = f"metric: test/error\ndirection: lower\nscore_rule: {rule}\n"
-    (tmp_path / "studies").mkdir()
-    (tmp_path / "studies" / "sweep.yaml").write_text(text)
-    with pytest.raises(GridError, match="optimistic one; use last, best_on_validation, mean_"):
-        load_study(load_sweep(tmp_path / "sweep.yaml"), tmp_path / "studies")
+@pytest.mark.parametrize("rule", ["best_on_test", {"at_best": "test/error"}])
+def test_a_rule_that_looks_at_the_test_set_is_refused(sweep_path: Path, rule: object) -> None:
+    with pytest.raises(StudyError, match="optimistic"):
+        factories.study(sweep_path, score=rule)
 
 
-def test_the_mean_of_the_last_five_may_be_declared(
-    sweep_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("analysis.grid.STUDIES", tmp_path)
-    sweep = sweep_path.rename(tmp_path / "one.yaml")
-    text = "metric: test/error\ndirection: lower\nscore_rule: mean_last_5\n"
-    sweep_path = tmp_path / "sweeps" / "one.yaml"
-    sweep_path.parent.mkdir()
-    sweep.rename(sweep_path)
-    (tmp_path / "one.yaml").write_text(text)
+def test_the_mean_of_the_last_five_may_be_declared(sweep_path: Path, tmp_path: Path) -> None:
     runs, history = factories.tables(sweep_path)
-    runs["test/error_mean_last_5"] = runs["test/error"] + 1e-4
-    write_report(tmp_path / "s", sweep_path, runs, history)
-    text = (tmp_path / "s" / "report.md").read_text()
-    assert "its test/error (mean of the last five epochs)" in text
+    runs["summary.test/error_mean_last_5"] = runs["summary.test/error"] + 1e-4
+    folder = factories.write_study(tmp_path / "s", runs, history)
+    factories.report(folder, sweep_path, score={"mean_last": 5})
+    text = (folder / "report.md").read_text()
+    assert "its `test/error` (mean of the last five epochs)" in text
 
 
 def test_a_lost_run_that_was_made_again_changes_nothing(sweep_path: Path, tmp_path: Path) -> None:
     runs, history = factories.tables(sweep_path)
-    runs["test/error_at_best_val"] = np.random.default_rng(1).normal(0.1, 0.001, len(runs))
+    runs["summary.test/error_at_best_val"] = np.random.default_rng(1).normal(0.1, 0.001, len(runs))
     alone = write_report(tmp_path / "alone", sweep_path, runs, history)
     lost = runs[runs["run_id"] == "bnsgd03"].assign(run_id="lost", state="crashed", exit_code=None)
-    kept = ["run_id", "state", "exit_code", "source", "batch_norm", "optimizer", "seed", "epochs"]
+    kept = [column for column in runs if not column.startswith("summary.")]
     rows = history[(history["run_id"] == "bnsgd03") & (history["epoch"] < 3)]
     both = pd.concat([runs, lost[kept]]), pd.concat([history, rows.assign(run_id="lost")])
     again = write_report(tmp_path / "again", sweep_path, *both)
     assert again["repeated"]
-    assert alone["contrasts"][0]["state"] == "suggestive"
+    assert alone["contrasts"][0]["grade"] == "suggestive"
     assert again["contrasts"] == alone["contrasts"]
-    assert again["pairing"] == alone["pairing"]
+    assert again["pair_hashes"] == alone["pair_hashes"]
 
 
 def test_a_score_that_is_no_number_is_no_other_rule(sweep_path: Path, tmp_path: Path) -> None:
     runs, history = factories.tables(sweep_path)
-    runs["test/error_at_best_val"] = ["low", *runs["test/error_at_best_val"][1:]]
-    runs["test/error_mean_last_5"] = [float("inf"), *runs["test/error"][1:]]
-    runs["parameters"] = ["many", *[1000] * 27]
+    runs["summary.test/error_at_best_val"] = ["low", *runs["summary.test/error_at_best_val"][1:]]
+    runs["summary.test/error_mean_last_5"] = [float("inf"), *runs["summary.test/error"][1:]]
+    runs["summary.parameters"] = ["many", *[1000] * 27]
     results = write_report(tmp_path / "s", sweep_path, runs, history)
     assert results["contrasts"][0]["other_rules"] == {}
     assert results["variants"][0]["parameters"] == [1000]
 
 
-def test_only_a_test_score_gets_an_interval_over_test_images(tmp_path: Path) -> None:
-    table = pd.DataFrame({"label": [0, 1], "a": [0, 0]})
-    error = Study(metric="test/error", direction="lower")
-    assert per_item.scores(table, error, ["a"])["a"].tolist() == [0, 1]
-    assert per_item.scores(table, error.model_copy(update={"metric": "val/error"}), ["a"]) is None
-    assert per_item.scores(table.drop(columns="label"), error, ["a"]) is None
+def test_only_a_test_score_gets_an_interval_over_test_items() -> None:
+    table = pd.DataFrame({"label": [0, 1], "predicted.a": [0, 0]})
+    assert per_item.scores(table, metric("test/error"), ["a"])["a"].tolist() == [0, 1]
+    assert per_item.scores(table, metric("test/accuracy"), ["a"])["a"].tolist() == [1, 0]
+    assert per_item.scores(table, metric("val/error"), ["a"]) is None
+    assert per_item.scores(table, metric("test/dice"), ["a"]) is None

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import PermutationMethod, mannwhitneyu, rankdata, wilcoxon
 from statsmodels.stats.multitest import multipletests
 
-from analysis.statistics import rank_tests
+from analysis.statistics import intervals, rank_tests
 
 # Few distinct values make ties and zeros; many make neither.
 TIED = st.integers(-4, 4).map(lambda k: k / 100)
@@ -84,7 +84,7 @@ def test_both_are_scipys_exact_tests(n: int, step: float) -> None:
 
 def test_rs_documented_example() -> None:
     test = rank_tests.signed_rank(FIRST - SECOND)
-    interval = rank_tests.paired_interval(FIRST - SECOND)
+    interval = intervals.paired_interval(FIRST - SECOND)
     assert round(test.p, 4) == 0.0391
     assert (test.n, test.statistic) == (9, 5)
     assert (round(interval.estimate, 3), interval.low, interval.high) == (0.46, 0.010, 0.786)
@@ -106,7 +106,7 @@ def shifts_around(candidates: np.ndarray) -> np.ndarray:
 def test_the_interval_is_what_the_test_keeps(differences: list[float], level: float) -> None:
     d = np.round(differences, 6)
     i, j = np.triu_indices(len(d))
-    interval = rank_tests.paired_interval(d, level)
+    interval = intervals.paired_interval(d, level)
     alpha = max(1 - level, rank_tests.smallest_p(len(d)))
     shifts = shifts_around(np.unique(np.round((d[i] + d[j]) / 2, 7)))
     kept = [s for s in shifts if rank_tests.signed_rank(d - s).p > alpha * (1 + 1e-9)]
@@ -123,7 +123,7 @@ def test_the_interval_is_what_the_test_keeps(differences: list[float], level: fl
 @given(SAMPLES)
 def test_the_shift_interval_is_what_the_test_keeps(samples: tuple) -> None:
     x, y = (np.round(sample, 6) for sample in samples)
-    interval = rank_tests.shift_interval(x, y)
+    interval = intervals.shift_interval(x, y)
     alpha = max(0.05, rank_tests.smallest_p(len(x), len(y)))
     shifts = shifts_around(np.unique(np.round(y[:, None] - x, 6)))
     kept = [s for s in shifts if rank_tests.rank_sum(x, y - s).p > alpha * (1 + 1e-9)]
@@ -137,7 +137,7 @@ def test_rs_documented_two_sample_example() -> None:
     at_term = [0.80, 0.83, 1.89, 1.04, 1.45, 1.38, 1.91, 1.64, 0.73, 1.46]
     earlier = [1.15, 0.88, 0.90, 0.74, 1.21]
     test = rank_tests.rank_sum(earlier, at_term)
-    interval = rank_tests.shift_interval(earlier, at_term)
+    interval = intervals.shift_interval(earlier, at_term)
     assert (test.statistic, round(test.p / 2, 4)) == (35, 0.1272)
     assert (round(interval.estimate, 3), interval.low, interval.high) == (0.305, -0.15, 0.76)
 
@@ -146,7 +146,7 @@ def test_rs_documented_two_sample_example() -> None:
 @given(SAMPLES)
 def test_the_shift_interval_turns_with_its_samples(samples: tuple) -> None:
     x, y = samples
-    there, back = rank_tests.shift_interval(x, y), rank_tests.shift_interval(y, x)
+    there, back = intervals.shift_interval(x, y), intervals.shift_interval(y, x)
     assert there.low <= there.estimate + 1e-6
     assert there.estimate <= there.high + 1e-6
     assert there.estimate == pytest.approx(-back.estimate, abs=1e-9)
@@ -173,15 +173,15 @@ def test_smallest_p(n: int, signed_rank: float, rank_sum: float) -> None:
 
 
 def test_few_seeds_give_the_confidence_they_can() -> None:
-    interval = rank_tests.paired_interval([0.1, 0.2, 0.3, 0.4, 0.6])
+    interval = intervals.paired_interval([0.1, 0.2, 0.3, 0.4, 0.6])
     assert (interval.low, interval.high, interval.confidence) == (0.1, 0.6, 0.9375)
-    assert rank_tests.paired_interval(np.arange(7.0)).confidence == 0.95
+    assert intervals.paired_interval(np.arange(7.0)).confidence == 0.95
 
 
 def test_coverage_is_what_is_said() -> None:
     rng = np.random.default_rng(1)
     covered = [
-        (i := rank_tests.paired_interval(rng.normal(0.3, 1, 7))).low <= 0.3 <= i.high
+        (i := intervals.paired_interval(rng.normal(0.3, 1, 7))).low <= 0.3 <= i.high
         for _ in range(600)
     ]
     # Seven seeds keep 95.3 % exactly; an interval that is too wide would be off as well.
@@ -218,10 +218,10 @@ def test_the_estimates_of_many_rows_are_those_of_each() -> None:
     rng = np.random.default_rng(0)
     x, y = rng.normal(0, 1, (2, 20, 7)).round(3)
     both = zip(x, y, strict=True)
-    pairs = [rank_tests.paired_interval(b - a).estimate for a, b in both]
-    np.testing.assert_allclose(rank_tests.hodges_lehmann(x, y, True), pairs, atol=1e-9)
-    shifts = [rank_tests.shift_interval(a, b).estimate for a, b in zip(x, y, strict=True)]
-    np.testing.assert_allclose(rank_tests.hodges_lehmann(x, y, False), shifts, atol=1e-9)
+    pairs = [intervals.paired_interval(b - a).estimate for a, b in both]
+    np.testing.assert_allclose(intervals.hodges_lehmann(x, y, True), pairs, atol=1e-9)
+    shifts = [intervals.shift_interval(a, b).estimate for a, b in zip(x, y, strict=True)]
+    np.testing.assert_allclose(intervals.hodges_lehmann(x, y, False), shifts, atol=1e-9)
 
 
 def test_only_mann_whitney_of_very_many_is_approximate_and_says_so() -> None:
@@ -236,11 +236,11 @@ def test_only_mann_whitney_of_very_many_is_approximate_and_says_so() -> None:
     assert many.p == pytest.approx(exact.p, rel=0.3)
     assert rank_tests.rank_sum(np.ones(50), np.ones(50)).p == 1.0
     x, y = rng.normal(0, 1, (2, 250))
-    interval = rank_tests.shift_interval(x, y + 1)
+    interval = intervals.shift_interval(x, y + 1)
     assert interval.low < 1 < interval.high
     assert interval.high - interval.low == pytest.approx(2 * 1.96 * (2 / 250) ** 0.5, rel=0.15)
     d = rng.normal(0.15, 1, 250)
-    assert rank_tests.paired_interval(d).low < 0.15 < rank_tests.paired_interval(d).high
+    assert intervals.paired_interval(d).low < 0.15 < intervals.paired_interval(d).high
     assert rank_tests.signed_rank(d).p == pytest.approx(
         wilcoxon(d, method="approx").pvalue, rel=0.05
     )
@@ -253,7 +253,7 @@ def test_only_mann_whitney_of_very_many_is_approximate_and_says_so() -> None:
 def test_the_interval_of_mostly_equal_differences_is_what_the_test_keeps(
     differences: list[float], hull: tuple[float, float]
 ) -> None:
-    interval = rank_tests.paired_interval(differences)
+    interval = intervals.paired_interval(differences)
     assert (interval.low, interval.high) == hull
     d = np.array(differences, dtype=float)
     assert rank_tests.signed_rank(d - interval.low).p > 0.05

@@ -7,7 +7,8 @@ import pytest
 
 from analysis.runs import tables
 from lib import agent as local_agent
-from lib.training.hardware import cores
+from lib.spec.machine import cores
+from lib.spec.sweep import read_sweep
 from tests.conftest import call
 from tests.fakes.wandb_cli import (
     agents,
@@ -36,7 +37,8 @@ def test_a_sweep_with_two_agents_gives_the_local_agents_numbers(
     path = start_sweep(online, server, sweep)
     with agents(online, path, count=2) as both:
         ended(both)
-    cells = local_agent.cells(local_agent.read_sweep(sweep))
+    plan = read_sweep(sweep)
+    cells = plan.grid()
     ran = [
         {key: item["value"] for key, item in run.config.items() if key in cells[0]}
         for run in server.runs.values()
@@ -66,9 +68,7 @@ def test_a_sweep_with_two_agents_gives_the_local_agents_numbers(
     arrived = [run for name, run in server.runs.items() if name not in on_server]
     assert len(arrived) == len(cells)
     assert {run.sweep for run in arrived} == {
-        local_agent.environment(local_agent.read_sweep(sweep), cells[0], study, folder, 0, 2)[
-            "WANDB_SWEEP_ID"
-        ]
+        local_agent.environment(plan, cells[0], folder, 0, 2, [])["WANDB_SWEEP_ID"]
     }
     assert {run.state for run in arrived} == {"finished"}
     names = {run.attributes["displayName"] for run in arrived}

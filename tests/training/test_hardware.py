@@ -18,13 +18,14 @@ import train_gtsrb
 import train_unet
 from lib.data import gtsrb, jsrt
 from lib.models.gtsrb_cnn import CNN
+from lib.spec import machine
 from lib.training import hardware, optim, seeding
 from tests.conftest import ROOT
 
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 ASK = """
 import torch
-from lib import hardware
+from lib.training import hardware
 hardware.prepare()
 print(torch.get_num_threads(), torch.backends.cpu.get_cpu_capability())
 """
@@ -39,8 +40,8 @@ def test_cores_are_within_the_quota(
 ) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)), raising=False)
     (tmp_path / "cpu.max").write_text(text)
-    assert hardware.cores(tmp_path / "cpu.max") == count
-    assert hardware.cores(tmp_path / "none") == 8
+    assert machine.cores(tmp_path / "cpu.max") == count
+    assert machine.cores(tmp_path / "none") == 8
 
 
 @pytest.mark.parametrize("given", [{}, {"OMP_NUM_THREADS": "1", "ATEN_CPU_CAPABILITY": "default"}])
@@ -54,17 +55,18 @@ def test_what_the_user_sets_wins(given: dict[str, str], offline: dict[str, str])
     if given:
         assert (threads, capability) == ("1", "DEFAULT")
     else:
-        assert threads == str(hardware.cores())
+        assert threads == str(machine.cores())
         assert capability != "AVX512"
 
 
 def test_bfloat16_is_near_float32_and_leaves_the_rest_float32() -> None:
     torch.manual_seed(0)
     model, images = CNN(True, "elu"), torch.rand(16, 3, 28, 28)
-    cpu, plain = torch.device("cpu"), model.forward
-    exact = plain(images)
-    assert torch.equal(hardware.in_precision(plain, cpu, "float32")(images), exact)
-    rounded = hardware.in_precision(plain, cpu, "bfloat16")(images)
+    cpu, exact = torch.device("cpu"), model(images)
+    with hardware.autocast(cpu, "float32"):
+        assert torch.equal(model(images), exact)
+    with hardware.autocast(cpu, "bfloat16"):
+        rounded = model(images).float()
     assert rounded.dtype == torch.float32
     assert not torch.equal(rounded, exact)
     torch.testing.assert_close(rounded, exact, rtol=0.1, atol=0.05)

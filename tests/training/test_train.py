@@ -1,7 +1,6 @@
 """The scripts end to end: the logging contract, kill and resume, divergence, bad input."""
 
 import dataclasses
-import json
 import math
 import os
 import re
@@ -16,14 +15,15 @@ import yaml
 import train_gtsrb
 import train_unet
 from lib.data import gtsrb
-from lib.tracking import wandb_run
+from lib.tracking import finished, wandb_run
+from lib.training import provenance
 from tests.conftest import call
 from tests.fakes.runs import CLOCK, Recorder, fetched, start, wait_for, without_clock
 from train_gtsrb import Config
 
 COMMON = ["best_epoch", "parameters", "macs", "diverged", "data_sha256", "split_sha256"]
 COMMON += ["order_sha256", "git_commit", "device", "torch_version", "numpy_version"]
-COMMON += ["python_version", "resumed_from_epoch"]
+COMMON += ["python_version", "resumed_from_epoch", "test_item"]
 SIGNS = {
     "script": "train_gtsrb.py",
     "config": Config,
@@ -85,7 +85,7 @@ def test_stopped_and_killed_it_continues_bit_for_bit(
     process.wait(60)
     assert fetched(offline, "broken").row["state"] == "crashed"
     again = call(script, *flags, env=offline | {"WANDB_RUN_ID": "broken"})
-    assert "continuing from" in again.stdout
+    assert "resuming from" in again.stdout
 
     whole, broken = fetched(offline, "whole"), fetched(offline, "broken")
     history = {*kind["history"], "epoch", "lr", *CLOCK}
@@ -93,11 +93,12 @@ def test_stopped_and_killed_it_continues_bit_for_bit(
     assert [row["epoch"] for row in broken.history] == [1, 2, 3, 4]
     for ours, theirs in zip(broken.history, whole.history, strict=True):
         assert without_clock(ours) == without_clock(theirs)
-    fields = {field.name for field in dataclasses.fields(kind["config"])}
-    logged = fields | history | {*COMMON, *kind["summary"]}
-    assert set(whole.row) == {"run_id", "state", "exit_code", "source"} | logged
-    assert (whole.row["resumed_from_epoch"], broken.row["resumed_from_epoch"]) == (0, 2)
-    for key in logged - CLOCK - {"resumed_from_epoch"}:
+    fields = {f"config.{field.name}" for field in dataclasses.fields(kind["config"])}
+    logged = fields | {f"summary.{key}" for key in history | {*COMMON, *kind["summary"]}}
+    assert set(whole.row) == {"run_id", "state", "exit_code", "source", "url"} | logged
+    resumed = "summary.resumed_from_epoch"
+    assert (whole.row[resumed], broken.row[resumed]) == (0, 2)
+    for key in logged - {f"summary.{name}" for name in CLOCK} - {resumed}:
         assert whole.row[key] == broken.row[key], key
     assert (whole.row["state"], broken.row["state"]) == ("finished", "finished")
 
@@ -110,11 +111,11 @@ def test_stopped_and_killed_it_continues_bit_for_bit(
         score = np.mean(scores[0]["predicted"] != scores[0]["labels"])
     else:
         score = scores[0]["jaccard"].mean()
-    assert whole.row[kind["summary"][0]] == pytest.approx(score, abs=1e-12)
+    assert whole.row[f"summary.{kind['summary'][0]}"] == pytest.approx(score, abs=1e-12)
 
     third = call(script, *flags, env=offline | {"WANDB_RUN_ID": "broken"})
     assert third.returncode == 0
-    assert "is finished" in third.stdout
+    assert "already finished" in third.stdout
     assert len(list(folder.glob("wandb/offline-run-*-broken"))) == 3
 
 
@@ -129,9 +130,11 @@ def test_a_sweeps_values_win_and_are_said(
     done = call("train_gtsrb.py", "--data", signs, "--epochs", "9", "--seed", "5", env=env)
     assert "epochs: the sweep's 1 replaces the flag's 9" in done.stdout
     run = fetched(env, "swept")
-    assert (run.row["epochs"], run.row["optimizer"], run.row["seed"]) == (1, "sgd", 5)
-    finished = json.loads((Path(env["WANDB_DIR"]) / "swept" / wandb_run.FINISHED).read_text())
-    assert finished["test/error"] == run.row["test/error"]
+    found = [run.row[f"config.{key}"] for key in ("epochs", "optimizer", "seed")]
+    assert found == [1, "sgd", 5]
+    done = finished.read(Path(env["WANDB_DIR"]) / "swept")
+    assert done["summary"]["test/error"] == run.row["summary.test/error"]
+    assert {f"config.{k}": v for k, v in done["config"].items()}.items() <= run.row.items()
 
 
 def test_a_bad_sweep_is_told_before_data_is_read(offline: dict[str, str], tmp_path: Path) -> None:
@@ -170,9 +173,9 @@ def test_without_network_it_says_what_to_do(offline: dict[str, str]) -> None:
 
 
 def test_without_git_the_commit_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?", wandb_run.git_commit())
+    assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?", provenance.git_commit())
     monkeypatch.setenv("PATH", "")
-    assert wandb_run.git_commit() == "unknown"
+    assert provenance.git_commit() == "unknown"
 
 
 def test_under_wandbs_agent_files_still_go_to_runs(
@@ -186,7 +189,7 @@ def test_under_wandbs_agent_files_still_go_to_runs(
     with wandb_run.start(Config()) as (_, run):
         run.summarize({"test/error": 0.5})
     assert run.folder == Path("runs") / run.id
-    assert (tmp_path / run.folder / wandb_run.FINISHED).exists()
+    assert finished.read(tmp_path / run.folder)
 
 
 def test_divergence_is_an_outcome(signs: Path, tmp_path: Path) -> None:
@@ -241,8 +244,8 @@ def test_the_mean_of_the_last_five_epochs(
 ) -> None:
     tested = []
 
-    def evaluate(model: object, part: gtsrb.Images, indices: torch.Tensor) -> tuple:
-        result = undisturbed(model, part, indices)
+    def evaluate(model: object, part: gtsrb.Images, indices: torch.Tensor, cfg: Config) -> tuple:
+        result = undisturbed(model, part, indices, cfg)
         if part.tracks[0] == -1:  # the test part
             tested.append(result[1])
         return result
@@ -271,4 +274,4 @@ def test_real_signs_are_learnt(real_signs: Path, offline: dict[str, str]) -> Non
     env = offline | {"WANDB_RUN_ID": "real", "OMP_NUM_THREADS": str(os.cpu_count())}
     done = call("train_gtsrb.py", "--data", real_signs, *flags, env=env, timeout=1800)
     assert done.returncode == 0, done.stderr
-    assert fetched(env, "real").row["test/error"] < 0.2
+    assert fetched(env, "real").row["summary.test/error"] < 0.2

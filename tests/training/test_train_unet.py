@@ -128,4 +128,4 @@ def test_real_lungs_are_found(real_chests: Path, offline: dict[str, str]) -> Non
     env = offline | {"WANDB_RUN_ID": "real"}
     done = call("train_unet.py", "--data", real_chests, *flags, env=env, timeout=1800)
     assert done.returncode == 0, done.stderr
-    assert fetched(env, "real").row["test/jaccard"] > 0.85
+    assert fetched(env, "real").row["summary.test/jaccard"] > 0.85

@@ -1,0 +1,159 @@
+"""Contrasts and the words for them: definitions, and every grade in careful words."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from analysis.statistics import contrasts, grades, intervals, rank_tests
+from analysis.statistics import results as study_results
+from lib.spec.study import Declaration, Study, StudyError, build_study
+from lib.spec.sweep import read_sweep
+from tests import factories
+
+FORBIDDEN = re.compile(r"no difference|trend toward|proves?\b|significant|no effect|confirms", re.I)
+
+
+@pytest.fixture
+def sweep_path(tmp_path: Path) -> Path:
+    """Give a 2×2 sweep with seven seeds."""
+    return factories.write_sweep(tmp_path / "made_up.yaml")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_contrasts_are_their_definition(sweep_path: Path, seed: int) -> None:
+    study = factories.study(sweep_path)
+    y = np.random.default_rng(seed).normal(size=(2, 2, 7))
+    scores = y.reshape(4, 7)
+    a, b, ab = contrasts.build(study, scores)
+    np.testing.assert_allclose(a.differences, ((y[1, 1] + y[1, 0]) - (y[0, 1] + y[0, 0])) / 2)
+    np.testing.assert_allclose(b.differences, ((y[1, 1] + y[0, 1]) - (y[1, 0] + y[0, 0])) / 2)
+    np.testing.assert_allclose(ab.differences, (y[1, 1] - y[1, 0]) - (y[0, 1] - y[0, 0]))
+    seeds = np.random.default_rng(9).normal(size=7)  # a seed's own effect cancels
+    for one, other in zip((a, b, ab), contrasts.build(study, scores + seeds), strict=True):
+        np.testing.assert_allclose(one.differences, other.differences, atol=1e-12)
+
+
+# What lands on each rung: differences of n seeds in a family of 3, with delta 0.01.
+RUNGS = {
+    "not_testable": (np.linspace(0.010, 0.012, 5), True),
+    "inconclusive": (np.array([-0.03, 0.05, 0.02, -0.04, 0.03, 0.01, -0.02]), True),
+    "suggestive": (np.array([-0.002, -0.005, 0.03, 0.02, 0.04, 0.035, 0.015, 0.05]), True),
+    "preliminary_support": (np.linspace(0.004, 0.02, 8), True),
+    "support_small": (np.linspace(0.004, 0.006, 8), True),
+    "practically_equivalent": (np.linspace(-0.004, 0.0041, 8), True),
+    "meaningful": (np.linspace(0.02, 0.03, 8), True),
+    "suggestive, rules disagree": (np.linspace(0.02, 0.03, 8), False),
+    "suggestive, equivalent by one rule": (np.linspace(-0.004, 0.0041, 8), False),
+}
+
+
+OPTIMIZER = contrasts.Part("optimizer", "adam", "sgd")
+
+
+def plain_study(**declared: object) -> Study:
+    sweep = {"method": "grid", "parameters": {"seed": {"values": [0]}}}
+    sweep["parameters"]["optimizer"] = {"values": ["adam", "sgd"]}
+    declaration = Declaration(**{"metric": "test/error"} | declared)
+    return build_study("plain", [read_sweep(sweep)], declaration)
+
+
+def put_to_test(differences: np.ndarray) -> contrasts.Tested:
+    contrast = contrasts.Contrast("optimizer", "main", 0 * differences, differences, [OPTIMIZER])
+    test = rank_tests.signed_rank(differences)
+    both = (intervals.paired_interval(differences, level) for level in (0.95, 0.9))
+    return contrasts.Tested(contrast, test, min(1.0, 3 * test.p), *both)
+
+
+@pytest.mark.parametrize("rung", RUNGS)
+@pytest.mark.parametrize("metric", ["test/error", "test/dice"])
+def test_every_rung_is_reached_in_careful_words(rung: str, metric: str) -> None:
+    differences, agree = RUNGS[rung]
+    study = plain_study(metric=metric, smallest_effect=0.01)
+    for sign in (1, -1):
+        result = put_to_test(sign * differences)
+        state = grades.grade(result, 3, study, agree)
+        assert state == rung.split(",")[0]
+        text = grades.sentence(state, result, 3, study, 4, agree)
+        assert not FORBIDDEN.search(text), text
+        assert f"n = {len(differences)}" in text
+        better = (sign > 0) == (metric == "test/dice")
+        if state in ("preliminary_support", "support_small", "meaningful"):
+            assert ("(better)" if better else "(worse)") in text
+            assert text.startswith("Preliminary evidence")
+            assert "these learning rates" in text
+
+
+def test_an_interval_that_touches_zero_is_said_so() -> None:
+    study = plain_study()
+    d = np.array([-0.02, -0.01, 0.02, 0.03, 0.04, 0.05, 0.05, 0.06])
+    test, interval = rank_tests.signed_rank(d), intervals.paired_interval(d)
+    assert (test.p < 0.05, interval.low) == (True, 0)
+    contrast = contrasts.Contrast("optimizer", "main", 0 * d, d, [OPTIMIZER])
+    result = contrasts.Tested(contrast, test, test.p, interval, interval)
+    state = grades.grade(result, 1, study, True)
+    assert state == "suggestive"
+    assert "touches zero" in grades.sentence(state, result, 1, study, 4, True)
+
+
+def test_without_a_smallest_effect_nothing_is_called_meaningful_or_equivalent() -> None:
+    study = plain_study()
+    states = {
+        grades.grade(put_to_test(differences), 3, study, True) for differences, _ in RUNGS.values()
+    }
+    assert states == {"not_testable", "inconclusive", "suggestive", "preliminary_support"}
+
+
+def test_identical_variants_are_seen() -> None:
+    study = plain_study()
+    result = put_to_test(np.zeros(10))
+    state = grades.grade(result, 1, study, True)
+    assert "probably ran the same code" in grades.sentence(state, result, 1, study, 4, True)
+
+
+def test_more_factors_and_levels(tmp_path: Path) -> None:
+    path = factories.grid(tmp_path / "s.yaml", {"a": ["x", "y", "z"], "b": [1, 2]}, 3)
+    study, level = factories.study(path), {"x": 0.0, "y": 1.0, "z": 3.0}
+    scores = np.array([[level[a] + 10.0 * b] * 3 for a, b in study.variants])
+    built = {c.name: c.differences.round(9).tolist() for c in contrasts.build(study, scores)}
+    assert built == {"a: y - x": [1] * 3, "a: z - x": [3] * 3, "a: z - y": [2] * 3, "b": [10] * 3}
+    by_name = factories.study(path, primary=["b", "a: z - x"])
+    assert [c.name for c in contrasts.build(by_name, scores)] == ["b", "a: z - x"]
+    with pytest.raises(StudyError, match="`primary:` names c, which s does not have"):
+        contrasts.build(factories.study(path, primary=["c"]), scores)
+
+
+@pytest.mark.parametrize(
+    ("effects", "words"),
+    [
+        ((-0.02, -0.01, 0.0), None),
+        ((-0.02, -0.03, 0.05), "the effect depends on optimizer"),
+        ((0.02, -0.03, -0.04), "the effect depends on optimizer"),
+    ],
+)
+def test_a_main_effect_over_an_interaction_is_called_an_average(
+    sweep_path: Path, effects: tuple[float, float, float], words: str | None
+) -> None:
+    data = factories.data(factories.study(sweep_path), *factories.tables(sweep_path, effects))
+    results = study_results.analyze(data)
+    main, _, interaction = (row["sentence"] for row in results["contrasts"])
+    assert "This is an average" not in interaction
+    assert (words in main) if words else ("This is an average" not in main)
+
+
+def test_opposite_simple_effects_are_said_without_an_interaction_in_the_family() -> None:
+    study = plain_study()
+    row = {"parts": [["optimizer", "adam", "sgd"]], "grade": "meaningful", "kind": "main"}
+    rows = [
+        {"levels": ["optimizer", "adam", "sgd"], "p_holm": 0.01, "difference": d}
+        for d in (-0.1, 0.2)
+    ]
+    assert "opposite signs" in grades.qualification(row, [row], rows, study)
+    assert grades.qualification(row, [row], rows[:1], study) == ""
+    rows[0]["p_holm"] = 0.5
+    assert grades.qualification(row, [row], rows, study) == ""
+
+
+def test_every_rung_has_its_meaning() -> None:
+    assert set(grades.GRADES) == {rung.split(",")[0] for rung in RUNGS}
