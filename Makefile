@@ -6,28 +6,45 @@ PY := .venv/bin/python
 READY := .venv/.ready
 SHELL := bash
 .SHELLFLAGS := -o pipefail -c
+STUDY ?= gtsrb_short
+COMMITTED := $(patsubst analysis/results/%/results.json,%,$(wildcard analysis/results/*/results.json))
 
-.PHONY: demo test test-slow data lint bench report help
+.PHONY: demo demo-lungs test test-slow data lint bench study report reports help
 .DELETE_ON_ERROR:
 
 help:  ## show this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
 
 $(READY): requirements.txt
 	$(PYTHON) -m venv .venv
 	$(PY) -m pip install --quiet --requirement requirements.txt
 	touch $@
 
-demo: $(READY)  ## train, fetch and report two small studies on drawn signs and chests, offline
-	test -d data/synthetic-signs || $(PY) -m lib.synthetic data/synthetic-signs
+demo: $(READY)  ## train 28 small networks on drawn signs and report on them: no account, no network
+	test -d data/synthetic-signs || $(PY) -m lib.synthetic data/synthetic-signs --frames 4 --test-images 430
+	$(PY) -m lib.agent demo_gtsrb
+	$(PY) -m analysis.report demo_gtsrb --out runs/demo_gtsrb/analysis
+
+demo-lungs: $(READY)  ## the same with small U-Nets on drawn chests
 	test -d data/synthetic-chests || $(PY) -m lib.synthetic_chests data/synthetic-chests
-	for study in demo_gtsrb demo_unet; do \
-	  $(PY) -m lib.agent sweeps/$$study.yaml && \
-	  $(PY) -m analysis.fetch runs/$$study --sweep sweeps/$$study.yaml --out runs/$$study/analysis && \
-	  $(PY) -m analysis.report runs/$$study/analysis --sweep sweeps/$$study.yaml || exit 1; \
+	$(PY) -m lib.agent demo_unet
+	$(PY) -m analysis.report demo_unet --out runs/demo_unet/analysis
+
+study: $(READY)  ## run and report STUDY, as in `make study STUDY=gtsrb_short`
+	$(PY) -m lib.agent $(STUDY)
+	$(PY) -m analysis.report $(STUDY)
+
+report: $(READY)  ## fetch what is new of STUDY and write its report and README block
+	$(PY) -m analysis.report $(STUDY)
+	$(PY) -m analysis.readme $(STUDY) README.md
+
+reports: $(READY)  ## write the reports of all committed studies again, from their tables
+	for study in $(COMMITTED); do \
+	  $(PY) -m analysis.report analysis/results/$$study && \
+	  $(PY) -m analysis.readme $$study README.md || exit 1; \
 	done
 
-test: $(READY)  ## run the tests but for the slow ones
+test: $(READY)  ## run the tests except the slow ones
 	$(PY) -m pytest -m "not slow"
 
 test-slow: $(READY)  ## run the slow tests
@@ -46,8 +63,3 @@ bench: $(READY)  ## measure speed and memory, ten minutes on an idle machine
 	$(PY) -m tests.bench.training | tee runs/bench.jsonl
 	$(PY) -m tests.bench.analysis | tee -a runs/bench.jsonl
 	$(PY) -m tests.bench.table runs/bench.jsonl
-
-STUDY ?= gtsrb_short
-report: $(READY)  ## write STUDY's report and README block anew from its committed tables
-	$(PY) -m analysis.report analysis/results/$(STUDY) --sweep sweeps/$(STUDY).yaml
-	$(PY) -m analysis.readme analysis/results/$(STUDY) README.md

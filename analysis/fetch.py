@@ -19,7 +19,7 @@ import pandas as pd
 
 from analysis.runs import per_item, wandb_offline, wandb_server
 from analysis.runs.record import FetchError
-from analysis.runs.tables import TableError, read_tables, write_tables
+from analysis.runs.tables import TableError, read_tables, runs_table, write_tables
 from lib.spec.errors import command
 from lib.spec.metric import count
 from lib.spec.study import ROOT, Study, load_study
@@ -57,7 +57,7 @@ def collect(sources: Sequence[str | Path], out: Path, study: Study) -> str:
     if failure and not kept and not fetched:
         raise failure  # nothing was read: earlier tables stay as they are
     runs = pd.concat(
-        [runs[runs["run_id"].isin(kept)], pd.DataFrame([f.row for f in fetched])],
+        [runs[runs["run_id"].isin(kept)], runs_table([f.row for f in fetched])],
         ignore_index=True,
     )
     new_history = pd.DataFrame([row for f in fetched for row in f.history])

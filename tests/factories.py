@@ -12,7 +12,7 @@ import yaml
 from analysis import report as report_module
 from analysis.runs import completeness
 from analysis.runs.data import StudyData
-from analysis.runs.tables import write_tables
+from analysis.runs.tables import runs_table, write_tables
 from lib.spec.study import Places, Study, load_study
 
 Tables = tuple[pd.DataFrame, pd.DataFrame]
@@ -106,13 +106,6 @@ def run_row(run_id: str, config: dict[str, Any], summary: dict[str, Any]) -> dic
     row = {"run_id": run_id, "state": "finished", "exit_code": 0, "source": f"offline-run-{run_id}"}
     row |= {"url": ""} | {f"config.{key}": value for key, value in config.items()}
     return row | {f"summary.{key}": value for key, value in summary.items()}
-
-
-def runs_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """Return runs as analysis.runs.tables has them: values keep their kinds."""
-    table = pd.DataFrame(rows)
-    own = [column for column in table if column.startswith(("config.", "summary."))]
-    return table.astype(dict.fromkeys(own, object))
 
 
 def scored(

@@ -1,22 +1,32 @@
-"""The rules of the house: who imports whom, how long a script may be, what a sweep must be."""
+"""The rules of the house: who imports whom, what a sweep must be, what adding something touches."""
 
 import ast
 import importlib
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
-import yaml
 
-from analysis import grid
-from lib import agent
+from lib.spec.metric import metric
+from lib.spec.study import Places, StudyError, load_study
+from lib.spec.sweep import read_sweep
 from lib.training import config
-from tests.conftest import ROOT
+from tests import factories
+from tests.conftest import ROOT, call
 
-SOURCES = [p for folder in ("lib", "analysis") for p in sorted((ROOT / folder).glob("*.py"))]
+SOURCES = [p for folder in ("lib", "analysis") for p in sorted((ROOT / folder).rglob("*.py"))]
 SCRIPTS = sorted(ROOT.glob("train_*.py"))
-WANDB_DOORS = ("lib/tracking.py", "lib/media.py", "analysis/fetch.py", "analysis/offline.py")
+WANDB_DOORS = ("lib/tracking/", "analysis/runs/", "analysis/wandb_report.py")
 SWEEPS = sorted((ROOT / "sweeps").glob("*.yaml"))
+STUDIES = sorted(Places().studies.glob("*.yaml"))
+LAYERS = ("runs", "statistics", "figures", "pages")  # each imports from those before it
+COMMANDS = sorted(path.stem for path in (ROOT / "analysis").glob("[a-z]*.py"))
+
+
+def module_name(path: Path) -> str:
+    """Return a file's dotted name."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
 def imports(path: Path) -> set[str]:
@@ -30,87 +40,180 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("path", [*SOURCES, *SCRIPTS], ids=lambda p: p.name)
+@pytest.mark.parametrize("path", [*SOURCES, *SCRIPTS], ids=module_name)
 def test_imports_go_one_way(path: Path) -> None:
-    tops = {name.split(".")[0] for name in imports(path)}
-    if path.parent.name == "lib":
-        assert not tops & {"analysis", *(script.stem for script in SCRIPTS)}
-    if path.parent.name == "analysis":
-        assert not tops & {"lib", "torch", "torchvision", *(script.stem for script in SCRIPTS)}
-        own = {name for name in imports(path) if name.startswith(("analysis.", "analysis"))}
-        if path.stem in ("grid", "rank_tests"):
-            assert not own - {"analysis.grid"}
+    found, name = imports(path), module_name(path)
+    tops = {one.split(".")[0] for one in found}
+    scripts = {script.stem for script in SCRIPTS}
+    assert not tops & scripts, "nothing imports a script by name"
+    if name.startswith("lib"):
+        assert "analysis" not in tops
+    if name.startswith("lib.spec"):
+        assert not tops & {"torch", "torchvision", "wandb"}
+        assert not {one for one in found if re.match(r"lib\.(?!spec)", one)}
+    if name.startswith("analysis"):
+        assert not tops & {"torch", "torchvision"}
+        assert not {one for one in found if re.match(r"lib(\.(?!spec).*)?$", one)}
+        layer = name.partition(".")[2].partition(".")[0]
+        if layer in LAYERS:
+            above = [*LAYERS[LAYERS.index(layer) + 1 :], *COMMANDS]
+            above = tuple(f"analysis.{one}" for one in above)
+            assert not {one for one in found if one.startswith(above)}
     if "wandb" in tops:
-        assert path.relative_to(ROOT).as_posix() in WANDB_DOORS
+        assert path.relative_to(ROOT).as_posix().startswith(WANDB_DOORS)
 
 
-@pytest.mark.parametrize("folder", ["lib", "analysis"])
-def test_no_circles(folder: str) -> None:
-    graph = {
-        path.stem: {name.split(".")[1] for name in imports(path) if name.startswith(f"{folder}.")}
-        & {p.stem for p in SOURCES}
-        for path in SOURCES
-        if path.parent.name == folder
-    }
+def test_no_circles() -> None:
+    names = {module_name(path) for path in SOURCES}
+    graph = {module_name(path): imports(path) & names for path in SOURCES}
     while graph:
-        leaves = {name for name, needs in graph.items() if not needs & set(graph)}
+        leaves = {name for name, needs in graph.items() if not (needs - {name}) & set(graph)}
         assert leaves, f"modules that import each other in a circle: {sorted(graph)}"
         graph = {name: needs for name, needs in graph.items() if name not in leaves}
 
 
-@pytest.mark.parametrize("path", SCRIPTS, ids=lambda p: p.name)
-def test_scripts_are_short_and_their_functions_too(path: Path) -> None:
-    assert len(path.read_text().splitlines()) < 200
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.FunctionDef):
-            assert node.end_lineno - node.lineno < 65, f"{node.name} is too long to read at once"
+def test_no_analysis_command_loads_torch() -> None:
+    """In a fresh process; importing them all takes seconds, with torch it would be twice that."""
+    names = ", ".join(f"analysis.{name}" for name in COMMANDS)
+    code = f"import sys, {names}; print({{'torch', 'torchvision', 'wandb'}} & set(sys.modules))"
+    assert call("-c", code).stdout == "set()\n"
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda p: p.stem)
 def test_sweeps_are_valid_and_as_large_as_they_say(path: Path) -> None:
-    sweep = agent.read_sweep(path)
-    script = importlib.import_module(Path(sweep["program"]).stem)
-    cells = agent.cells(sweep)
+    sweep = read_sweep(path)
+    script = importlib.import_module(Path(sweep.program).stem)
+    cells = sweep.grid()
     for cell in cells:
         config.parse(script.Config, cell)
     text = path.read_text()
-    assert re.search(rf"# Runs: .*= {len(cells)},", text), "the header's number of runs is wrong"
+    number = re.search(r"# Runs: .*= (\d+),", text) or re.search(r"# Runs: 1 variant x (\d+)", text)
+    assert int(number[1]) == len(cells), "the header's number of runs is wrong"
     assert text.startswith("# Question: ")
     assert "# Cost: " in text
-    assert set(sweep) <= {"program", "method", "project", "name", "command", "metric", "parameters"}
-    assert sweep["name"] == path.stem
-    assert "${args}" not in str(sweep["command"])
-    study = grid.load_study(grid.load_sweep(path))
-    assert study.direction in ("lower", "higher")
+    known = {"program", "method", "project", "name", "command", "metric", "parameters"}
+    assert set(sweep.raw) <= known
+    assert sweep.raw["name"] == path.stem
+    assert "${args}" not in str(sweep.raw["command"])
+    assert load_study(path.stem).metric.goal in ("minimize", "maximize")
 
 
-@pytest.mark.parametrize("path", SWEEPS, ids=lambda p: p.stem)
-def test_agent_and_analysis_read_the_same_grid(path: Path) -> None:
-    sweep = grid.load_sweep(path)
-    planned = {
-        tuple(
-            sorted(
-                (dict(zip(sweep.factors, cell, strict=True)) | sweep.fixed | {"seed": s}).items()
-            )
-        )
-        for cell in sweep.cells
-        for s in sweep.seeds
-    }
-    assert planned == {tuple(sorted(c.items())) for c in agent.cells(agent.read_sweep(path))}
+@pytest.mark.parametrize("path", STUDIES, ids=lambda p: p.stem)
+def test_every_declaration_fits_its_sweep(path: Path) -> None:
+    assert load_study(path.stem).declared
 
 
-def test_the_grids_order_is_wandbs() -> None:
-    sweep = {
-        "parameters": {"b": {"values": [1, 2]}, "a": {"values": ["x", "y"]}, "c": {"value": 0}}
-    }
-    order = [(cell["a"], cell["b"]) for cell in agent.cells(sweep)]
-    assert order == [("x", 1), ("x", 2), ("y", 1), ("y", 2)]
+def test_a_new_factor_needs_the_script_and_the_sweep_only(tmp_path: Path) -> None:
+    """A field in Config and a list in the YAML; the analysis names and tests it by itself."""
+    source = (ROOT / "tests" / "fakes" / "stub.py").read_text()
+    script = tmp_path / "script.py"
+    script.write_text(source.replace("    lr: Pos", "    warm_up: bool = False\n    lr: Pos"))
+    path = factories.grid(tmp_path / "new.yaml", {"warm_up": [False, True]}, 6)
+    path.write_text(path.read_text().replace("train_gtsrb.py", str(script)))
+    scores = {(on,): [0.1 - 0.02 * on + 0.001 * s for s in range(6)] for on in (False, True)}
+    folder = factories.write_study(tmp_path / "s", *factories.scored(path, scores))
+    (row,) = factories.report(folder, path)["contrasts"]
+    assert (row["name"], row["grade"]) == ("warm_up", "preliminary_support")
+    assert "warm_up = True instead of warm_up = False gives a lower" in row["sentence"]
 
 
-@pytest.mark.parametrize("path", sorted(grid.STUDIES.glob("*.yaml")), ids=lambda p: p.stem)
-def test_every_study_has_its_sweep(path: Path) -> None:
-    sweep = grid.load_sweep(ROOT / "sweeps" / path.name)
-    study = grid.load_study(sweep)
-    factors = yaml.safe_load(path.read_text()).get("labels", {})
-    assert {name.split("=")[0] for name in factors} <= {*sweep.factors, sweep.name}
-    assert study.question
+RETURN = {
+    "key": "eval/return_mean",
+    "label": "episodic return",
+    "goal": "maximize",
+    "decimals": 1,
+    "bounds": [-1000, 5000],
+}
+
+
+def test_a_new_metric_needs_the_declaration_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Through report, figures, LaTeX, plan and calibrate; a higher return is better."""
+    path = factories.grid(tmp_path / "rl.yaml", {"algo": ["ppo", "sac"]}, 6, "train/x")
+    declared = {"metric": RETURN, "smallest_effect": 100.0}
+    rng = np.random.default_rng(0)
+    scores = {("ppo",): (rng.normal(-200, 20, 6)).tolist()}
+    scores[("sac",)] = (rng.normal(2500, 20, 6)).tolist()
+    runs, history = factories.scored(path, scores, "eval/return_mean")
+    folder = factories.write_study(tmp_path / "s", runs, history)
+    (row,) = factories.report(folder, path, draw=True, **declared)["contrasts"]
+    assert row["grade"] == "meaningful"
+    assert (
+        "algo = sac instead of algo = ppo gives a higher (better) episodic return"
+        in (row["sentence"])
+    )
+    assert "Difference +2,697.4 (95" in row["sentence"]
+    assert "percentage" not in (folder / "report.md").read_text()
+    assert "Episodic return per variant" in (folder / "tables.tex").read_text()
+    study = factories.study(path, **declared)
+    assert study.metric.worst_value == -1000
+    found = ["x", str(path), "--study", str(study.places.declaration("rl"))]
+    plan = importlib.import_module("analysis.plan")
+    monkeypatch.setattr("sys.argv", [*found, "--pilot", str(folder), "--effect", "150"])
+    plan.main()
+    assert "power for a main effect of 150.0: 1.00" in capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", [*found, "--studies", "5", "--seeds", "7"])
+    importlib.import_module("analysis.calibrate").main()
+    assert "of 5 studies" in capsys.readouterr().out
+    runs.loc[0, "summary.eval/return_mean"] = 9000.0
+    factories.write_study(folder, runs, history)
+    assert "9000 lies outside the metric's bounds" in factories.refusal(folder, path, **declared)
+
+
+@pytest.mark.parametrize(
+    ("declared", "words"),
+    [
+        ({"smallest_effect": 1.5}, "as large as the whole range of test/error"),
+        ({"metric": {"key": "test/error", "goal": "maximize"}}, "One of them is wrong"),
+        ({"labels": {"momentum": "m"}}, "labels has 'momentum', which this study does not have"),
+        ({"labels": {"batch_norm=maybe": "m"}}, "Did you mean"),
+        ({"margin": 1}, "margin: unknown key"),
+        ({"free": "data"}, "free = 'data'"),
+        ({"factors": {"lr": [1]}}, "factors.lr is no parameter of the sweep"),
+        ({"factors": {"optimizer": ["adam", "lion"]}}, "= 'lion' is no level of the sweep"),
+        ({"factors": {"optimizer": ["adam", "sgd"]}}, "varies batch_norm, which is neither"),
+        ({"metric": "test/novelty"}, None),
+        ({"metric": {"key": "test/score"}}, None),
+        ({"metric": {"key": "x", "bounds": [1, 0]}}, "must be [lower, higher]"),
+        ({"metric": {"key": "x", "scale": "logit"}}, "scale logit needs bounds"),
+        ({"metric": {"name": "x"}}, "metric: key"),
+        ({"seed": "replicate"}, "no `replicate` among the sweep's parameters"),
+        ({"score": "median"}, "score 'median' is unknown"),
+        ({"alpha": "0.05"}, "alpha = '0.05'"),
+        ({"primary": ["optimizer", "optimizer"]}, "a name is repeated"),
+    ],
+)
+def test_declarations_are_strict(tmp_path: Path, declared: dict, words: str | None) -> None:
+    path = factories.write_sweep(tmp_path / "s.yaml")
+    if words is None:  # the goal is the sweep's
+        assert factories.study(path, **declared).metric.goal == "minimize"
+        return
+    with pytest.raises(StudyError) as error:
+        factories.study(path, **declared)
+    assert words in str(error.value)
+
+
+def test_labels_may_be_spelled_as_yaml_or_python(tmp_path: Path) -> None:
+    path = factories.write_sweep(tmp_path / "s.yaml")
+    study = factories.study(path, labels={"batch_norm=true": "BN", "batch_norm=False": "plain"})
+    assert study.variant_label((True, "sgd")) == "BN, optimizer = sgd"
+    assert study.level_label("batch_norm", False) == "plain"
+
+
+def test_metrics_know_their_numbers() -> None:
+    error, dice = metric("test/error"), metric("val_dice")
+    assert (error.show(0.01384), error.show_signed(-0.0138), error.axis) == (
+        "1.38",
+        "−1.38",
+        "Test error (%)",
+    )
+    assert error.show_amount(0.005) == "0.50 percentage points"
+    assert (error.show_quoted(0.0029), error.quoted_axis) == ("99.71", "Test accuracy (%)")
+    assert (dice.title, dice.show(0.98), dice.sign) == ("validation Dice coefficient", "0.9800", 1)
+    np.testing.assert_allclose(error.rescale(np.array([0.01, 0.1])), [0, 1])
+    np.testing.assert_allclose(dice.rescale(np.array([0.5])), [0])
+    assert metric("loss", "minimize").rescale(np.array([1.0])) is None
+    percent = metric({"key": "test/acc", "bounds": [0, 100], "unit": "%"})
+    assert (percent.show(93.217), percent.goal) == ("93.22", "maximize")
+    assert (percent.scale, percent.worst_value) == ("identity", 0)

@@ -107,4 +107,4 @@ def test_figure_6(tmp_path: Path) -> None:
     done = call("-m", "analysis.plan", sweep, "--out", tmp_path / "figures")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "figures" / "fig6_plan.png").exists()
-    assert "grey: the 7 of s" in done.stdout
+    assert "Grey: the 7 of s" in done.stdout

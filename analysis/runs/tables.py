@@ -69,6 +69,14 @@ def keys(runs: pd.DataFrame, namespace: str) -> list[str]:
     return [c.removeprefix(namespace) for c in runs if c.startswith(namespace)]
 
 
+def runs_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Return rows of runs as a table whose values keep their kinds; an absent key gives NaN.
+
+    Left to itself, pandas makes 0 and None a column of floats.
+    """
+    return pd.DataFrame(rows, dtype=object)
+
+
 def read_tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return runs (one row per run) and history (one row per epoch) of a study's folder.
 
@@ -144,6 +152,7 @@ def write_tables(
     rest = sorted(set(runs.columns) - set(first))
     runs = runs[[*first, *rest]].sort_values("run_id")
     text = runs.copy()
+    text["exit_code"] = pd.to_numeric(text["exit_code"]).astype("Int64")
     for column in runs:
         if column.startswith((CONFIG, SUMMARY)):
             cells = ["" if is_missing(v) else encode(v) for v in runs[column]]

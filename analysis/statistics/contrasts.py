@@ -151,7 +151,7 @@ def _with_published(study: Study, scores: np.ndarray) -> list[Contrast]:
     return contrasts
 
 
-def test_all(
+def run_tests(
     contrasts: Sequence[Contrast], alpha: float, paired: bool, splitting: Sequence[str] = ()
 ) -> list[Tested]:
     """Test each contrast exactly, with Holm over all: signed-rank over seeds where they are pairs.

@@ -64,7 +64,7 @@ def steps(data: StudyData) -> list[dict[str, Any]]:
     rows = []
     for before, after in itertools.pairwise(words):
         pair = Contrast(after, "main", values[before], values[after])
-        (tested,) = contrasts.test_all([pair], data.study.alpha, paired=True)
+        (tested,) = contrasts.run_tests([pair], data.study.alpha, paired=True)
         rows.append(
             {
                 "step": words[after],

@@ -34,7 +34,7 @@ def conclusion(tested: Tested, study: Study) -> int:
 def retest(data: StudyData, scores: np.ndarray) -> list[Tested]:
     """Test the study's contrasts on other ``scores`` (variants, seeds)."""
     built = contrasts.build(data.study, scores)
-    return contrasts.test_all(built, data.study.alpha, data.paired, data.completeness.splitting)
+    return contrasts.run_tests(built, data.study.alpha, data.paired, data.completeness.splitting)
 
 
 def other_rules(data: StudyData) -> dict[str, list[Tested]]:

@@ -313,7 +313,7 @@ def build_study(
         configs=configs,
         declared=declared is not None,
         places=places or Places(),
-        labels=_labels(where, name, declaration, factors),
+        labels=_labels(where, name, declaration, parameters | factors),
     )
     _check_sizes(where, study)
     return study
@@ -428,18 +428,19 @@ def _rule(where: str, score: str | dict[str, Any], found: Metric) -> str:
 
 
 def _labels(
-    where: str, name: str, declaration: Declaration, factors: dict[str, list[Any]]
+    where: str, name: str, declaration: Declaration, parameters: dict[str, list[Any]]
 ) -> dict[str, str]:
     """Return the declared labels under the names that the analysis looks up.
 
-    A level may be written as YAML or as Python has it: batch_norm=true or batch_norm=True.
+    ``parameters``: of the sweep, and arms. A level may be written as YAML or as Python has it:
+    batch_norm=true or batch_norm=True.
 
     Raises:
         StudyError: on a label for something that the study does not have.
     """
     known = {name: name}
-    known |= {factor: factor for factor in factors}
-    for factor, levels in factors.items():
+    known |= {factor: factor for factor in parameters}
+    for factor, levels in parameters.items():
         for level in levels:
             key = f"{factor}={show_value(level)}"
             known |= {key: key}

@@ -13,7 +13,9 @@ import torch
 import train_gtsrb
 import train_gtsrb_challenge
 import train_unet
-from analysis.figures import networks
+from analysis.figures import catalogue, networks
+from analysis.pages import render
+from analysis.runs import data as study_data
 from analysis.runs.tables import TableError
 from lib import describe
 from lib.data import gtsrb, jsrt
@@ -105,15 +107,18 @@ def test_signs_reach_the_report(signs: Path, sign_run: Path, tmp_path: Path) -> 
     factories.write_study(folder, *factories.tables(sweep_path))
     done = call("-m", "lib.fields", sign_run, "--data", signs, "--out", folder)
     assert done.returncode == 0, done.stderr
-    factories.report(folder, sweep_path, draw=True)
-    results = json.loads((folder / "results.json").read_text())
-    assert {"fig11_receptive_fields", "fig12_filters_and_maps"} <= set(results["captions"])
+    factories.report(folder, sweep_path)
+    data = study_data.load(factories.study(sweep_path), folder)
+    both = {picture.name: picture for picture in catalogue._of_networks(data)}
+    assert list(both) == ["fig11_receptive_fields", "fig12_filters_and_maps"]
+    for picture in both.values():
+        assert render.save(folder / "figures", picture, {})
     sidecar = json.loads((folder / "figures" / "fig11_receptive_fields.json").read_text())
     assert sidecar["runs"] == ["bnsgd00"]
     assert set(sidecar["networks"]["bnsgd00"]) == {"git_commit", "data_sha256"}
     text = (folder / "report.md").read_text()
     assert "32 · 4 · 4 = 512" in text
-    assert networks.OF_FIELDS in text
+    assert both["fig11_receptive_fields"].explained == networks.OF_FIELDS
     table = text[text.index("| layer ") :].split("\n\n")[0]
     assert {len(re.findall(r"\|", row)) for row in table.splitlines()} == {11}
     html = (folder / "report.html").read_text()

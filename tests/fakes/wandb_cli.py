@@ -39,6 +39,16 @@ def write_sweep(path: Path, study: str, data: Path, **parameters: Any) -> Path:
     return path / f"{study}.yaml"
 
 
+def write_stub_sweep(path: Path, **parameters: Any) -> Path:
+    """Write a sweep of the stub script with these ``parameters``: a list is an axis."""
+    axes = {n: {"values" if isinstance(v, list) else "value": v} for n, v in parameters.items()}
+    sweep = {"program": "tests/fakes/stub.py", "method": "grid", "project": "p", "name": "stub"}
+    sweep |= {"command": ["${env}", "${interpreter}", "${program}"], "parameters": axes}
+    sweep["metric"] = {"name": "val/error", "goal": "minimize"}
+    (path / "stub.yaml").write_text(yaml.safe_dump(sweep, sort_keys=False))
+    return path / "stub.yaml"
+
+
 def cli(env: dict[str, str], *words: str | Path) -> subprocess.CompletedProcess:
     """Run W&B's command to its end."""
     done = subprocess.run(
@@ -114,8 +124,9 @@ def fetch(env: dict[str, str], source: str | Path, sweep: Path, out: Path) -> pd
     done = call("-m", "analysis.fetch", source, "--sweep", sweep, "--out", out, env=env)
     assert done.returncode == 0, done.stderr
     runs, history = tables.read_tables(out)
-    names = [n for n in yaml.safe_load(sweep.read_text())["parameters"] if n in runs]
-    runs = runs[["run_id", *names, *(c for c in runs if c.startswith("test/"))]]
+    names = [f"config.{n}" for n in yaml.safe_load(sweep.read_text())["parameters"]]
+    names = [name for name in names if name in runs]
+    runs = runs[["run_id", *names, *(c for c in runs if c.startswith("summary.test/"))]]
     whole = runs.merge(history.drop(columns=CLOCKED), on="run_id").drop(columns="run_id")
     return whole.sort_values([*names, "epoch"], ignore_index=True)
 
@@ -133,6 +144,7 @@ def children(process: subprocess.Popen) -> list[int]:
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             parent = (folder / "stat").read_text().rsplit(")", 1)[1].split()[1]
-            if int(parent) == process.pid and b"train_" in (folder / "cmdline").read_bytes():
+            cmdline = (folder / "cmdline").read_bytes()
+            if int(parent) == process.pid and (b"train_" in cmdline or b"stub.py" in cmdline):
                 found.append(int(folder.name))
     return found

@@ -6,7 +6,6 @@ told to (`Faults`). What passes against it need not pass against the real servic
 """
 
 import json
-import random
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -43,22 +42,25 @@ class _Handler(BaseHTTPRequestHandler):
     """Requests in, JSON out."""
 
     state: WandbServer
-    random = random.Random(0)  # of the faults
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_: object) -> None:
         """Print nothing."""
 
     def _misbehaves(self) -> bool:
-        faults, chance = self.state.faults, self.random.random()
+        faults = self.state.faults
+        chance = faults.chances.random()
         time.sleep(faults.delay)
         if faults.down or chance < faults.drops:
+            faults.happened["dropped"] += 1
             self.close_connection = True
             return True
         if faults.refuse:
+            faults.happened["refused"] += 1
             self._answer(403, b"on purpose")
             return True
         if chance < faults.drops + faults.errors:
+            faults.happened["errors"] += 1
             self._answer(500, b"on purpose")
             return True
         return False

@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import json
 import math
+import random
 import threading
 from collections import Counter
 from typing import Any
@@ -28,6 +29,8 @@ class Faults:
     down: bool = False  # every connection closed at once
     refuse: bool = False  # every request answered with status 403
     repeat_rows: bool = False  # history read back has rows twice and out of order
+    happened: Counter = dataclasses.field(default_factory=Counter)
+    chances: random.Random = dataclasses.field(default_factory=lambda: random.Random(0))
 
 
 @dataclasses.dataclass
@@ -49,6 +52,7 @@ class Run:
         """Return the history, a dict a row."""
         rows = [json.loads(self.history[i]) for i in sorted(self.history)]
         if faults.repeat_rows:
+            faults.happened["repeated"] += 1
             rows = rows[1:] + rows[::-1]
         for row in rows:  # NaN and infinities come back as text, as from the real service
             for key, value in row.items():

@@ -136,10 +136,10 @@ def test_nothing_to_compare_is_told(tmp_path: Path) -> None:
 
 
 def test_many_levels_and_an_error_of_zero_are_drawn(tmp_path: Path) -> None:
-    path = factories.grid(tmp_path / "s.yaml", {"lr": list(range(1, 10))}, 2)
-    scores = {(lr,): [0.0, lr / 100] for lr in range(1, 10)}
+    path = factories.grid(tmp_path / "s.yaml", {"lr": list(range(1, 6))}, 2)
+    scores = {(lr,): [0.0, lr / 100] for lr in range(1, 6)}
     folder = factories.write_study(tmp_path / "s", *factories.scored(path, scores))
-    assert len(factories.report(folder, path, draw=True)["contrasts"]) == 36
+    assert len(factories.report(folder, path, draw=True)["contrasts"]) == 10
 
 
 def test_the_readme_shows_what_the_committed_study_says(

@@ -2,14 +2,24 @@
 
 import os
 import subprocess
+import tempfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from analysis import fetch
 
 from analysis.runs import tables
 from analysis.runs import wandb_offline as reader
-from analysis.runs.wandb_offline import FetchError, read_files
+from analysis.runs.record import FetchError, build_record
+from analysis.runs.wandb_offline import read_files
+from lib.spec.files import write_atomically
+from lib.spec.sweep import same_value
+from tests import factories
 from tests.conftest import ROOT, call, command
 
 RUN = """
@@ -31,7 +41,10 @@ run.finish()
 def sweep(tmp_path: Path) -> Path:
     """Give a sweep that fits the made-up runs."""
     path = tmp_path / "s.yaml"
-    path.write_text("method: grid\nparameters: {seed: {values: [1]}, lr: {value: 0.1}}\n")
+    path.write_text(
+        "method: grid\nmetric: {name: val/error, goal: minimize}\n"
+        "parameters: {seed: {values: [1]}, lr: {value: 0.1}}\n"
+    )
     return path
 
 
@@ -53,8 +66,10 @@ def test_offline_runs_in_every_state(offline: dict[str, str], sweep: Path, tmp_p
     runs, history = tables.read_tables(out)
     runs = runs.set_index("run_id")
     assert runs["state"].to_dict() == {"good": "finished", "bad": "failed", "dead": "crashed"}
-    assert runs.loc["good", ["exit_code", "seed", "lr", "flag"]].tolist() == [0, 1, 0.1, False]
-    assert runs.loc["good", "test/error"] == 1 / 3, "floats keep all their digits"
+    assert runs.loc[
+        "good", ["exit_code", "config.seed", "config.lr", "config.flag"]
+    ].tolist() == [0, 1, 0.1, False]
+    assert runs.loc["good", "summary.test/error"] == 1 / 3, "floats keep all their digits"
     good = history[history["run_id"] == "good"]
     assert good["epoch"].tolist() == [1, 2, 3]
     np.testing.assert_array_equal(good["val/error"], [np.nan, 1 / 2, 1 / 3])
@@ -80,7 +95,7 @@ def test_an_interrupted_write_leaves_the_tables(tmp_path: Path) -> None:
     path = tmp_path / "runs.csv"
     path.write_text("old\n")
     with pytest.raises(TypeError):
-        tables.replace_file(path, None)
+        write_atomically(path, None)
     assert path.read_text() == "old\n"
     assert os.listdir(tmp_path) == ["runs.csv"]
 
@@ -91,7 +106,7 @@ def test_no_server_and_no_runs_are_told(tmp_path: Path, sweep: Path, offline: di
     env |= {"WANDB_X_GRAPHQL_RETRY_MAX": "1"}
     for source, words in (
         (tmp_path, "has no offline runs"),
-        ("e/p", "is neither a folder nor entity/project/sweep_id"),
+        ("e/p", "is neither a study's name, nor a folder of offline runs"),
         ("e/p/s", "cannot read the sweep e/p/s"),
     ):
         arguments = ("-m", "analysis.fetch", source, "--sweep", sweep, "--out", tmp_path / "t")
@@ -156,7 +171,7 @@ def test_runs_are_read_in_chunks_and_the_attempt_that_finished_counts(
             place.mkdir(parents=True)
             (place / f"run-r{i:02d}.wandb").touch()
     kept, reading = reader.fetch_folder(tmp_path, {}, tmp_path / "files")
-    found = {run.row["run_id"]: run.row["source"] for run in reading}
+    found = {run.run_id: run.row["source"] for run in reading}
     assert not kept
     assert found == {f"r{i:02d}": f"offline-run-2-r{i:02d}" for i in range(reader.CHUNK + 3)}
     assert sorted(chunks) == [9, 3 * reader.CHUNK]
@@ -168,3 +183,50 @@ def test_a_reader_that_does_not_run_is_told(
     monkeypatch.setattr("sys.executable", "false")
     with pytest.raises(FetchError, match="W&B's reader does not run"):
         read_files([tmp_path / "run-x.wandb"])
+
+
+def test_ids_that_are_paths_are_refused() -> None:
+    for name in ("../up", "a/b", "", "a" * 129, "a b"):
+        with pytest.raises(FetchError, match="they name files"):
+            build_record(name, "finished", 0, "s", {}, {}, [])
+
+
+def test_namespaces_nesting_and_text_survive() -> None:
+    config = {"lr": 0.1, "model": {"width": 3, "kind": "a"}, "state": "x", "_wandb": {}}
+    summary = {"lr": 0.05, "test/error": "NaN", "picture": {"_type": "image"}, "_step": 3}
+    row = build_record("r", "finished", 0, "s", config, summary, [], "javascript:alert(1)").row
+    assert (row["config.lr"], row["summary.lr"]) == (0.1, 0.05)
+    assert (row["config.model.width"], row["config.model.kind"]) == (3, "a")
+    assert (row["state"], row["config.state"], row["url"]) == ("finished", "x", "")
+    assert np.isnan(row["summary.test/error"])
+    assert not {"summary.picture", "summary._step", "config._wandb"} & set(row)
+
+
+def test_text_among_numbers_is_left_out_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    history = pd.DataFrame({"run_id": ["a", "b"], "epoch": [1, 1], "note": ["x", 1], "loss": 0.5})
+    assert list(fetch._numeric(history)) == ["run_id", "epoch", "loss"]
+    assert "history columns with text are left out: note" in capsys.readouterr().out
+
+
+LEVELS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**53), 2**53),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=12),
+    st.sampled_from(["true", "null", "007", "1e-3", "", " ", "NaN", '"', "[1]", "-", "nan"]),
+    st.lists(st.integers(0, 9), max_size=3),
+)
+
+
+@given(st.lists(LEVELS, min_size=1, max_size=5))
+def test_kind_and_value_of_every_level_survive_the_tables(levels: list) -> None:
+    rows = [factories.run_row(f"r{i}", {"a": level}, {}) for i, level in enumerate(levels)]
+    with tempfile.TemporaryDirectory() as folder:
+        tables.write_tables(Path(folder), factories.runs_table(rows), pd.DataFrame())
+        found = tables.read_tables(Path(folder))[0]["config.a"]
+    for level, again in zip(levels, found, strict=True):
+        assert same_value(level, again), (level, again)
+        assert type(level) is type(again)

@@ -87,7 +87,7 @@ def compared(folder: Path, published: float, scores: list[float], metric: str) -
     declared = {"metric": metric, "published_scores": {"them": published}}
     plan = factories.study(sweep_of(folder), smallest_effect=0.001, **declared)
     (contrast,) = contrasts.build(plan, np.array([scores]))
-    (tested,) = contrasts.test_all([contrast], 0.05, paired=True)
+    (tested,) = contrasts.run_tests([contrast], 0.05, paired=True)
     return plan, tested
 
 

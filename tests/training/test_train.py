@@ -63,7 +63,9 @@ def train(cfg: Config, folder: Path) -> Recorder:
     return recorder
 
 
-@pytest.mark.parametrize("kind", [SIGNS, LUNGS], ids=["signs", "lungs"])
+@pytest.mark.parametrize(
+    "kind", [SIGNS, pytest.param(LUNGS, marks=pytest.mark.slow)], ids=["signs", "lungs"]
+)
 def test_stopped_and_killed_it_continues_bit_for_bit(
     kind: dict, signs: Path, chests: Path, offline: dict[str, str], tmp_path: Path
 ) -> None:

@@ -12,15 +12,15 @@ import train_unet
 from lib.data import jsrt
 from lib.tracking import wandb_run
 from tests.conftest import call
-from tests.fakes.runs import Recorder, fetched
+from tests.fakes.runs import Recorder, fetched, without_clock
 from train_unet import Config
 
 SMALL = {"image_size": 32, "depth": 3, "width": 4, "batch_size": 4, "adam_lr": 0.01}
 
 
-def train(folder: Path, data: Path, **values: object) -> Recorder:
+def train(folder: Path, data: Path, stopped: bool = False, **values: object) -> Recorder:
     cfg, recorder = Config(**(SMALL | {"data": str(data)} | values)), Recorder()
-    run = wandb_run.Run("id", folder, recorder)
+    run = wandb_run.Run("id", folder, recorder, stopped_at=float(stopped))
     train_unet.train(cfg, jsrt.load(cfg.data, cfg.image_size), run)
     return recorder
 
@@ -40,6 +40,18 @@ def test_it_learns_and_saves_what_the_figures_need(chests: Path, tmp_path: Path)
     rows = recorder.rows
     best = max(row["val/jaccard"] for row in rows)
     assert rows[recorder.summary["best_epoch"] - 1]["val/jaccard"] == best
+
+
+def test_stopped_it_resumes_bit_for_bit(chests: Path, tmp_path: Path) -> None:
+    """In this process; the sign script's test kills real ones."""
+    whole = train(tmp_path / "whole", chests, epochs=2)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "broken", chests, stopped=True, epochs=2)
+    again = train(tmp_path / "broken", chests, epochs=2)
+    assert again.summary.pop("resumed_from_epoch") == 1
+    assert whole.summary.pop("resumed_from_epoch") == 0
+    assert [*map(without_clock, again.rows)] == [*map(without_clock, whole.rows)]
+    assert again.summary == whole.summary
 
 
 def test_divergence_is_an_outcome(chests: Path, tmp_path: Path) -> None:
