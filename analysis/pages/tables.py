@@ -91,7 +91,8 @@ def to_html(table: Table) -> str:
         frame[first] = [
             f'<span id="{a}">{text}</span>' for a, text in zip(ids, frame[first], strict=True)
         ]
-    frame = frame.rename(columns=lambda name: html.escape(str(name)))
+    heads = {c: f'<span class="text">{html.escape(c)}</span>' for c in frame if table.is_text(c)}
+    frame = frame.rename(columns=lambda name: heads.get(name) or html.escape(str(name)))
     if len(table.runs):
         frame["Runs"] = [_folded_runs(ids) for ids in table.runs]
     if len(table.details):

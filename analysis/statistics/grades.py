@@ -27,7 +27,7 @@ def grade(tested: Tested, family: int, study: Study, rules_agree: bool) -> str:
     """Return the grade of a tested contrast.
 
     ``family``: number of contrasts that Holm's correction runs over. ``rules_agree``: whether the
-    other score rules lead to the same conclusion. Intervals are exact; see docs/methods.md.
+    other score rules lead to the same conclusion. Intervals are exact; see Methods in the README.
     """
     alpha, delta = study.alpha, study.smallest_effect
     interval, narrow = tested.interval, tested.equivalence_interval
