@@ -1,0 +1,90 @@
+"""The one value that travels through the analysis: a study with its runs, as found."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from analysis.runs import completeness, per_item, recipe
+from analysis.runs.completeness import Completeness
+from analysis.runs.tables import SUMMARY, numbers, read_tables
+from lib.spec.study import Study, Variant
+
+
+@dataclass(frozen=True)
+class StudyData:
+    """A study and its tables.
+
+    ``runs``: one row per run, namespaced (analysis/runs/tables.py); ``history``: one row per epoch;
+    ``per_item``: test outputs per item, or None; ``folder``: where the tables are and the report
+    goes; ``completeness``: which runs are included, and what forbids a comparison.
+    """
+
+    study: Study
+    runs: pd.DataFrame
+    history: pd.DataFrame
+    per_item: pd.DataFrame | None
+    completeness: Completeness
+    folder: Path
+
+    @property
+    def included(self) -> pd.DataFrame:
+        """The rows of the runs that are included, by variant and seed."""
+        return self.runs.set_index("run_id", drop=False).loc[self.completeness.included]
+
+    @property
+    def run_ids(self) -> list[str]:
+        """The ids of the runs that are included, by variant and seed."""
+        return self.completeness.included
+
+    def runs_of(self, variant: Variant) -> list[str]:
+        """Return the ids of a variant's runs, by seed."""
+        return self.completeness.runs(variant)
+
+    def values(self, key: str) -> np.ndarray:
+        """Return the summary ``key`` of every run, (variants, seeds); NaN where it is no number."""
+        found = numbers(self.included, key)
+        return found.to_numpy().reshape(len(self.study.variants), len(self.study.seeds))
+
+    @property
+    def scores(self) -> np.ndarray:
+        """The scores by the declared rule, (variants, seeds)."""
+        return self.values(self.study.score_key())
+
+    def has(self, key: str) -> bool:
+        """Say whether every included run has a finite number under the summary ``key``."""
+        return SUMMARY + key in self.runs and bool(np.isfinite(self.values(key)).all())
+
+    @property
+    def paired(self) -> bool:
+        """Whether runs of one seed are pairs."""
+        return not self.completeness.unpaired
+
+    @property
+    def recipe(self) -> dict[str, object]:
+        """The config values that all included runs share."""
+        return recipe.recipe(self.study, self.included)
+
+    @property
+    def item(self) -> str:
+        """What a test item is called: what the runs say, else "test item"."""
+        column = f"{SUMMARY}test_item"
+        found = set(self.included[column].dropna()) if column in self.runs else set()
+        return str(found.pop()) if len(found) == 1 else "test item"
+
+
+def load(study: Study, folder: Path) -> StudyData:
+    """Return a study's data from the tables in ``folder``.
+
+    Raises:
+        TableError: when a table is missing, damaged, or from another sweep.
+    """
+    runs, history = read_tables(folder)
+    found = completeness.check(study, runs, history)
+    return StudyData(study, runs, history, per_item.read(folder), found, folder)
+
+
+def test_scores(data: StudyData) -> pd.DataFrame | None:
+    """Return the study's metric per test item (items, included runs); see per_item.scores."""
+    return per_item.scores(data.per_item, data.study.metric, data.run_ids)
