@@ -66,7 +66,10 @@ def report(study: Study, folder: Path, allow: Sequence[str] = (), draw: bool = T
 
 
 def require_complete(data: StudyData, allow: Sequence[str]) -> None:
-    """Raise an IncompleteError unless the study may be compared; write what would complete it."""
+    """Raise an IncompleteError unless the study may be compared.
+
+    Writes the sweeps of missing runs and draws what there is; removes those of earlier calls.
+    """
     refused = [
         f"{told}; use --allow {name} to report anyway; the report will say so"
         for name, told in data.completeness.doubts.items()

@@ -4,7 +4,7 @@
     python -m lib.describe unet --upsampling nearest --image-size 128 --width 8
     python -m lib.describe gtsrb --format latex
 
-All other flags are those of the script: train_gtsrb.py, train_unet.py.
+All other flags are those of the network's training script.
 """
 
 import argparse

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import re
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -217,3 +218,17 @@ def test_metrics_know_their_numbers() -> None:
     percent = metric({"key": "test/acc", "bounds": [0, 100], "unit": "%"})
     assert (percent.show(93.217), percent.goal) == ("93.22", "maximize")
     assert (percent.scale, percent.worst_value) == ("identity", 0)
+
+
+def test_no_source_file_is_ignored_by_git() -> None:
+    """Folders of ours are called data and runs, as what git is to ignore is."""
+    words = ["git", "ls-files", "--others", "--ignored", "--exclude-standard", "*.py"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    ours = ("lib/", "analysis/", "tests/", "train_", "sweeps/")
+    assert [name for name in done.stdout.splitlines() if name.startswith(ours)] == []
+
+
+def test_every_module_can_be_imported() -> None:
+    """Also those that only `make bench` uses."""
+    for path in (ROOT / "tests" / "bench").glob("[a-z]*.py"):
+        importlib.import_module(f"tests.bench.{path.stem}")

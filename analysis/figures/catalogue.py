@@ -15,7 +15,7 @@ from analysis.figures import (
 )
 from analysis.figures.picture import Picture
 from analysis.runs import histories, per_item
-from analysis.runs.data import StudyData
+from analysis.runs.data import StudyData, sibling
 from analysis.statistics import jsrt_benchmark
 
 
@@ -102,7 +102,7 @@ def _of_items(data: StudyData, results: dict[str, Any]) -> list[Picture]:
         found.append(_picture("fig9_overlays", data, segmentation.overlays, runs=shown))
     folds = results["cross_validation"]
     if folds and "missing" not in folds:
-        other = jsrt_benchmark.sibling(data.study, folds["sweep"])
+        other = sibling(data.study, folds["sweep"])
         number, source = jsrt_benchmark.WORST, data.study.declaration.data_source
         found.append(
             Picture(

@@ -10,9 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from analysis.figures import style
-from analysis.runs.data import StudyData
+from analysis.runs.data import StudyData, sibling
 from analysis.runs.tables import CONFIG, numbers
-from analysis.statistics.jsrt_benchmark import sibling
 from lib.spec.metric import Metric, capitalize, count
 from lib.spec.study import Study, StudyError
 from lib.spec.sweep import same_value, show_value

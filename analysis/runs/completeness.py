@@ -36,7 +36,7 @@ class Entry:
 
     States: finished, diverged, missing, duplicate, short, or what W&B says of an unfinished run.
     ``resumed``: the epoch after which it was last continued from a checkpoint, or 0.
-    ``replaced``: unfinished runs in whose place the one in ``runs`` is included.
+    ``replaced``: unfinished runs that were made again; the run in ``runs`` is included instead.
     """
 
     variant: Variant
@@ -55,8 +55,10 @@ class Completeness:
 
     ``doubts``: by the name of a check in ``CHECKS``, what it found; these can be waived.
     ``unpaired``: where runs of one seed had another split or order, so that they are no pairs.
-    ``splitting``: factors whose levels have splits of their own; contrasts over them have no pairs.
-    ``repeated``: unfinished runs in whose place a finished one is included.
+    ``splitting``: factors that change the split of the data, such as a fold: within each seed,
+    each of their levels has one split, another than the other levels. Contrasts over them have no
+    pairs.
+    ``repeated``: in words, unfinished runs that were made again.
     """
 
     entries: list[Entry]
@@ -255,7 +257,10 @@ def _doubts(study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> dict[str
 
 
 def _splitting(study: Study, runs: pd.DataFrame) -> list[str]:
-    """Return the factors whose levels have splits of their own within every seed, and mean to."""
+    """Return the factors that change the split: within each seed one split per level.
+
+    None where that holds for all factors: then no runs would be left to be pairs.
+    """
     column, seed = f"{SUMMARY}split_sha256", CONFIG + study.declaration.seed
     if column not in runs or runs[column].map(is_missing).any() or runs.empty:
         return []

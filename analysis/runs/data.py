@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.runs import completeness, per_item, recipe
 from analysis.runs.completeness import Completeness
 from analysis.runs.tables import SUMMARY, numbers, read_tables
-from lib.spec.study import Study, Variant
+from lib.spec.study import Study, Variant, load_study
 
 
 @dataclass(frozen=True)
@@ -88,3 +88,12 @@ def load(study: Study, folder: Path) -> StudyData:
 def test_scores(data: StudyData) -> pd.DataFrame | None:
     """Return the study's metric per test item (items, included runs); see per_item.scores."""
     return per_item.scores(data.per_item, data.study.metric, data.run_ids)
+
+
+def sibling(study: Study, name: str) -> StudyData | None:
+    """Return the data of another study that ``study`` names, or None where it has no tables.
+
+    Its parts are where ``study`` has its own.
+    """
+    folder = study.places.tables(name)
+    return load(load_study(name, study.places), folder) if (folder / "runs.csv").exists() else None

@@ -49,8 +49,7 @@ def curves(data: StudyData, key: str) -> np.ndarray:
 def stops(data: StudyData, key: str) -> list[tuple[Variant, str, np.ndarray, np.ndarray]]:
     """Return where runs stopped early: variant, state, and epochs and values of the run's curve.
 
-    Of runs that diverged, of unfinished ones, and of unfinished ones in whose place another is
-    included.
+    These are runs that diverged and unfinished runs, also those that were made again.
     """
     entries = data.completeness.entries
     early = [(e.variant, "replaced", run) for e in entries for run in e.replaced]

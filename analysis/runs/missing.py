@@ -25,8 +25,8 @@ UNUSABLE = ("duplicate", "finished", "diverged")  # a further run would not mend
 def grids(data: StudyData) -> list[dict[str, list[Any]]]:
     """Return grids (name -> values) whose combinations are exactly the variants and seeds to run.
 
-    One grid for all variants without the same seeds where those variants are a full product, else
-    one for each of them.
+    Variants that lack the same seeds share one grid if they are a full product of levels; else each
+    gets its own.
     """
     study, lacking = data.study, {}
     for entry in data.completeness.entries:

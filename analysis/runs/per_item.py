@@ -61,7 +61,9 @@ def read(folder: Path) -> pd.DataFrame | None:
 
 
 def write(folder: Path, run_ids: list[str]) -> list[str]:
-    """Write the table from the files of ``run_ids`` and an earlier table; return who lacks both.
+    """Write the table from the files of ``run_ids`` and an earlier table.
+
+    Returns the runs that have neither a file nor a column in the earlier table.
 
     Raises:
         TableError: when a file is damaged or two runs disagree on an item's class, width, ...

@@ -12,7 +12,10 @@ MOST_RUNS = 3  # run ids that a message names
 
 
 def recipe(study: Study, runs: pd.DataFrame) -> dict[str, Any]:
-    """Return the config values that all ``runs`` share, by key; factors, seed and free left out."""
+    """Return the config values that all ``runs`` share, by key.
+
+    Factors, the seed and the keys that the declaration calls ``free`` are left out.
+    """
     found = {}
     for key in recipe_keys(study, runs):
         values = {_text(value) for value in runs[CONFIG + key]}

@@ -7,7 +7,7 @@ import pandas as pd
 from analysis.runs import data as study_data
 from analysis.runs import per_item, provenance
 from analysis.runs.data import StudyData
-from lib.spec.study import Study, StudyError, load_study
+from lib.spec.study import Study, StudyError
 
 # Lung fields, Jaccard, mean and standard deviation over 247 images at 256×256, two folds.
 # Source: van Ginneken, Stegmann, Loog, Medical Image Analysis 10 (2006).
@@ -23,14 +23,6 @@ IMAGES, SIDE = 247, 256
 WORST = 10
 
 
-def sibling(study: Study, name: str) -> StudyData | None:
-    """Return the data of the study ``name`` next to ``study``, or None where it has no tables."""
-    folder = study.places.tables(name)
-    if not (folder / "runs.csv").exists():
-        return None
-    return study_data.load(load_study(name, study.places), folder)
-
-
 def load(study: Study) -> dict[str, Any] | None:
     """Return the table of the study's two-fold sweep, or None where the study declares none.
 
@@ -42,7 +34,7 @@ def load(study: Study) -> dict[str, Any] | None:
     name = study.declaration.cross_validation
     if name is None:
         return None
-    data = sibling(study, name)
+    data = study_data.sibling(study, name)
     if data is None:
         return {"sweep": name, "missing": "it has not been run and fetched"}
     wrong = data.completeness.problems + list(data.completeness.doubts.values())

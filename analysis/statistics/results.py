@@ -18,7 +18,7 @@ from lib.spec.study import Variant
 def analyze(data: StudyData) -> dict[str, Any]:
     """Return what results.json holds but for the figures' captions."""
     study, found = data.study, data.completeness
-    tested = robustness.retest(data, data.scores)
+    tested = robustness.test_contrasts(data, data.scores)
     rows = _rows(data, tested)
     secondary = contrasts.simple_effects(study, data.scores)
     for effect in secondary:

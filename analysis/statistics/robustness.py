@@ -31,8 +31,8 @@ def conclusion(tested: Tested, study: Study) -> int:
     return int(np.sign(tested.interval.estimate)) if tested.p_holm < study.alpha else 0
 
 
-def retest(data: StudyData, scores: np.ndarray) -> list[Tested]:
-    """Test the study's contrasts on other ``scores`` (variants, seeds)."""
+def test_contrasts(data: StudyData, scores: np.ndarray) -> list[Tested]:
+    """Test the study's primary contrasts on ``scores`` (variants, seeds): its own, or others."""
     built = contrasts.build(data.study, scores)
     return contrasts.run_tests(built, data.study.alpha, data.paired, data.completeness.splitting)
 
@@ -41,7 +41,7 @@ def other_rules(data: StudyData) -> dict[str, list[Tested]]:
     """Test the same contrasts under the score rules not declared, those that all runs have."""
     study = data.study
     return {
-        rule: retest(data, data.values(study.score_key(rule)))
+        rule: test_contrasts(data, data.values(study.score_key(rule)))
         for rule in RULES
         if rule != study.rule and data.has(study.score_key(rule))
     }
@@ -53,7 +53,7 @@ def on_other_scale(data: StudyData) -> list[Tested] | None:
     An interaction may exist on one scale only.
     """
     rescaled = data.study.metric.rescale(data.scores)
-    return None if rescaled is None or not data.study.factors else retest(data, rescaled)
+    return None if rescaled is None or not data.study.factors else test_contrasts(data, rescaled)
 
 
 def exploratory(data: StudyData) -> list[dict[str, Any]]:
@@ -83,7 +83,7 @@ def exploratory(data: StudyData) -> list[dict[str, Any]]:
                 "p": tested.test.p,
                 "runs": data.run_ids,
             }
-            for tested in retest(data, values)
+            for tested in test_contrasts(data, values)
         ]
     return rows
 

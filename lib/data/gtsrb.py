@@ -23,8 +23,8 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from lib.spec.errors import UserError, command
 from lib.data.cache import cached, fingerprint
+from lib.spec.errors import UserError, command
 from lib.training.seeding import sha256
 
 CLASSES = 43
@@ -292,4 +292,3 @@ def main() -> None:
     print(f"train: {len(data.train.names)} images, {tracks} tracks")
     print(f"test:  {len(data.test.names)} images")
     print(f"SHA-256 of pixels, labels and tracks: {data.sha256}")
-

@@ -25,8 +25,8 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from lib.spec.errors import UserError, command
 from lib.data.cache import cached, fingerprint
+from lib.spec.errors import UserError, command
 from lib.training.seeding import sha256
 
 Fold = Literal["odd", "even", "fixed"]
@@ -295,4 +295,3 @@ def main() -> None:
     share = data.masks.float().mean().item()
     print(f"{len(data.names)} radiographs, lung fields cover {100 * share:.1f} % on average")
     print(f"SHA-256 of images and masks at {arguments.size} pixels: {data.sha256}")
-

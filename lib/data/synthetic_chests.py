@@ -98,4 +98,3 @@ def main() -> None:
         parser.error("images must be 4 to 999, seed 0 or more")
     draw_dataset(a.root, a.images, a.seed)
     print(f"{a.images} radiographs with lung masks in {a.root}")
-

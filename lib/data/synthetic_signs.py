@@ -130,7 +130,7 @@ def _outline(name: str, size: float) -> list[tuple[float, float]]:
 def _pictogram(draw: ImageDraw.ImageDraw, kind: int, ink: tuple, centre: float) -> None:
     """Draw one of eleven small figures around (SIDE / 2, ``centre``).
 
-    Those at the places of lib.augment's FLIP_SAFE classes are their own mirror images.
+    Those at the places of lib.data.augment's FLIP_SAFE classes are their own mirror images.
     """
     x, y, r, w = SIDE / 2, centre, SIDE * 0.17, max(3, SIDE // 14)
     arrow = [(x, y - r), (x + r, y + r * 0.2), (x - r, y + r * 0.2)]
@@ -222,4 +222,3 @@ def main() -> None:
         parser.error("tracks and frames must be 1 or more, test images 43 or more, seed 0 or more")
     draw_dataset(a.root, a.tracks, a.frames, a.test_images, a.seed)
     print(f"{CLASSES * a.tracks * a.frames} training and {a.test_images} test images in {a.root}")
-

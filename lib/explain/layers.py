@@ -6,11 +6,8 @@ variant.
 
 import itertools
 import textwrap
-from typing import Literal
 
 from lib.explain.receptive_field import Layer, UnknownOperationError
-
-Format = Literal["text", "markdown", "latex"]
 
 HEADINGS = ["layer", "what it does", "input", "output", "arithmetic", "parameters", "multiply-adds"]
 HEADINGS += ["receptive field", "step", "centre"]

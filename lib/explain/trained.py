@@ -26,7 +26,7 @@ FLAT = 64  # pixels a side of what is kept of a flat image's output
 
 
 class Watch(TorchFunctionMode):
-    """Keep the output of every operation that lib.trace knows, in its order."""
+    """Keep the output of every operation that receptive_field.py knows, in its order."""
 
     def __init__(self) -> None:
         super().__init__()

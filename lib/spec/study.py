@@ -31,8 +31,9 @@ RULES = {
 }
 SUFFIXES = {"last": "", "at_best_val": "_at_best_val", "mean_last_5": "_mean_last_5"}
 
-# Settings that change no number: runs may differ in them, and a checkpoint continues without them.
-NUISANCE_FIELDS = ("checkpoint_every", "save_overlays", "log_media", "media", "num_workers")
+# Settings that change no number, in our scripts or by custom: runs may differ in them, and a
+# checkpoint resumes without them.
+NUISANCE_FIELDS = ("checkpoint_every", "save_overlays", "media", "num_workers")
 
 Variant = tuple  # one level per factor, in the order of the factors
 
@@ -43,7 +44,7 @@ class StudyError(UserError):
 
 @dataclass(frozen=True)
 class Places:
-    """Where the parts of a study are found by its name: the one convention for siblings too."""
+    """Where the parts of a study are found by its name, and those of the studies that it names."""
 
     sweeps: Path = ROOT / "sweeps"
     studies: Path = ROOT / "analysis" / "studies"

@@ -97,8 +97,9 @@ class Run:
 def start(flags: T) -> Iterator[tuple[T, Run]]:
     """Begin a W&B run; give its checked configuration and the Run; end it when the block ends.
 
-    ``flags`` is the script's dataclass from the command line; what a sweep sets wins over it, and
-    is said. Files go to $WANDB_DIR (default runs/), this run's own to the folder of its id in it.
+    ``flags`` is the script's dataclass from the command line; values that a sweep sets replace its
+    own, with a line for each that was given. Files go to $WANDB_DIR (default runs/), this run's
+    own to the folder of its id in it.
     A run with the same id in another process is waited for; one that is finished is not repeated.
 
     Raises:

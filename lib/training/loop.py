@@ -22,8 +22,8 @@ class Loop:
     """Epoch rows, best weights, tail scores, checkpoints and divergence of one run.
 
     ``state``: models, optimizers, schedulers and generators by name, as a checkpoint keeps them.
-    ``watched``: the history key whose best epoch keeps its weights; None keeps the last epoch's,
-    as where nothing validates.
+    ``watched``: the history key whose best epoch's weights are kept; None, where there is no
+    validation, keeps the last epoch's.
     """
 
     run: Run

@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from analysis.grid import load_sweep
-from analysis.runs.tables import write_tables
+from analysis.runs.tables import runs_table, write_tables
+from tests import factories
 from tests.bench.measuring import measure, say
 
 EPOCHS = 400
@@ -47,23 +47,22 @@ def write_study(folder: Path, levels: list[int], seeds: int) -> Path:
         "method: grid\nmetric: {name: val/error, goal: minimize}\nparameters:\n" + factors + ""
         f"  seed: {{values: {list(range(seeds))}}}\n  epochs: {{value: {EPOCHS}}}\n"
     )
-    sweep = load_sweep(folder / "bench.yaml")
+    study = factories.study(folder / "bench.yaml")
     rng, epochs = np.random.default_rng(0), np.arange(1, EPOCHS + 1)
     runs, history = [], []
-    for i, cell in enumerate(sweep.cells):
-        for seed in sweep.seeds:
-            run, error = f"r{i:03d}s{seed:03d}", 0.1 - 0.002 * cell[0] + rng.normal(0, 0.003)
+    for i, variant in enumerate(study.variants):
+        for seed in study.seeds:
+            run, error = f"r{i:03d}s{seed:03d}", 0.1 - 0.002 * variant[0] + rng.normal(0, 0.003)
             curve = error + 0.5 * np.exp(-epochs / 30) + rng.normal(0, 0.002, EPOCHS)
-            ends = {"state": "finished", "exit_code": 0, "source": run, "diverged": False}
-            scores = {"test/error": error, "test/error_at_best_val": error + 1e-4}
-            hashes = {"split_sha256": f"s{seed}", "order_sha256": f"o{seed}", "data_sha256": "d"}
-            levels_of = dict(zip(sweep.factors, cell, strict=True))
-            row = {"run_id": run, "seed": seed, "epochs": EPOCHS}
-            runs.append(row | ends | scores | hashes | levels_of | {"git_commit": "c"})
+            summary = {"test/error": error, "test/error_at_best_val": error + 1e-4}
+            summary |= {"diverged": False, "data_sha256": "d", "git_commit": "c"}
+            summary |= {"split_sha256": f"s{seed}", "order_sha256": f"o{seed}"}
+            config = study.configs[variant] | {"seed": seed, "epochs": EPOCHS}
+            runs.append(factories.run_row(run, config, summary))
             columns = {"epoch": epochs, "train/loss": 3 * curve, "train/error": 0.9 * curve}
             columns |= {"val/loss": 3.3 * curve, "val/error": curve, "lr": 0.01, "seconds": 9.5}
             history.append(pd.DataFrame({"run_id": run, **columns, "images_per_second": 3700.0}))
-    write_tables(folder / "study", pd.DataFrame(runs), pd.concat(history), list(sweep.factors))
+    write_tables(folder / "study", runs_table(runs), pd.concat(history))
     return folder / "bench.yaml"
 
 

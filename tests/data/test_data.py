@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from lib.data import gtsrb, synthetic_signs
-from lib.training import seeding
 from lib.data.augment import FLIP_SAFE
+from lib.training import seeding
 
 TRAINING, TEST = Path("Final_Training/Images"), Path("Final_Test")
 

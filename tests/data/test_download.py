@@ -85,7 +85,7 @@ def test_a_damaged_archive_is_refused(
 ) -> None:
     path = server[1] / archives[2].name
     path.write_bytes(path.read_bytes()[:-1] + b"x")
-    with pytest.raises(download.DownloadError, match=r"GTSRB_Final_Test_GT.zip .*does not match the known hash"):
+    with pytest.raises(download.DownloadError, match=r"Final_Test_GT.zip .*not match the known"):
         download.download(tmp_path / "GTSRB", server[0], archives[2:])
     assert not (tmp_path / "GTSRB" / "GT-final_test.csv").exists()
 
@@ -111,5 +111,5 @@ def test_minijsrt_unpacks_to_what_its_loader_reads(
     download.download(tmp_path / "miniJSRT", server[0], (archive,))
     assert jsrt.load(tmp_path / "miniJSRT", 32).sha256 == jsrt.load(drawn, 32).sha256
     other = dataclasses.replace(official, digest="0" * 64)
-    with pytest.raises(download.DownloadError, match="does not match the known hash: expected sha256:0000"):
+    with pytest.raises(download.DownloadError, match="known hash: expected sha256:0000"):
         download.download(tmp_path / "other", server[0], (other,))

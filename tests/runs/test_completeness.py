@@ -181,7 +181,9 @@ def test_pooled_sweeps_are_arms(tmp_path: Path) -> None:
     arms["ours"] = {"batch_norm": True, "optimizer": "sgd"}
     places = factories.places(tmp_path)
     places.studies.mkdir()
-    text = yaml.safe_dump({"metric": "test/error", "sweeps": ["one", "two"], "arms": arms}, sort_keys=False)
+    text = yaml.safe_dump(
+        {"metric": "test/error", "sweeps": ["one", "two"], "arms": arms}, sort_keys=False
+    )
     places.declaration("both").write_text(text)
     plan = load_study("both", places)
     assert (plan.variants, plan.seeds) == ([("template",), ("ours",)], [0, 1, 2])

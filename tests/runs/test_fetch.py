@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analysis import fetch
-
 from analysis.runs import tables
 from analysis.runs import wandb_offline as reader
 from analysis.runs.record import FetchError, build_record
@@ -66,9 +65,12 @@ def test_offline_runs_in_every_state(offline: dict[str, str], sweep: Path, tmp_p
     runs, history = tables.read_tables(out)
     runs = runs.set_index("run_id")
     assert runs["state"].to_dict() == {"good": "finished", "bad": "failed", "dead": "crashed"}
-    assert runs.loc[
-        "good", ["exit_code", "config.seed", "config.lr", "config.flag"]
-    ].tolist() == [0, 1, 0.1, False]
+    assert runs.loc["good", ["exit_code", "config.seed", "config.lr", "config.flag"]].tolist() == [
+        0,
+        1,
+        0.1,
+        False,
+    ]
     assert runs.loc["good", "summary.test/error"] == 1 / 3, "floats keep all their digits"
     good = history[history["run_id"] == "good"]
     assert good["epoch"].tolist() == [1, 2, 3]
