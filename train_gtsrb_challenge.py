@@ -242,7 +242,8 @@ def test(
     run.summarize({"test/error_last_weights": last_weights, "diverged": loop.diverged})
     run.summarize({"test/error_at_best_val": best_error, "test/error_mean_last_5": mean_error})
     run.summarize({"best_epoch": loop.best_epoch})
-    run.log_media(media.signs, data.test.images, *scores.values())
+    outcome = (scores["labels"], scores["predicted"], scores["probability"])
+    run.log_media(media.signs, data.test.images, *outcome)
 
 
 def main() -> None:

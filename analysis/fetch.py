@@ -12,6 +12,8 @@ not read again. What runs saved (.npz) is copied to files/ next to the tables.
 """
 
 import argparse
+import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,8 +29,11 @@ from lib.spec.study import ROOT, Study, load_study
 RUNS = ROOT / "runs"  # where the local agent puts a study's runs
 
 
-def collect(sources: Sequence[str | Path], out: Path, study: Study) -> str:
+def collect(sources: Sequence[str | Path], out: Path, study: Study, prune: bool = False) -> str:
     """Read the runs of ``sources`` into the tables in ``out``; return what was done, in words.
+
+    Finished runs that the tables have and the sources no longer have are kept, or removed with
+    ``prune``.
 
     Raises:
         FetchError: when a source cannot be read; what was read before is then written.
@@ -56,6 +61,9 @@ def collect(sources: Sequence[str | Path], out: Path, study: Study) -> str:
             break
     if failure and not kept and not fetched:
         raise failure  # nothing was read: earlier tables stay as they are
+    gone = set(known) - kept - {run.run_id for run in fetched}
+    if not prune or failure:
+        kept |= gone
     runs = pd.concat(
         [runs[runs["run_id"].isin(kept)], runs_table([f.row for f in fetched])],
         ignore_index=True,
@@ -67,12 +75,13 @@ def collect(sources: Sequence[str | Path], out: Path, study: Study) -> str:
     lacking = per_item.write(out, finished)
     if failure:
         raise failure
-    gone = len(set(known) - kept - {f.run_id for f in fetched})
     words = (
         f"{count(len(fetched), 'run')} read, {len(runs)} in {out / 'runs.csv'}: {len(finished)} "
         f"finished, of {len(study.expected)} expected"
     )
-    words += f"; {count(gone, 'run')} removed that the source no longer has" if gone else ""
+    if gone:
+        done = "removed" if prune else "kept (--prune removes them)"
+        words += f"; {count(len(gone), 'finished run')} that the sources no longer have {done}"
     if lacking and len(lacking) < len(finished):
         words += f"\nwithout test outputs per item: {', '.join(lacking)}"
     return words
@@ -118,11 +127,12 @@ def resolve(
 ) -> tuple[Study, list[str | Path], Path]:
     """Return the study, the sources to read, and the folder of its tables.
 
-    A single source may be the name of a study, whose runs are in runs/<name>, or the folder of its
-    tables, which is then read as it is.
+    The first source may be the name of a study, whose runs are in runs/<name> and
+    runs/fill_in_<name>, or the folder of its tables, which is then read as it is.
 
     Raises:
         StudyError: when the study cannot be found.
+        FetchError: when further sources follow a folder of tables.
     """
     first = sources[0]
     is_tables = (Path(first) / "runs.csv").exists()
@@ -130,13 +140,31 @@ def resolve(
     name = sweep.stem if sweep else Path(first).name
     study = load_study(name, sweep=sweep, declaration=declaration)
     folder = out or (Path(first) if is_tables else study.places.tables(study.name))
+    if is_tables and len(sources) > 1:
+        raise FetchError(
+            f"{first} holds tables, to which {', '.join(sources[1:])} cannot be added; name the "
+            "folders or sweeps that the runs came from"
+        )
+    if is_tables or is_name:
+        _copy_tables(Path(first) if is_tables else study.places.tables(study.name), folder)
     if is_tables:
         return study, [], folder
     if not is_name:
         return study, list(sources), folder
     places = [RUNS / sweep.name for sweep in study.sweeps]
-    places += [RUNS / path.stem for path in folder.glob("fill_in*.yaml")]
+    gaps = re.compile(rf"fill_in_{re.escape(study.name)}(_\d+)?")
+    places += sorted(place for place in RUNS.glob("fill_in_*") if gaps.fullmatch(place.name))
     return study, [*(place for place in places if place.is_dir()), *sources[1:]], folder
+
+
+def _copy_tables(source: Path, folder: Path) -> None:
+    """Begin in ``folder`` with the tables of ``source``, unless it has some of its own."""
+    if (folder / "runs.csv").exists() or not (source / "runs.csv").exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("history.csv", per_item.NAME, "runs.csv"):
+        if (source / name).exists():
+            shutil.copyfile(source / name, folder / name)
 
 
 @command
@@ -153,7 +181,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"no runs of {study.name} in {RUNS}; make them with `python -m lib.agent "
             f"{study.name}`, or name their folder or sweep"
         )
-    print(collect(sources, out, study))
+    print(collect(sources, out, study, arguments.prune))
 
 
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:
@@ -173,6 +201,11 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
         dest="declaration",
         type=Path,
         help="the declaration's YAML (default: analysis/studies/<name>.yaml)",
+    )
+    parser.add_argument(
+        "--prune",
+        action="store_true",
+        help="remove finished runs from the tables that the sources no longer have",
     )
     parser.add_argument(
         "--out", type=Path, help="folder for tables and report (default: analysis/results/<name>)"

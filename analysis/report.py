@@ -33,8 +33,8 @@ What to do:
   that it counts as finished is repeated when you delete its folder runs/<study>/<run id>); on a W&B
   server `wandb sweep` the fill-in's YAML, run an agent on it, and name both sweeps as sources
 - more than one, or no variant of this study: take the wrong run out of the source (its folder
-  wandb/offline-run-*-<run id>, or the run on the server); after a change of the sweep let the agent
-  write to another --out
+  wandb/offline-run-*-<run id>, or the run on the server) and add --prune; after a change of the
+  sweep let the agent write to another --out
 - another recipe, data or code, or one run twice: make those runs again, or waive the check with
   --allow and its name"""
 
@@ -108,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         arguments.sources, arguments.sweep, arguments.declaration, arguments.out
     )
     if sources:
-        print(fetch.collect(sources, folder, study))
+        print(fetch.collect(sources, folder, study, arguments.prune))
     results: dict[str, Any] = report(study, folder, arguments.allow)
     page = (folder / "report.html").resolve()
     print(f"report: {page}")

@@ -31,7 +31,7 @@ from lib.spec.defaults import config_defaults
 from lib.spec.errors import command
 from lib.spec.machine import cores, gpus
 from lib.spec.metric import count
-from lib.spec.study import NUISANCE_FIELDS, Places
+from lib.spec.study import NUISANCE_FIELDS, Places, read_declaration
 from lib.spec.sweep import Sweep, SweepError, read_sweep, same_value
 from lib.tracking import finished, run_names
 
@@ -40,15 +40,26 @@ STOP_SECONDS = 30  # a stopped run may take so long to close its files
 LOG_LINES = 12  # of a failed run's log are shown
 
 
-def load_sweep(source: str) -> Sweep:
-    """Return the sweep of a study's name or a YAML file, if this agent can run it.
+def load_sweeps(source: str) -> list[Sweep]:
+    """Return the sweeps of a study's name, several where it pools some, or the one of a YAML file.
+
+    Raises:
+        SweepError: when this agent cannot run one of them.
+    """
+    if source.endswith((".yaml", ".yml")):
+        return [load_sweep(Path(source))]
+    places = Places()
+    declaration = places.declaration(source)
+    pooled = read_declaration(declaration).sweeps if declaration.exists() else None
+    return [load_sweep(places.sweep(name)) for name in pooled or [source]]
+
+
+def load_sweep(path: Path) -> Sweep:
+    """Return the sweep of a YAML file, if this agent can run it.
 
     Raises:
         SweepError: when it is no grid, its program does not exist, or it needs W&B's server.
     """
-    path = Path(source)
-    if not source.endswith((".yaml", ".yml")):
-        path = Places().sweep(source)
     sweep = read_sweep(path)
     sweep.require_grid("the local agent")
     if not Path(sweep.program).is_file():
@@ -115,12 +126,12 @@ def require_same_recipe(sweep: Sweep, out: Path) -> None:
         if done is None:
             continue
         planned = defaults | cell
+        known = done["config"]
         differ = [
-            f"{key} was {done['config'][key]!r}, is {value!r}"
+            f"{key} was {known[key]!r}, is {value!r}" if key in known else f"{key} is new"
             for key, value in planned.items()
-            if key in done["config"]
-            and key not in NUISANCE_FIELDS
-            and not same_value(done["config"][key], value)
+            if known and key not in NUISANCE_FIELDS
+            if key not in known or not same_value(known[key], value)
         ]
         if differ:
             raise SweepError(
@@ -178,7 +189,7 @@ def is_finished(out: Path, identifier: str) -> bool:
     marker = out / identifier / finished.FINISHED
     if marker.exists() and not any(out.glob(f"wandb/offline-run-*-{identifier}/*.wandb")):
         marker.unlink()  # it resumes from its last checkpoint: moments
-    return marker.exists()
+    return finished.read(out / identifier) is not None
 
 
 def _launch(program: str, values: dict[str, str], out: Path) -> subprocess.Popen:
@@ -246,28 +257,33 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, _interrupt)
-    sweep, devices = load_sweep(arguments.sweep), gpus()
-    out = arguments.out or Path("runs") / sweep.name
+    sweeps, devices = load_sweeps(arguments.sweep), gpus()
+    if arguments.out and len(sweeps) > 1:
+        parser.error(f"--out: {arguments.sweep} has {len(sweeps)} sweeps, each with its own folder")
     workers = arguments.workers
     if workers is None:
         workers = len(devices) or min(cores(), 4)
     if workers < 1:
         parser.error(f"--workers {workers}: must be at least 1")
-    try:
-        with study_lock(out):
-            require_same_recipe(sweep, out)
-            failed = run_all(sweep, out, workers, devices)
-    except KeyboardInterrupt:
-        raise SystemExit(f"stopped; run the same command again to continue {out}") from None
-    total = len(sweep.grid())
-    print(f"{total - len(failed)} of {count(total, 'run')} finished in {out}")
+    failed = []
+    for sweep in sweeps:
+        out = arguments.out or Path("runs") / sweep.name
+        try:
+            with study_lock(out):
+                require_same_recipe(sweep, out)
+                lost = run_all(sweep, out, workers, devices)
+        except KeyboardInterrupt:
+            raise SystemExit(f"stopped; run the same command again to continue {out}") from None
+        total = len(sweep.grid())
+        print(f"{total - len(lost)} of {count(total, 'run')} finished in {out}")
+        failed += lost
     if failed:
         raise SystemExit(
             f"{count(len(failed), 'run')} failed: {', '.join(failed)}; run the same command again "
             "to retry"
         )
-    if Places().sweep(sweep.name).exists() and not arguments.out:
-        print(f"next: python -m analysis.report {sweep.name}")
+    if not arguments.sweep.endswith((".yaml", ".yml")):
+        print(f"next: python -m analysis.report {arguments.sweep}")
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

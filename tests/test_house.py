@@ -162,6 +162,9 @@ def test_a_new_metric_needs_the_declaration_only(
     assert "9000 lies outside the metric's bounds" in factories.refusal(folder, path, **declared)
 
 
+SGD = {"batch_norm": True, "optimizer": "sgd"}
+
+
 @pytest.mark.parametrize(
     ("declared", "words"),
     [
@@ -183,6 +186,12 @@ def test_a_new_metric_needs_the_declaration_only(
         ({"score": "median"}, "score 'median' is unknown"),
         ({"alpha": "0.05"}, "alpha = '0.05'"),
         ({"primary": ["optimizer", "optimizer"]}, "a name is repeated"),
+        ({"factors": {"batch_norm": [False, False], "optimizer": ["sgd"]}}, "told apart"),
+        ({"arms": {"a": {"batch_norm": True}, "b": {"optimizer": "sgd"}}}, "the same keys"),
+        ({"arms": {"a": SGD, "b": SGD}}, "no two of them alike"),
+        ({"arms": {"a": SGD}}, "arms must be two or more"),
+        ({"score": {"at_best": "val/accuracy"}}, "the same metric on validation, such as val/err"),
+        ({"score": {"at_best": "test/error"}}, "selects the epoch on the score itself"),
     ],
 )
 def test_declarations_are_strict(tmp_path: Path, declared: dict, words: str | None) -> None:

@@ -42,7 +42,7 @@ def pictures(data: StudyData, results: dict[str, Any]) -> list[Picture]:
     found.append(_picture("fig7_integrity", data, scores.integrity))
     if len(data.study.variants) > 1:
         found.append(_picture("fig8_improvement", data, scores.improvement))
-    if metric and data.study.factors:
+    if metric and data.study.factors and curves.has_target(data, metric):
         found.append(_picture("fig10_epochs_until", data, curves.epochs_until, metric))
     return found + _of_items(data, results) + _of_networks(data) + _of_tuning(data)
 

@@ -122,6 +122,11 @@ def _reached(data: StudyData, metric: Metric) -> tuple[np.ndarray, float, bool]:
     return np.maximum.accumulate(at, axis=2), target, declared is not None
 
 
+def has_target(data: StudyData, metric: Metric) -> bool:
+    """Say whether there is a target value to draw figure 10 with."""
+    return bool(np.isfinite(_reached(data, metric)[1]))
+
+
 def epochs_until(data: StudyData, metric: Metric) -> Figure:
     """Figure 10: the share of runs whose ``metric`` has reached a target, against the epoch.
 

@@ -12,7 +12,7 @@ from matplotlib.ticker import NullLocator
 from analysis.figures import style
 from analysis.runs.data import StudyData, sibling
 from analysis.runs.tables import CONFIG, numbers
-from lib.spec.metric import Metric, capitalize, count
+from lib.spec.metric import Metric, capitalize, count, split_part
 from lib.spec.study import Study, StudyError
 from lib.spec.sweep import same_value, show_value
 
@@ -56,7 +56,7 @@ def load(data: StudyData) -> list[Tuned]:
 
 def validation(study: Study) -> Metric:
     """Return the metric on which settings are tuned."""
-    return study.metric.on(f"val/{study.metric.key.rpartition('/')[2]}")
+    return study.metric.on(f"val/{split_part(study.metric.key)[1]}")
 
 
 def _load(data: StudyData, name: str) -> Tuned:
@@ -64,15 +64,20 @@ def _load(data: StudyData, name: str) -> Tuned:
     tuning = sibling(study, name)
     own = tuning.study
     tuned = [key for key in own.factors if key not in study.factor_keys]
-    if tuning.completeness.problems or len(tuned) != 1:
-        why = "; ".join(tuning.completeness.problems) or (
+    found = tuning.completeness
+    if found.problems or found.doubts or len(tuned) != 1:
+        why = "; ".join([*found.problems, *found.doubts.values()]) or (
             f"it varies {', '.join(own.factors)}, of which {study.name} must fix exactly one"
         )
         raise StudyError(f"the tuning sweep {name} is incomplete or tunes no setting: {why}")
     (key,) = tuned
     runs = tuning.included
-    table = pd.DataFrame({"value": runs[CONFIG + key].astype(float)})
+    table = pd.DataFrame({"value": pd.to_numeric(runs[CONFIG + key], errors="coerce")})
     table["score"] = metric.display(numbers(runs, metric.key))
+    if table.isna().any(axis=None):
+        raise StudyError(
+            f"the tuning sweep {name} needs numbers as {key} and as {metric.key} in every run"
+        )
     for other in own.factors:
         if other != key:
             table[other] = runs[CONFIG + other]

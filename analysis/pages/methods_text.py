@@ -105,8 +105,8 @@ def scope(data: StudyData, results: dict[str, Any]) -> str:
         has = "diverged and has" if number == 1 else "diverged and have"
         diverged = f" {count(number, 'run')} {has} the worst score."
     return (
-        f"{data_set}{part}, {count(n, 'seed')}, a fixed recipe, one budget of "
-        f"{count(results['epochs'], 'epoch')}. Seeds are replicates of training on these data: "
+        f"{data_set}{part}, {count(n, 'seed')}, a fixed recipe, a budget of "
+        f"{results['budget']}. Seeds are replicates of training on these data: "
         f"they say nothing about new {results['item']}s or other data. A longer budget or other "
         f"learning rates could overturn every sentence above.{diverged} With n = {n} the smallest "
         f"p that the tests can give is {format_p(results['smallest_p'])}."

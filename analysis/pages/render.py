@@ -95,19 +95,18 @@ def head(data: StudyData, results: dict[str, Any]) -> list[str]:
             f"{' '.join(collapsed)}."
         )
     words += [f"Made again: {told}." for told in results["repeated"]]
-    rows = count(len(results["contrasts"]), "contrast")
-    these = f"{'this' if len(results['contrasts']) == 1 else 'these'} {rows}"
-    was = "was" if len(results["contrasts"]) == 1 else "were"
+    rows = len(results["contrasts"])
+    these = "the contrast was" if rows == 1 else f"the {rows} contrasts were"
     declared = (
-        f"Confirmatory: {these} {was} declared in analysis/studies/{results['study']}.yaml."
+        f"Confirmatory: {these} declared in the study's file."
         if results["declared"]
-        else f"Exploratory: no file in analysis/studies declared {these}."
+        else f"Exploratory: {these} not declared."
     )
     study = data.study
     words.append(
         f"The score of a run is its `{study.metric.key}` ({study.rule_words}); "
         f"{study.metric.better} is better. {count(results['n_seeds'], 'seed')} per variant, "
-        f"{count(results['epochs'], 'epoch')}. {declared}"
+        f"{results['budget']}. {declared}"
     )
     return words
 

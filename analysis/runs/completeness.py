@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.runs import recipe
-from analysis.runs.tables import CONFIG, SUMMARY, TableError, is_missing, numbers
+from analysis.runs.tables import CONFIG, SUMMARY, TableError, is_missing, keys, numbers
 from lib.spec.metric import count
 from lib.spec.study import RULES, Study, Variant
 from lib.spec.sweep import same_value, show_value
@@ -94,6 +94,11 @@ def check(study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> Completene
     if missing := [name for name in planned if CONFIG + name not in runs]:
         raise TableError(
             f"no run has {', '.join(missing)} in its config: were these runs made by another sweep?"
+        )
+    if unknown := [key for key in study.declaration.free if CONFIG + key not in runs]:
+        raise TableError(
+            f"`free:` names {', '.join(unknown)}, which no run has in its config; the keys are "
+            f"{', '.join(keys(runs, CONFIG))}"
         )
     fits = pd.Series(True, index=runs.index)
     for name, value in study.fixed.items():
@@ -232,9 +237,9 @@ def _doubts(study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> dict[str
     doubts = {}
     if differ := recipe.differences(study, runs):
         doubts["recipe"] = f"{CHECKS['recipe']} ({'; '.join(differ)})"
-    for name, keys in COMPARED.items():
+    for name, compared in COMPARED.items():
         told = []
-        for key in keys:
+        for key in compared:
             values = runs.get(SUMMARY + key, pd.Series(dtype=object))
             values = values[~values.map(is_missing)].astype(str)
             if values.nunique() > 1:

@@ -1,6 +1,7 @@
 """The one value that travels through the analysis: a study with its runs, as found."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 from analysis.runs import completeness, per_item, recipe
 from analysis.runs.completeness import Completeness
 from analysis.runs.tables import SUMMARY, numbers, read_tables
+from lib.spec.metric import count
 from lib.spec.study import Study, Variant, load_study
 
 
@@ -28,7 +30,7 @@ class StudyData:
     completeness: Completeness
     folder: Path
 
-    @property
+    @cached_property
     def included(self) -> pd.DataFrame:
         """The rows of the runs that are included, by variant and seed."""
         return self.runs.set_index("run_id", drop=False).loc[self.completeness.included]
@@ -47,7 +49,7 @@ class StudyData:
         found = numbers(self.included, key)
         return found.to_numpy().reshape(len(self.study.variants), len(self.study.seeds))
 
-    @property
+    @cached_property
     def scores(self) -> np.ndarray:
         """The scores by the declared rule, (variants, seeds)."""
         return self.values(self.study.score_key())
@@ -61,10 +63,18 @@ class StudyData:
         """Whether runs of one seed are pairs."""
         return not self.completeness.unpaired
 
-    @property
+    @cached_property
     def recipe(self) -> dict[str, object]:
         """The config values that all included runs share."""
         return recipe.recipe(self.study, self.included)
+
+    @property
+    def budget(self) -> str:
+        """The epochs of a run in words: "4 epochs"; "2 or 8 epochs" where they are a factor."""
+        lengths = {config.get("epochs") for config in self.study.configs.values()} - {None}
+        if len(lengths) > 1:
+            return f"{' or '.join(map(str, sorted(lengths)))} epochs"
+        return count(self.completeness.epochs, "epoch")
 
     @property
     def item(self) -> str:
@@ -86,8 +96,19 @@ def load(study: Study, folder: Path) -> StudyData:
 
 
 def test_scores(data: StudyData) -> pd.DataFrame | None:
-    """Return the study's metric per test item (items, included runs); see per_item.scores."""
-    return per_item.scores(data.per_item, data.study.metric, data.run_ids)
+    """Return the study's metric per test item (items, included runs), at the last epoch.
+
+    None where the runs saved none, or where their means are not the scores that the runs logged:
+    then they are of another metric or in another unit.
+    """
+    found = per_item.scores(data.per_item, data.study.metric, data.run_ids)
+    if found is None:
+        return None
+    logged = numbers(data.included, data.study.metric.key)
+    diverged = [e.runs[0] for e in data.completeness.entries if e.state == "diverged"]
+    kept = [run for run in data.run_ids if run not in diverged]
+    same = np.allclose(found[kept].mean(), logged[kept], rtol=1e-6, atol=1e-9)
+    return found if same else None
 
 
 def sibling(study: Study, name: str) -> StudyData | None:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from analysis.runs.data import StudyData
-from lib.spec.metric import Metric, last_word
+from lib.spec.metric import Metric, split_part
 from lib.spec.study import Variant
 
 
@@ -17,11 +17,13 @@ def curve_metric(data: StudyData) -> Metric | None:
     metric, history = data.study.metric, data.history
     columns = history.columns.drop(["run_id", "epoch"])
     known = [name for name in columns if history[name].notna().any()]
-    same = [name for name in known if last_word(name) == metric.name]
-    for wanted in (metric.key, "val", "valid", "validation", "eval", "train"):
-        for name in same:
-            if name == wanted or name.partition("/")[0] == wanted:
-                return metric.on(name)
+    if metric.key in known:
+        return metric
+    rest = split_part(metric.key)[1]
+    by_part = {split_part(name)[0]: name for name in known if split_part(name)[1] == rest}
+    for part in ("val", "valid", "validation", "eval", "train"):
+        if part in by_part:
+            return metric.on(by_part[part])
     return None
 
 

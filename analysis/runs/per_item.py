@@ -116,6 +116,9 @@ def outputs(path: Path) -> tuple[str, pd.Series, dict[str, pd.Series]]:
         )
     try:
         index = [str(name) for name in names]
+        if len(set(index)) < len(index):
+            twice = next(name for name in index if index.count(name) > 1)
+            raise TableError(f"{path} names the item {twice!r} more than once; names must differ")
         values = pd.Series(np.asarray(arrays[kind]).astype(float), index)
         more = {
             column: pd.Series(arrays[array].astype(int), index)
@@ -161,8 +164,8 @@ def scores(table: pd.DataFrame | None, metric: Metric, run_ids: list[str]) -> pd
     if metric.name in ("error", "accuracy"):
         predicted = of_runs(table, "predicted", run_ids)
         if predicted is not None:
-            wrong = predicted.ne(table["label"], axis=0).where(predicted.notna())
-            found = (wrong if metric.name == "error" else ~wrong.astype(bool)).astype(float)
+            wrong = predicted.ne(table["label"], axis=0).astype(float).where(predicted.notna())
+            found = wrong if metric.name == "error" else 1 - wrong
     elif metric.name in ("jaccard", "dice"):
         jaccard = of_runs(table, "jaccard", run_ids)
         if jaccard is not None:

@@ -64,4 +64,11 @@ def _describe(study: Study, runs: pd.DataFrame, key: str) -> str:
 
 
 def _text(value: Any) -> str:
-    return NOT_SET if is_missing(value) else encode(value)
+    """Return text that is the same for equal values: 5 and 5.0, but not true and "true"."""
+    return NOT_SET if is_missing(value) else encode(_canonical(value))
+
+
+def _canonical(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_canonical(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value

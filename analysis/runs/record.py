@@ -57,6 +57,11 @@ def build_record(
         if row.get("epoch") is not None:  # W&B writes it into rows of pictures, too
             row = {key: value for key, value in row.items() if value is not None}
             values = {key: number(value) for key, value in loggable(row).items()}
+            if not (isinstance(row["epoch"], int | float) and row["epoch"] >= 1):
+                raise FetchError(
+                    f"run {run_id} from {source} logs epoch {row['epoch']!r}; epochs are counted "
+                    "from 1"
+                )
             by_epoch[int(row["epoch"])] = by_epoch.get(int(row["epoch"]), {}) | values
     history = [{"run_id": run_id, **by_epoch[epoch]} for epoch in sorted(by_epoch)]
     return Fetched(head, history)

@@ -14,8 +14,6 @@ from analysis.statistics.rank_tests import DECIMALS, RankSum, SignedRank
 from lib.spec.study import Study, StudyError
 from lib.spec.sweep import show_value
 
-PUBLISHED_DIGIT = 1e-4  # published scores have two decimals of a percent
-
 
 class Part(NamedTuple):
     """A factor with the two levels that a contrast compares."""
@@ -100,6 +98,7 @@ def build(study: Study, scores: np.ndarray) -> list[Contrast]:
         StudyError: when ``primary`` names a contrast that the study does not have, or when there is
             nothing to compare.
     """
+    scores = study.metric.snap(scores)
     contrasts = _of_factors(study, scores) if study.factors else _with_published(study, scores)
     if not contrasts:
         raise StudyError(
@@ -144,9 +143,9 @@ def _of_factors(study: Study, scores: np.ndarray) -> list[Contrast]:
 
 
 def _with_published(study: Study, scores: np.ndarray) -> list[Contrast]:
-    contrasts = []
+    contrasts, digit = [], study.metric.shown_step  # published with as many digits as we show
     for words, value in study.declaration.published_scores.items():
-        own = np.where(np.abs(scores[0] - value) < PUBLISHED_DIGIT / 2, value, scores[0])
+        own = np.where(np.abs(scores[0] - value) < digit / 2, value, scores[0])
         contrasts.append(Contrast(words, "published", np.full(len(own), value), own))
     return contrasts
 

@@ -51,12 +51,15 @@ def grade(tested: Tested, family: int, study: Study, rules_agree: bool) -> str:
 
 
 def sentence(
-    state: str, tested: Tested, family: int, study: Study, epochs: int, rules_agree: bool
+    state: str, tested: Tested, family: int, study: Study, budget: str, rules_agree: bool
 ) -> str:
-    """Return the sentence for a contrast of grade ``state``, with its numbers and its scope."""
+    """Return the sentence for a contrast of grade ``state``, with its numbers and its scope.
+
+    ``budget``: in words, such as "4 epochs".
+    """
     part = f"{study.metric.part} set" if study.metric.part else "evaluation"
     scope = (
-        f"on this data set and {part}, with a budget of {count(epochs, 'epoch')}, "
+        f"on this data set and {part}, with a budget of {budget}, "
         f"{count(tested.n, 'seed')} and these learning rates"
     )
     if state == "not_testable":

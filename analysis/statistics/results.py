@@ -45,6 +45,7 @@ def analyze(data: StudyData) -> dict[str, Any]:
         "n_seeds": len(study.seeds),
         "seeds": study.seeds,
         "epochs": found.epochs,
+        "budget": data.budget,
         "factors": study.factors,
         "recipe": data.recipe,
         "smallest_p": min(one.smallest_p for one in tested),
@@ -114,7 +115,6 @@ def _row(
     }
     agree = all(found["agrees"] for found in rules.values())
     grade = grades.grade(tested, family, study, agree)
-    epochs = data.completeness.epochs
     return {
         "name": tested.contrast.name,
         "kind": tested.contrast.kind,
@@ -135,7 +135,7 @@ def _row(
         "negative": int((differences < 0).sum()),
         **contrasts.sensitivity(tested.contrast),
         "grade": grade,
-        "sentence": grades.sentence(grade, tested, family, study, epochs, agree),
+        "sentence": grades.sentence(grade, tested, family, study, data.budget, agree),
         "per_seed": [float(d) for d in tested.contrast.differences],
         "other_rules": rules,
         "survives_all_rules": agree if rules else None,

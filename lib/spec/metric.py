@@ -59,8 +59,7 @@ class Metric:
     @property
     def part(self) -> str:
         """Words for the part of the data that the key names: test, validation; else nothing."""
-        first = re.split(r"[/_.\s]", self.key)[0].lower()
-        return PARTS.get(first, "") if first != self.key.lower() else ""
+        return PARTS.get(split_part(self.key)[0], "")
 
     @property
     def title(self) -> str:
@@ -156,6 +155,16 @@ class Metric:
             return np.log(clipped / (1 - clipped))
         return None
 
+    @property
+    def shown_step(self) -> float:
+        """The smallest difference that is seen in the digits shown, in the metric's own unit."""
+        return 10**-self.decimals / self.display_factor
+
+    def snap(self, values: np.ndarray) -> np.ndarray:
+        """Return values rounded to the declared resolution; unchanged where none is declared."""
+        step = self.resolution
+        return values if step is None else np.rint(values / step) * step
+
     def outside(self, values: np.ndarray) -> np.ndarray:
         """Return which of ``values`` lie outside the metric's bounds (bool, same shape)."""
         low, high = self.bounds
@@ -210,6 +219,14 @@ class _Declared(BaseModel):
     scale: Scale | None = None
 
 
+def split_part(key: str) -> tuple[str, str]:
+    """Return the part of the data that a key names and the rest: ("val", "acc") for val_acc."""
+    found = re.fullmatch(r"([A-Za-z]+)[/_.\s](.+)", key)
+    if found and found[1].lower() in PARTS:
+        return found[1].lower(), found[2]
+    return "", key
+
+
 def last_word(key: str) -> str:
     """Return the last word of a key, in lower case: accuracy for "val/accuracy" or "val_acc"."""
     word = re.split(r"[/_.\s-]", key)[-1].lower()
@@ -246,6 +263,8 @@ def metric(declared: str | dict[str, Any], goal: str | None = None) -> Metric:
             raise UserError(f"metric {key}: bounds {[low, high]} must be [lower, higher]")
         # What the preset says of a fraction does not hold for other bounds.
         preset = preset if preset.get("bounds") == ends else _without_bounds(preset)
+    if "display_factor" in given:
+        preset = {name: value for name, value in preset.items() if name != "unit"}
     fields = {"label": _plain_label(key), "goal": goal} | preset | given
     fields["whole_label"] = "label" in given
     if fields["goal"] not in ("minimize", "maximize"):
@@ -270,9 +289,7 @@ def _without_bounds(preset: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plain_label(key: str) -> str:
-    words = re.split(r"[/_.\s]+", key)
-    words = words[1:] if len(words) > 1 and words[0].lower() in PARTS else words
-    return " ".join(words)
+    return " ".join(re.split(r"[/_.\s]+", split_part(key)[1]))
 
 
 def capitalize(text: str) -> str:

@@ -216,6 +216,11 @@ def load_study(
     if declaration is not None and not path.exists():
         raise StudyError(f"{path} not found; --study takes the YAML file of a declaration")
     declared = read_declaration(path) if path.exists() else None
+    if sweep is not None and declared and len(declared.sweeps or []) > 1:
+        raise StudyError(
+            f"{path} pools the sweeps {', '.join(declared.sweeps)}, so --sweep {sweep} cannot "
+            "stand for them; leave --sweep out"
+        )
     paths = [sweep or places.sweep(n) for n in (declared and declared.sweeps) or [name]]
     if lacking := [str(p) for p in paths if not p.exists()]:
         near = [p.stem for p in places.sweeps.glob("*.yaml")]
@@ -366,17 +371,41 @@ def _variants(
     if declaration.arms and declaration.factors:
         raise StudyError(f"{where}: both `arms:` and `factors:`; a study has one of them")
     if declaration.arms:
-        for arm, config in declaration.arms.items():
-            _check_levels(where, f"arms.{arm}", {k: [v] for k, v in config.items()}, parameters)
-        configs = {(arm,): dict(config) for arm, config in declaration.arms.items()}
-        return {ARM: list(declaration.arms)}, configs
+        return {ARM: list(declaration.arms)}, _arms(where, declaration.arms, parameters)
     factors = declaration.factors
     if factors is None:
         factors = {n: v for n, v in parameters.items() if len(v) > 1 and n != seed}
     _check_levels(where, "factors", factors, parameters)
     factors = {name: [_hashable(level) for level in levels] for name, levels in factors.items()}
+    for name, levels in factors.items():
+        if len(set(levels)) < len(levels):
+            raise StudyError(
+                f"{where}: factor {name} has levels that cannot be told apart: {levels}. Name each "
+                "level once; as levels of one factor, 0 and false or 1 and true are the same."
+            )
     variants = itertools.product(*factors.values())
     return factors, {v: dict(zip(factors, v, strict=True)) for v in variants}
+
+
+def _arms(
+    where: str, arms: dict[str, dict[str, Any]], parameters: dict[str, list[Any]]
+) -> dict[Variant, dict[str, Any]]:
+    """Return the config values of each arm; all arms must set the same keys, no two alike."""
+    configs = {}
+    for arm, config in arms.items():
+        _check_levels(where, f"arms.{arm}", {k: [v] for k, v in config.items()}, parameters)
+        configs[(arm,)] = {key: _hashable(level) for key, level in config.items()}
+    first, *others = configs.values()
+    for (arm,), config in configs.items():
+        if lacking := [key for key in {**first, **config} if key not in first or key not in config]:
+            raise StudyError(
+                f"{where}: arms.{arm} and arms.{next(iter(arms))} do not set the same keys "
+                f"({', '.join(lacking)}); each arm must set every key in which arms differ"
+            )
+    alike = [config for config in configs.values() if list(configs.values()).count(config) > 1]
+    if not others or alike:
+        raise StudyError(f"{where}: arms must be two or more, no two of them alike, got {arms}")
+    return configs
 
 
 def _hashable(level: Any) -> Any:
@@ -411,8 +440,12 @@ def _rule(where: str, score: str | dict[str, Any], found: Metric) -> str:
                     f"{where}: score {score} selects the epoch on the score itself, which makes it "
                     "optimistic; use {at_best: val/error}, last or {mean_last: 5}"
                 )
-            if part == "validation":
+            if part == "validation" and last_word(value) == found.name:
                 return "at_best_val"
+            raise StudyError(
+                f"{where}: score {score}: the epoch is the one best on the same metric on "
+                f"validation, such as val/{found.key.rpartition('/')[2]}"
+            )
         if kind == "mean_last" and value == 5:
             return "mean_last_5"
     if isinstance(score, str) and score in RULES:

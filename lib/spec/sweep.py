@@ -198,10 +198,11 @@ def _check_level(where: str, name: str, value: Any) -> None:
         for item in value:
             _check_level(where, name, item)
         return
-    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
-        for item in value.values():
-            _check_level(where, name, item)
-        return
+    if isinstance(value, dict):
+        raise SweepError(
+            f"{where}: {name}: a level cannot be a mapping, got {value!r}. Write nested settings "
+            f"as {name}: {{parameters: {{...}}}}."
+        )
     raise SweepError(
         f"{where}: {name}: levels must be strings, numbers, booleans, null or lists of them, got "
         f"{value!r}"

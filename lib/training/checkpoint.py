@@ -53,6 +53,7 @@ def resume(
         content = read_torch(path)
         if content is None:
             continue
+        _require_known(path, content)
         saved = {k: v for k, v in content["config_key"].items() if k not in NUISANCE_FIELDS}
         if saved != config_key:
             other = [key for key in config_key | saved if config_key.get(key) != saved.get(key)]
@@ -77,7 +78,16 @@ def newest(folder: Path) -> dict[str, Any]:
     content = read_torch(found[-1]) if found else None
     if content is None:
         raise UserError(f"{folder} has no readable checkpoint; is it a run's folder, runs/…/<id>?")
+    _require_known(found[-1], content)
     return content
+
+
+def _require_known(path: Path, content: Any) -> None:
+    if not isinstance(content, dict) or not {"config_key", "loop_state", "state"} <= set(content):
+        raise UserError(
+            f"{path} was written by another version of this program or by another program. Use "
+            "that version, another run id, or move the folder away to start over."
+        )
 
 
 def paths(folder: Path) -> list[Path]:

@@ -157,7 +157,7 @@ def test_ctrl_c_stops_the_runs_too(
 def test_what_a_run_is_given(sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(agent, "cores", lambda: 8)
-    plan = agent.load_sweep(str(sweep))
+    plan = agent.load_sweep(sweep)
     cell = plan.grid()[-1]
     given = [agent.environment(plan, cell, tmp_path, slot, 3, ["0", "3"]) for slot in range(3)]
     assert [values["CUDA_VISIBLE_DEVICES"] for values in given] == ["0", "3", "0"]
@@ -189,13 +189,18 @@ def test_sweeps_it_cannot_run(
     monkeypatch.chdir(ROOT)
     (tmp_path / "bad.yaml").write_text(text)
     with pytest.raises(SweepError) as error:
-        agent.load_sweep(str(tmp_path / "bad.yaml"))
+        agent.load_sweep(tmp_path / "bad.yaml")
     assert words in str(error.value)
 
 
 def test_a_studys_name_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    assert agent.load_sweep("gtsrb_short").where == str(ROOT / "sweeps" / "gtsrb_short.yaml")
+    for name, files in {
+        "gtsrb_short": ["gtsrb_short"],
+        "gtsrb_400": ["gtsrb_400_template", "gtsrb_400_ours"],  # a study that pools two sweeps
+    }.items():
+        plans = agent.load_sweeps(name)
+        assert [plan.where for plan in plans] == [str(ROOT / f"sweeps/{f}.yaml") for f in files]
 
 
 def test_a_finished_run_of_another_recipe_is_not_taken_for_finished(

@@ -73,6 +73,11 @@ def test_curves_keep_seeds_in_order_and_count_what_diverged_as_worst(sweep_path:
     assert found[1, 2, 1:].tolist() == [1.0, 1.0]
     bare = dataclasses.replace(data, history=history.drop(columns="val/error"))
     assert histories.curve_metric(bare) is None
+    top5 = {"key": "test/top5_accuracy", "goal": "maximize"}
+    plan = factories.study(sweep_path, metric=top5)
+    both = data.history.assign(**{"val/accuracy": 0.9, "val/top5_accuracy": 0.99})
+    bare = dataclasses.replace(data, study=plan, history=both)
+    assert histories.curve_metric(bare).key == "val/top5_accuracy"
 
 
 def test_runs_that_stopped_early_are_seen_where_they_stopped(sweep_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Reports on signs: errors and confusions per class, intervals over images, collapsed runs."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from analysis.runs import data as study_data
 from analysis.runs import per_item
 from analysis.runs.data import StudyData
 from analysis.statistics import contrasts, robustness
+from lib.spec.metric import metric
 from tests import factories
 
 CLASSES, EACH = 5, 40
@@ -98,6 +100,20 @@ def test_runs_that_see_one_class_everywhere_are_named(sweep_path: Path, tmp_path
     assert results["collapsed"] == ["nosgd01"]
     text = (tmp_path / "s" / "report.md").read_text()
     assert "1 run predicts a single class for every test item" in text
+
+
+def test_item_scores_are_those_that_the_runs_logged(sweep_path: Path, tmp_path: Path) -> None:
+    """And none where the means differ: then they are of another metric or in another unit."""
+    data = write_study(tmp_path / "s", sweep_path)
+    found = study_data.test_scores(data)
+    np.testing.assert_allclose(found.mean(), data.scores.ravel())
+    right = per_item.scores(data.per_item, metric("test/accuracy"), data.run_ids)
+    assert right.equals(1 - found)
+    table = data.per_item.astype(float)
+    table.iloc[3, 1] = np.nan  # neither right nor wrong: the runs did not test the same items
+    assert per_item.scores(table, metric("test/accuracy"), data.run_ids) is None
+    data.runs["summary.test/error"] = data.runs["summary.test/error"] + 0.01
+    assert study_data.test_scores(dataclasses.replace(data)) is None
 
 
 def test_the_interval_over_items_covers_what_other_items_give(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from analysis.runs import completeness, missing
+from analysis.runs.tables import TableError
 from lib.spec.study import load_study
 from lib.spec.sweep import read_sweep
 from tests import factories
@@ -137,13 +138,16 @@ def test_a_setting_that_goes_along_with_a_factor_is_named(sweep_path: Path) -> N
     told = "128 in all runs of optimizer=adam, 512 in all runs of optimizer=sgd"
     assert f"batch_size: {told}: confounded with optimizer" in doubts["recipe"]
     assert not check(sweep_path, runs, history, free=["batch_size"]).doubts
+    with pytest.raises(TableError, match="`free:` names batchsize, which no run has in its config"):
+        check(sweep_path, runs, history, free=["batchsize"])
 
 
 def test_a_setting_that_differs_at_random_or_is_not_set_is_named(sweep_path: Path) -> None:
     runs, history = factories.tables(sweep_path)
     runs["config.rotation"] = [5.0] * 11 + [np.nan]
+    runs["config.width"] = pd.Series([32, 32.0, 32] * 4, dtype=object)  # equal, written in two ways
     (told,) = check(sweep_path, runs, history).doubts.values()
-    assert "rotation: 5.0 in 11 runs, not set in 1 run (bnsgd02): along with no single" in told
+    assert "rotation: 5 in 11 runs, not set in 1 run (bnsgd02): along with no single" in told
 
 
 def test_settings_that_change_no_number_may_differ(sweep_path: Path) -> None:

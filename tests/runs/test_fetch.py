@@ -187,6 +187,25 @@ def test_a_reader_that_does_not_run_is_told(
         read_files([tmp_path / "run-x.wandb"])
 
 
+def test_a_study_is_read_with_the_runs_that_filled_its_gaps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of gtsrb, not of gtsrb_short; with --out the committed tables are begun with."""
+    monkeypatch.setattr(fetch, "RUNS", tmp_path)
+    for name in ("gtsrb_short", "fill_in_gtsrb_short", "fill_in_gtsrb_short_2", "fill_in_gtsrb"):
+        (tmp_path / name).mkdir()
+    out = tmp_path / "out"
+    study, sources, folder = fetch.resolve(["gtsrb_short"], None, None, out)
+    assert [Path(source).name for source in sources] == [
+        "gtsrb_short",
+        "fill_in_gtsrb_short",
+        "fill_in_gtsrb_short_2",
+    ]
+    assert folder == out
+    committed = study.places.tables("gtsrb_short") / "runs.csv"
+    assert (out / "runs.csv").read_bytes() == committed.read_bytes()
+
+
 def test_ids_that_are_paths_are_refused() -> None:
     for name in ("../up", "a/b", "", "a" * 129, "a b"):
         with pytest.raises(FetchError, match="they name files"):

@@ -49,9 +49,9 @@ def fetched(server: WandbServer, online: dict[str, str], tmp_path: Path) -> Any:
         "parameters: {seed: {values: [1]}, lr: {value: 0.1}}\n"
     )
 
-    def fetch(out: str = "tables", **environment: str) -> Any:
+    def fetch(out: str = "tables", *flags: str, **environment: str) -> Any:
         words = ("-m", "analysis.fetch", PATH, "--sweep", sweep, "--out", tmp_path / out)
-        return call(*words, env=online | environment)
+        return call(*words, *flags, env=online | environment)
 
     return fetch
 
@@ -89,7 +89,10 @@ def test_what_was_unfinished_is_read_again_and_what_is_gone_goes(
     assert runs["state"].tolist() == ["finished", "finished"]
     assert history["run_id"].tolist() == ["a"] * 3 + ["b"] * 3
     del server.runs["b"]
-    assert "1 run removed that the source no longer has" in fetched().stdout
+    words = "1 finished run that the sources no longer have"
+    assert f"{words} kept (--prune removes them)" in fetched().stdout
+    assert tables.read_tables(tmp_path / "tables")[0]["run_id"].tolist() == ["a", "b"]
+    assert f"{words} removed" in fetched("tables", "--prune").stdout
     assert tables.read_tables(tmp_path / "tables")[0]["run_id"].tolist() == ["a"]
 
 

@@ -60,6 +60,7 @@ def test_forms_that_wandb_has(tmp_path: Path, parameters: str, expected: dict) -
         (GRID + "{a: {min: 0.1, max: 1.0}}", "a range of whole numbers"),
         (GRID + "{a: {min: 1}}", "a needs `value:`, `values:`, or whole"),
         (GRID + "{a: {values: [1, 1.0]}}", "a lists a level twice"),
+        (GRID + "{a: {values: [{b: 1}]}}", "a level cannot be a mapping, got {'b': 1}"),
         (GRID + "{a: {value: 2026-01-01}}", "levels must be strings, numbers"),
         (GRID + "{a: {values: [1e-3]}}", "1e-3 is text to YAML 1.1, not a number. Write 0.001"),
         (GRID + "{a: {value: 1}}\nmetric: {name: x, goal: maximum}", "metric.goal 'maximum'"),

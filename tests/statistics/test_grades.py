@@ -75,7 +75,7 @@ def test_every_rung_is_reached_in_careful_words(rung: str, metric: str) -> None:
         result = put_to_test(sign * differences)
         state = grades.grade(result, 3, study, agree)
         assert state == rung.split(",")[0]
-        text = grades.sentence(state, result, 3, study, 4, agree)
+        text = grades.sentence(state, result, 3, study, "4 epochs", agree)
         assert not FORBIDDEN.search(text), text
         assert f"n = {len(differences)}" in text
         better = (sign > 0) == (metric == "test/dice")
@@ -94,7 +94,7 @@ def test_an_interval_that_touches_zero_is_said_so() -> None:
     result = contrasts.Tested(contrast, test, test.p, interval, interval)
     state = grades.grade(result, 1, study, True)
     assert state == "suggestive"
-    assert "touches zero" in grades.sentence(state, result, 1, study, 4, True)
+    assert "touches zero" in grades.sentence(state, result, 1, study, "4 epochs", True)
 
 
 def test_without_a_smallest_effect_nothing_is_called_meaningful_or_equivalent() -> None:
@@ -109,7 +109,9 @@ def test_identical_variants_are_seen() -> None:
     study = plain_study()
     result = put_to_test(np.zeros(10))
     state = grades.grade(result, 1, study, True)
-    assert "probably ran the same code" in grades.sentence(state, result, 1, study, 4, True)
+    assert "probably ran the same code" in grades.sentence(
+        state, result, 1, study, "4 epochs", True
+    )
 
 
 def test_more_factors_and_levels(tmp_path: Path) -> None:

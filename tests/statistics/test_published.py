@@ -166,7 +166,7 @@ def test_scores_that_round_to_the_published_one_are_equal(folder: Path) -> None:
     assert differences[9] == pytest.approx(67 / 12630 - 0.0054)
     plan, tested = compared(folder, 0.0054, [68 / 12630] * 10, "test/error")
     state = grades.grade(tested, 1, plan, rules_agree=True)
-    words = grades.sentence(state, tested, 1, plan, 2, rules_agree=True)
+    words = grades.sentence(state, tested, 1, plan, "2 epochs", rules_agree=True)
     assert words == "Recipe against them: every run has the published score, to its last digit."
 
 
@@ -194,7 +194,7 @@ def test_runs_that_disagree_on_a_width_are_refused(folder: Path) -> None:
 
 def test_a_validation_score_is_called_one(folder: Path) -> None:
     plan, tested = compared(folder, 0.03, [wrong / IMAGES for wrong in WRONG], "val/error")
-    words = grades.sentence("meaningful", tested, 1, plan, 2, rules_agree=True)
+    words = grades.sentence("meaningful", tested, 1, plan, "2 epochs", rules_agree=True)
     assert "lower (better) validation error than the published 3.00 %" in words
     assert "on this data set and validation set, " in words
 

@@ -74,6 +74,13 @@ def test_another_runs_checkpoint_is_refused(tmp_path: Path) -> None:
         checkpoint.resume(tmp_path, CONFIG_KEY | {"seed": 2}, parts(1))
 
 
+def test_a_checkpoint_of_another_program_is_refused(tmp_path: Path) -> None:
+    torch.save({"config_key": CONFIG_KEY, "model": {}}, tmp_path / "checkpoint-000003.pt")
+    for read in (lambda: checkpoint.resume(tmp_path, CONFIG_KEY, parts(1)), checkpoint.newest):
+        with pytest.raises(UserError, match="another version of this program"):
+            read() if read is not checkpoint.newest else read(tmp_path)
+
+
 def test_a_full_disk_keeps_the_last_checkpoint(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
