@@ -24,8 +24,10 @@ OF_ONE = ("git_commit", "data_sha256", "split_sha256", "order_sha256", "device")
 def analysis_version() -> str:
     """Return the hash of the code and templates that make a report: equal code, equal version."""
     digest = hashlib.sha256()
-    code = [*ANALYSIS.glob("**/*.py"), *SPEC.glob("*.py"), *ANALYSIS.glob("pages/templates/*")]
-    for path in sorted(path for path in code if path.name not in APART):
+    code = sorted([*ANALYSIS.glob("**/*.py"), *ANALYSIS.glob("pages/templates/*")])
+    for path in [*code, *sorted(SPEC.glob("*.py"))]:
+        if path.name in APART:
+            continue
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:SHORT]
 
