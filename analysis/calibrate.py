@@ -20,8 +20,9 @@ from tqdm import tqdm
 
 from analysis.runs import data as study_data
 from analysis.statistics import contrasts, grades
+from lib.spec.declaration import StudyError
 from lib.spec.errors import UserError, command
-from lib.spec.study import Study, StudyError, load_study
+from lib.spec.study import Study, load_study
 
 NOISE = {  # of a run, in standard deviations, beside a seed effect of the same size
     "normal": lambda rng, size: rng.normal(0, 1, size),

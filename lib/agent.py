@@ -27,11 +27,12 @@ import filelock
 import yaml
 from tqdm import tqdm
 
+from lib.spec.declaration import read_declaration
 from lib.spec.defaults import config_defaults
 from lib.spec.errors import command
 from lib.spec.machine import cores, gpus
 from lib.spec.metric import count
-from lib.spec.study import NUISANCE_FIELDS, Places, read_declaration
+from lib.spec.study import NUISANCE_FIELDS, Places
 from lib.spec.sweep import Sweep, SweepError, read_sweep, same_value
 from lib.tracking import finished, run_names
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lib.spec.declaration import StudyError
 from lib.spec.metric import metric
-from lib.spec.study import Places, StudyError, load_study
+from lib.spec.study import Places, load_study
 from lib.spec.sweep import read_sweep
 from lib.training import config
 from tests import factories

@@ -25,7 +25,7 @@ NAME, ARRAYS = "network.json", "network.npz"
 # What numpy and json raise on files that were cut off or changed.
 DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError)
 DAMAGE += (zipfile.BadZipFile, zlib.error, tokenize.TokenError)
-MASS = 0.95  # of the gradient, inside the area that is told
+MASS = 0.95  # of the gradient, inside the area that the caption gives
 SQUARE = "#D55E00"  # the theoretical field
 
 # What a newcomer may want to know under each figure.

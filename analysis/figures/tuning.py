@@ -12,8 +12,9 @@ from matplotlib.ticker import NullLocator
 from analysis.figures import style
 from analysis.runs.data import StudyData, sibling
 from analysis.runs.tables import CONFIG, numbers
+from lib.spec.declaration import StudyError
 from lib.spec.metric import Metric, capitalize, count, split_part
-from lib.spec.study import Study, StudyError
+from lib.spec.study import Study
 from lib.spec.sweep import same_value, show_value
 
 

@@ -9,7 +9,8 @@ import pandas as pd
 
 from analysis.runs.data import StudyData
 from analysis.runs.tables import SUMMARY, is_missing, numbers
-from lib.spec.study import SEED, Study
+from lib.spec.declaration import SEED
+from lib.spec.study import Study
 
 ANALYSIS = Path(__file__).parents[1]
 SPEC = ANALYSIS.parent / "lib" / "spec"

@@ -11,7 +11,8 @@ from scipy.stats import ttest_1samp
 from analysis.statistics import intervals, rank_tests
 from analysis.statistics.intervals import Interval
 from analysis.statistics.rank_tests import DECIMALS, RankSum, SignedRank
-from lib.spec.study import Study, StudyError
+from lib.spec.declaration import StudyError
+from lib.spec.study import Study
 from lib.spec.sweep import show_value
 
 

@@ -7,7 +7,8 @@ import pandas as pd
 from analysis.runs import data as study_data
 from analysis.runs import per_item, provenance
 from analysis.runs.data import StudyData
-from lib.spec.study import Study, StudyError
+from lib.spec.declaration import StudyError
+from lib.spec.study import Study
 
 # Lung fields, Jaccard, mean and standard deviation over 247 images at 256×256, two folds.
 # Source: van Ginneken, Stegmann, Loog, Medical Image Analysis 10 (2006).

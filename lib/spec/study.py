@@ -10,17 +10,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
-
+from lib.spec.declaration import Declaration, StudyError, read_declaration
 from lib.spec.errors import UserError
-from lib.spec.files import read_yaml
 from lib.spec.metric import PARTS, Metric, last_word, metric
 from lib.spec.sweep import Sweep, read_sweep, same_value, show_value
 
 ROOT = Path(__file__).parents[2]
-SEED = "seed"  # the replicate's usual name in a config
 ARM = "arm"  # the factor of a study that compares named combinations
 
 # Which of a run's epochs gives its score; none of them looks at the test set.
@@ -36,10 +33,6 @@ SUFFIXES = {"last": "", "at_best_val": "_at_best_val", "mean_last_5": "_mean_las
 NUISANCE_FIELDS = ("checkpoint_every", "save_overlays", "media", "num_workers")
 
 Variant = tuple  # one level per factor, in the order of the factors
-
-
-class StudyError(UserError):
-    """A sweep or declaration that cannot be analyzed; says what is wrong and what is accepted."""
 
 
 @dataclass(frozen=True)
@@ -61,50 +54,6 @@ class Places:
     def tables(self, name: str) -> Path:
         """Return the folder with a study's tables and report."""
         return self.results / name
-
-
-def _each_once(names: list[str]) -> list[str]:
-    if len(set(names)) < len(names):
-        raise ValueError("a name is repeated, which would count it twice in Holm's correction")
-    return names
-
-
-Names = Annotated[list[str], Field(min_length=1), AfterValidator(_each_once)]
-Level = str | int | float | bool | None | list
-
-
-class Declaration(BaseModel):
-    """The keys of a declaration; all but ``metric`` may be left out."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-    question: str = ""
-    metric: str | dict[str, Any]
-    # Which epoch's score counts: last, {at_best: val/error} or {mean_last: 5}.
-    score: str | dict[str, Any] = "last"
-    seed: str = SEED  # the config key of the replicate
-    sweeps: Names | None = None  # the sweeps whose runs are pooled; default: the one of its name
-    # Config keys and their levels, baseline first; default: what the sweep varies.
-    factors: dict[str, list[Level]] | None = None
-    # Named combinations of config values instead of factors, baseline first.
-    arms: dict[str, dict[str, Level]] | None = None
-    primary: Names | None = None  # contrasts tested as one family; default: all
-    # The smallest effect of interest, in the metric's own unit.
-    smallest_effect: Annotated[float, Field(gt=0)] | None = None
-    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05  # family-wise, two-sided
-    free: list[str] = []  # config keys in which runs may differ
-    # Published scores by their names, for a sweep that varies only the seed.
-    published_scores: dict[str, float] = {}
-    # Summary keys of the same runs with words, each with one more step of the recipe; the last is
-    # the metric.
-    cumulative_steps: dict[str, str] = {}
-    cross_validation: str | None = None  # the sweep that tests every radiograph once
-    target_value: float | None = None  # of the validation metric, for the figure of epochs until it
-    tuning: list[str] = []  # sweeps in which the learning rates were chosen, on validation
-    labels: dict[str, str] = {}  # words for a factor, a factor=level, an arm or the sweep
-    notes: str | list[str] = []  # paragraphs for the report
-    class_names: Literal["gtsrb"] | None = None  # whose classes the labels count
-    data_source: str = ""  # citation of the images that a figure shows
 
 
 @dataclass(frozen=True)
@@ -231,38 +180,6 @@ def load_study(
             f"{places.sweeps}/ or the sweep's YAML with --sweep."
         )
     return build_study(name, [read_sweep(p) for p in paths], declared, places, path)
-
-
-def read_declaration(path: Path) -> Declaration:
-    """Return the declaration in a YAML file.
-
-    Raises:
-        StudyError: on an unknown key or a wrong value; names all of them.
-    """
-    try:
-        values = read_yaml(path)
-    except UserError as error:
-        raise StudyError(str(error)) from error
-    try:
-        return Declaration.model_validate(values)
-    except ValidationError as error:
-        raise StudyError(f"{path}:\n  " + "\n  ".join(_faults(error))) from error
-
-
-def _faults(error: ValidationError) -> list[str]:
-    faults = []
-    for one in error.errors():
-        place = ".".join(map(str, one["loc"]))
-        if one["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(place, Declaration.model_fields, n=1)
-            hint = f"did you mean {near[0]}?" if near else "accepted: "
-            hint += "" if near else ", ".join(Declaration.model_fields)
-            faults.append(f"{place}: unknown key; {hint}")
-        elif one["type"] == "missing":
-            faults.append(f"{place}: missing; write the summary key of the score, as test/error")
-        else:
-            faults.append(f"{place} = {one['input']!r}: {one['msg']}")
-    return faults
 
 
 def build_study(

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from lib.spec.study import SEED
+from lib.spec.declaration import SEED
 
 
 def names(varied: Sequence[str], cell: dict[str, Any], study: str) -> tuple[str, str, str]:

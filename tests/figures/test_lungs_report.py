@@ -18,7 +18,7 @@ from analysis.runs.data import StudyData
 from analysis.runs.tables import TableError
 from analysis.statistics import jsrt_benchmark
 from analysis.statistics import results as study_results
-from lib.spec.study import StudyError
+from lib.spec.declaration import StudyError
 from tests import factories
 
 SWEEP = """\

@@ -9,7 +9,7 @@ import pytest
 from analysis.figures import catalogue, tuning
 from analysis.runs import data as study_data
 from analysis.runs.data import StudyData
-from lib.spec.study import StudyError
+from lib.spec.declaration import StudyError
 from tests import factories
 
 

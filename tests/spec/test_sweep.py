@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from lib.spec.declaration import StudyError
 from lib.spec.defaults import config_defaults
-from lib.spec.study import StudyError
 from lib.spec.sweep import SweepError, read_sweep, same_value
 from tests import factories
 from tests.conftest import ROOT

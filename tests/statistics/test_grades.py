@@ -8,7 +8,8 @@ import pytest
 
 from analysis.statistics import contrasts, grades, intervals, rank_tests
 from analysis.statistics import results as study_results
-from lib.spec.study import Declaration, Study, StudyError, build_study
+from lib.spec.declaration import Declaration, StudyError
+from lib.spec.study import Study, build_study
 from lib.spec.sweep import read_sweep
 from tests import factories
 

@@ -15,7 +15,7 @@ from analysis.runs import per_item
 from analysis.runs.tables import TableError, read_tables, write_tables
 from analysis.statistics import contrasts, grades
 from analysis.statistics.design import contrast_deviation, read_pilot
-from lib.spec.study import StudyError
+from lib.spec.declaration import StudyError
 from tests import factories
 
 SWEEP = """\

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from analysis.runs import per_item
+from lib.spec.declaration import StudyError
 from lib.spec.metric import metric
-from lib.spec.study import StudyError
 from tests import factories
 
 

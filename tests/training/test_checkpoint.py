@@ -1,4 +1,4 @@
-"""Checkpoints: what is saved comes back; damage, another run and a full disk are told."""
+"""Checkpoints: what is saved comes back; damage, another run, a full disk: a clear message."""
 
 import subprocess
 from pathlib import Path
