@@ -67,7 +67,7 @@ def difference_curves(data: StudyData, metric: Metric) -> Figure:
     built = contrasts.build(study, values.reshape(len(values), -1))  # an epoch as a replicate
     figure, axes = style.subplots(len(built), 1.6, sharey=False, sharex=True)
     for i, (axis, contrast) in enumerate(zip(axes, built, strict=True)):
-        table = metric.display(contrast.differences.reshape(n, -1))
+        table = metric.display((contrast.treatment - contrast.baseline).reshape(n, -1))
         axis.axhline(0, color="black", linewidth=0.8)
         if study.smallest_effect:
             delta = metric.display(study.smallest_effect)
@@ -97,7 +97,7 @@ def difference_curves_caption(data: StudyData, metric: Metric) -> str:
     study, n = data.study, len(data.study.seeds)
     values = histories.curves(data, metric.key)
     built = contrasts.build(study, values.reshape(len(values), -1))
-    wide = any(_far_off(c.differences.reshape(n, -1)) for c in built)
+    wide = any(_far_off((c.treatment - c.baseline).reshape(n, -1)) for c in built)
     grey = "; grey: ±δ" if study.smallest_effect else ""
     log = "Where single seeds are far off the axis is logarithmic at its ends. " if wide else ""
     return (

@@ -10,10 +10,12 @@ from scipy.stats import ttest_1samp
 
 from analysis.statistics import intervals, rank_tests
 from analysis.statistics.intervals import Interval
-from analysis.statistics.rank_tests import DECIMALS, RankSum, SignedRank
+from analysis.statistics.rank_tests import RankSum, SignedRank
 from lib.spec.declaration import StudyError
 from lib.spec.study import Study
 from lib.spec.sweep import show_value
+
+ROUND_OFF = 1e-12  # of the largest score: sums of some scores in 64 bits stay well below
 
 
 class Part(NamedTuple):
@@ -30,7 +32,8 @@ class Contrast:
 
     ``parts``: one factor for a main effect, two for an interaction, none for a comparison with a
     published score, which ``name`` names. For an interaction the values are the effect of the
-    second factor at either level of the first.
+    second factor at either level of the first. ``tolerance``: differences at most so far apart are
+    equal, see rank_tests.
     """
 
     name: str
@@ -38,11 +41,12 @@ class Contrast:
     baseline: np.ndarray
     treatment: np.ndarray
     parts: list[Part] = field(default_factory=list)
+    tolerance: float | None = None
 
     @property
     def differences(self) -> np.ndarray:
-        """Treatment minus baseline, seed by seed."""
-        return self.treatment - self.baseline
+        """Treatment minus baseline, seed by seed; ties are equal and what round-off left is 0."""
+        return rank_tests.with_ties(self.treatment - self.baseline, self.tolerance)
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ class Tested:
     @property
     def all_equal(self) -> bool:
         """Whether both levels gave the same in every seed."""
-        return not np.round(self.contrast.differences, DECIMALS).any()
+        return not self.contrast.differences.any()
 
 
 def build(study: Study, scores: np.ndarray) -> list[Contrast]:
@@ -99,7 +103,6 @@ def build(study: Study, scores: np.ndarray) -> list[Contrast]:
         StudyError: when ``primary`` names a contrast that the study does not have, or when there is
             nothing to compare.
     """
-    scores = study.metric.snap(scores)
     contrasts = _of_factors(study, scores) if study.factors else _with_published(study, scores)
     if not contrasts:
         raise StudyError(
@@ -124,14 +127,14 @@ def build(study: Study, scores: np.ndarray) -> list[Contrast]:
 def _of_factors(study: Study, scores: np.ndarray) -> list[Contrast]:
     names, levels = list(study.factors), list(study.factors.values())
     table = scores.reshape(*map(len, levels), -1)
-    contrasts = []
+    contrasts, near = [], tolerance(study, scores)
     for axis, name in enumerate(names):
         mean = table.mean(axis=tuple(i for i in range(len(names)) if i != axis))  # (levels, seeds)
         for i, j in itertools.combinations(range(len(levels[axis])), 2):
             part = Part(name, levels[axis][i], levels[axis][j])
             words = f"{name}: {show_value(part.treatment)} - {show_value(part.baseline)}"
             label = name if len(levels[axis]) == 2 else words
-            contrasts.append(Contrast(label, "main", mean[i], mean[j], [part]))
+            contrasts.append(Contrast(label, "main", mean[i], mean[j], [part], near))
     two_level = [i for i in range(len(names)) if len(levels[i]) == 2]
     for a, b in itertools.combinations(two_level, 2):
         others = tuple(i for i in range(len(names)) if i not in (a, b))
@@ -139,7 +142,7 @@ def _of_factors(study: Study, scores: np.ndarray) -> list[Contrast]:
         parts = [Part(names[k], *levels[k]) for k in (a, b)]
         baseline, treatment = mean[0, 1] - mean[0, 0], mean[1, 1] - mean[1, 0]
         name = f"{names[a]} × {names[b]}"
-        contrasts.append(Contrast(name, "interaction", baseline, treatment, parts))
+        contrasts.append(Contrast(name, "interaction", baseline, treatment, parts, near))
     return contrasts
 
 
@@ -149,6 +152,18 @@ def _with_published(study: Study, scores: np.ndarray) -> list[Contrast]:
         own = np.where(np.abs(scores[0] - value) < digit / 2, value, scores[0])
         contrasts.append(Contrast(words, "published", np.full(len(own), value), own))
     return contrasts
+
+
+def tolerance(study: Study, scores: np.ndarray) -> float:
+    """Return how far apart contrasts of ``scores`` (variants, seeds) may be and still be equal.
+
+    Where the metric declares a resolution: a tenth of it, divided by the number of variants, since
+    a contrast averages over some of them (and a score over five epochs); else what arithmetic on
+    scores of this size can leave.
+    """
+    if study.metric.resolution is not None:
+        return study.metric.resolution / (10 * len(scores))
+    return ROUND_OFF * float(np.abs(scores).max())
 
 
 def run_tests(
@@ -162,13 +177,14 @@ def run_tests(
     tested = []
     for contrast in contrasts:
         x, y, d = contrast.baseline, contrast.treatment, contrast.differences
+        near = contrast.tolerance
         levels = (1 - alpha, 1 - 2 * alpha)
         if paired and not any(part.factor in splitting for part in contrast.parts):
-            result = rank_tests.signed_rank(d)
-            wide, narrow = (intervals.paired_interval(d, level) for level in levels)
+            result = rank_tests.signed_rank(d, near)
+            wide, narrow = (intervals.paired_interval(d, level, near) for level in levels)
         else:
-            result = rank_tests.rank_sum(x, y)
-            wide, narrow = (intervals.shift_interval(x, y, level) for level in levels)
+            result = rank_tests.rank_sum(x, y, near)
+            wide, narrow = (intervals.shift_interval(x, y, level, near) for level in levels)
         tested.append((contrast, result, wide, narrow))
     adjusted = rank_tests.holm([result.p for _, result, _, _ in tested])
     return [
@@ -183,11 +199,10 @@ def sensitivity(contrast: Contrast) -> dict[str, float | None]:
     And ``correlation``, Pearson's between the two levels over seeds: what pairing removes. A value
     is None where it has no meaning: for fewer than three seeds, or without any spread.
     """
-    x, y = (np.round(v, DECIMALS) for v in (contrast.baseline, contrast.treatment))
-    d = np.round(y - x, DECIMALS)
+    x, y, d = contrast.baseline, contrast.treatment, contrast.differences
     varied = len(d) > 2 and np.ptp(d) > 0
     return {
-        "p_sign_flip": rank_tests.sign_flip(d) if 1 < len(d) <= 20 else None,
+        "p_sign_flip": rank_tests.sign_flip(d, contrast.tolerance) if 1 < len(d) <= 20 else None,
         "p_t": float(ttest_1samp(d, 0).pvalue) if varied else None,
         "correlation": float(np.corrcoef(x, y)[0, 1])
         if len(d) > 2 and np.ptp(x) > 0 and np.ptp(y) > 0
@@ -228,7 +243,7 @@ def simple_effects(study: Study, scores: np.ndarray) -> list[dict[str, Any]]:
     difference, ci_low, ci_high, confidence, a12), treatment against baseline.
     """
     by_variant = dict(zip(study.variants, scores, strict=True))
-    rows = []
+    rows, near = [], tolerance(study, scores)
     for axis, (name, levels) in enumerate(study.factors.items()):
         for variant, level in itertools.product(study.variants, levels):
             if levels.index(variant[axis]) >= levels.index(level):
@@ -240,8 +255,8 @@ def simple_effects(study: Study, scores: np.ndarray) -> list[dict[str, Any]]:
                 pair = f"{name}: {show_value(level)} - {show_value(variant[axis])}"
             where = ", ".join(f"{n}={show_value(v)}" for n, v in at)
             x, y = by_variant[variant], by_variant[other]
-            result = rank_tests.rank_sum(x, y)
-            interval = intervals.shift_interval(x, y, 1 - study.alpha)
+            result = rank_tests.rank_sum(x, y, near)
+            interval = intervals.shift_interval(x, y, 1 - study.alpha, near)
             rows.append(
                 {
                     "name": f"{pair} at {where}" if at else pair,

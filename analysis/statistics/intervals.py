@@ -7,10 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from analysis.statistics.rank_tests import DECIMALS, checked, rank_sum, signed_rank, smallest_p
-
-# Trial shifts lie between two values, in the digits that rounding would drop: ranks have no scale.
-FINER = 1_000
+from analysis.statistics.rank_tests import (
+    RELATIVE,
+    both_with_ties,
+    distinct,
+    rank_sum,
+    signed_rank,
+    smallest_p,
+    with_ties,
+)
 
 
 @dataclass(frozen=True)
@@ -36,38 +41,45 @@ def hodges_lehmann(first: np.ndarray, second: np.ndarray, paired: bool) -> np.nd
     return np.median(pairs.reshape(*pairs.shape[:-2], -1), axis=-1)
 
 
-def paired_interval(differences: ArrayLike, confidence: float = 0.95) -> Interval:
+def paired_interval(
+    differences: ArrayLike, confidence: float = 0.95, tolerance: float | None = None
+) -> Interval:
     """Return the Hodges–Lehmann estimate of paired differences (n,) and its exact interval.
 
     The estimate is the median of the Walsh averages (d_i + d_j) / 2, i <= j; the interval holds
     every shift that the signed-rank test does not reject (Hollander & Wolfe 1999, section 3.2).
     Where 2 / 2^n exceeds 1 - confidence the whole range of averages is given, with its confidence.
+    ``tolerance``: see rank_tests.
     """
-    d = checked(differences, "differences")
+    d = with_ties(differences, tolerance)
+    near = RELATIVE * np.abs(d).max() if tolerance is None else tolerance
     i, j = np.triu_indices(len(d))
-    averages = np.unique(np.round((d[i] + d[j]) / 2, DECIMALS + 1))
+    averages = distinct((d[i] + d[j]) / 2, near)
     estimate = float(np.median((d[i] + d[j]) / 2))
     floor = smallest_p(len(d))
     level = max(1 - confidence, floor)
-    low, high = _invert(averages, estimate, level, lambda m: signed_rank((d - m) * FINER).p)
+    low, high = _invert(averages, estimate, level, lambda m: signed_rank(d - m, near / 4).p)
     return Interval(estimate, low, high, min(confidence, 1 - floor))
 
 
-def shift_interval(x: ArrayLike, y: ArrayLike, confidence: float = 0.95) -> Interval:
+def shift_interval(
+    x: ArrayLike, y: ArrayLike, confidence: float = 0.95, tolerance: float | None = None
+) -> Interval:
     """Return the Hodges–Lehmann shift of y (m,) against x (n,) and its exact interval.
 
     The estimate is the median of all y_j - x_i; the interval holds every shift that the
-    Mann–Whitney test does not reject.
+    Mann–Whitney test does not reject. ``tolerance``: see rank_tests.
     """
-    x, y = checked(x, "x"), checked(y, "y")
+    x, y = both_with_ties(x, y, tolerance)
+    near = RELATIVE * max(np.abs(x).max(), np.abs(y).max()) if tolerance is None else tolerance
     pairs = (y[:, None] - x[None, :]).ravel()
     estimate = float(np.median(pairs))
     floor = smallest_p(len(x), len(y))
     low, high = _invert(
-        np.unique(np.round(pairs, DECIMALS)),
+        distinct(pairs, near),
         estimate,
         max(1 - confidence, floor),
-        lambda m: rank_sum(x * FINER, (y - m) * FINER).p,
+        lambda m: rank_sum(x, y - m, near / 4).p,
     )
     return Interval(estimate, low, high, min(confidence, 1 - floor))
 

@@ -3,6 +3,10 @@
 The null distributions are enumerated (by convolution, not by listing), given the ties and zeros at
 hand: p-values are exact, and the same as scipy's exact or full-permutation ones. One exception,
 which carries ``exact = False``: Mann–Whitney between more than ``MOST_EXACT`` runs in all.
+
+Scores are often fractions, in which arithmetic leaves traces: 0.1 + 0.2 is not 0.3. So values at
+most ``tolerance`` apart are ties, and differences at most so large are 0; by default this is
+``RELATIVE`` times the largest value, so that no test depends on the unit of measurement.
 """
 
 import math
@@ -12,9 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import mannwhitneyu, rankdata
 
-DECIMALS = (
-    6  # scores are rounded: error on 12,630 images has steps of 7.9e-5, round-off breaks ties
-)
+RELATIVE = 1e-9  # far above what arithmetic in 64 bits leaves, far below what anyone measures
 MOST_EXACT = 80  # values in two samples together: the work grows with the fourth power
 
 
@@ -43,7 +45,7 @@ class RankSum:
     exact: bool = True
 
 
-def signed_rank(differences: ArrayLike) -> SignedRank:
+def signed_rank(differences: ArrayLike, tolerance: float | None = None) -> SignedRank:
     """Test exactly whether paired differences (n,) are symmetric about 0 (Wilcoxon 1945).
 
     Ties share midranks; zeros keep their ranks and give half to each side (scipy's ``zsplit``). The
@@ -52,7 +54,7 @@ def signed_rank(differences: ArrayLike) -> SignedRank:
     Raises:
         ValueError: on no value, NaN or infinity.
     """
-    d = checked(differences, "differences")
+    d = with_ties(differences, tolerance)
     doubled = np.rint(2 * rankdata(np.abs(d))).astype(int)  # midranks are halves: make them whole
     plus, minus = doubled[d > 0].sum(), doubled[d < 0].sum()
     weights = doubled[d != 0]
@@ -70,7 +72,7 @@ def signed_rank(differences: ArrayLike) -> SignedRank:
     )
 
 
-def rank_sum(x: ArrayLike, y: ArrayLike) -> RankSum:
+def rank_sum(x: ArrayLike, y: ArrayLike, tolerance: float | None = None) -> RankSum:
     """Test exactly whether y (m,) and x (n,) come from one distribution (Mann & Whitney 1947).
 
     The p-value is twice the smaller tail over all arrangements of the pooled midranks; for more
@@ -79,7 +81,7 @@ def rank_sum(x: ArrayLike, y: ArrayLike) -> RankSum:
     Raises:
         ValueError: on an empty sample, NaN or infinity.
     """
-    x, y = checked(x, "x"), checked(y, "y")
+    x, y = both_with_ties(x, y, tolerance)
     doubled = np.rint(2 * rankdata(np.concatenate([y, x]))).astype(int)
     total = doubled[: len(y)].sum()
     u = (total - len(y) * (len(y) + 1)) / 2
@@ -93,32 +95,34 @@ def rank_sum(x: ArrayLike, y: ArrayLike) -> RankSum:
     return RankSum(len(x), len(y), float(u), p, float(u / (len(x) * len(y))), exact)
 
 
-def a12(x: ArrayLike, y: ArrayLike) -> float:
+def a12(x: ArrayLike, y: ArrayLike, tolerance: float | None = None) -> float:
     """Return the probability that y (m,) exceeds x (n,), ties count half (Vargha & Delaney 2000).
 
     Raises:
         ValueError: on an empty sample, NaN or infinity.
     """
-    x, y = checked(x, "x"), checked(y, "y")
+    x, y = both_with_ties(x, y, tolerance)
     return float((y[:, None] > x).mean() + (y[:, None] == x).mean() / 2)
 
 
-def sign_flip(differences: ArrayLike) -> float:
+def sign_flip(differences: ArrayLike, tolerance: float | None = None) -> float:
     """Return the exact two-sided p of the mean of paired differences (n,) under sign flips.
 
     Fisher's (1935) randomization test: p is the share of the 2^n sign patterns whose mean is at
-    least as far from 0. Enumerated up to n = 20, beyond that an error: sums have no common grid.
+    least as far from 0; sums at most ``tolerance`` apart are equal. Enumerated up to n = 20, beyond
+    that an error: sums have no common grid.
 
     Raises:
         ValueError: on no value, NaN, infinity, or more than 20 values.
     """
-    d = checked(differences, "differences")
+    d = with_ties(differences, tolerance)
     if len(d) > 20:
         raise ValueError(f"{len(d)} values: all sign flips are listed for 20 at most")
     sums = np.zeros(1)
-    for value in np.rint(d * 10**DECIMALS):  # whole numbers: sums compare without round-off
+    for value in d:
         sums = np.concatenate([sums + value, sums - value])
-    return float((np.abs(sums) >= abs(sums[0])).mean())
+    least = abs(sums[0]) - _tolerance(tolerance, d)
+    return float((np.abs(sums) >= least).mean())
 
 
 def smallest_p(n: int, m: int | None = None) -> float:
@@ -141,14 +145,58 @@ def holm(p: ArrayLike) -> list[float]:
     return adjusted.tolist()
 
 
+def with_ties(differences: ArrayLike, tolerance: float | None = None) -> np.ndarray:
+    """Return differences (n,) in which ties are equal: sizes at most ``tolerance`` apart, and 0.
+
+    Raises:
+        ValueError: on no value, NaN or infinity.
+    """
+    d = checked(differences, "differences")
+    sizes = _merged(np.concatenate([[0.0], np.abs(d)]), _tolerance(tolerance, d))
+    return np.sign(d) * sizes[1:]
+
+
+def both_with_ties(
+    x: ArrayLike, y: ArrayLike, tolerance: float | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return two samples (n,) and (m,) in which values at most ``tolerance`` apart are equal.
+
+    Raises:
+        ValueError: on an empty sample, NaN or infinity.
+    """
+    x, y = checked(x, "x"), checked(y, "y")
+    both = np.concatenate([x, y])
+    merged = _merged(both, _tolerance(tolerance, both))
+    return merged[: len(x)], merged[len(x) :]
+
+
+def distinct(values: np.ndarray, tolerance: float) -> np.ndarray:
+    """Return the values (any shape) that differ by more than ``tolerance``, sorted (k,)."""
+    return np.unique(_merged(np.ravel(values), tolerance))
+
+
+def _tolerance(given: float | None, values: np.ndarray) -> float:
+    return RELATIVE * float(np.abs(values).max()) if given is None else given
+
+
+def _merged(values: np.ndarray, tolerance: float) -> np.ndarray:
+    """Return values (n,) in which each group of neighbours has its least value."""
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    begins = np.concatenate([[True], np.diff(ordered) > tolerance])
+    merged = np.empty_like(values)
+    merged[order] = ordered[begins][np.cumsum(begins) - 1]
+    return merged
+
+
 def checked(values: ArrayLike, name: str) -> np.ndarray:
-    """Return finite values (n,) rounded to DECIMALS; raise ValueError on anything else."""
+    """Return finite values (n,); raise ValueError on anything else."""
     array = np.asarray(values, dtype=float)
     if array.ndim != 1 or not len(array):
         raise ValueError(f"{name}: expected one value per run, got an array of shape {array.shape}")
     if not np.isfinite(array).all():
         raise ValueError(f"{name}: NaN or infinity among {array}; such runs are never left out")
-    return np.round(array, DECIMALS)
+    return array
 
 
 def _sign_flip_pmf(weights: np.ndarray) -> np.ndarray:

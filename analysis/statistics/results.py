@@ -11,7 +11,6 @@ from analysis.runs.data import StudyData
 from analysis.runs.tables import SUMMARY, is_missing, numbers
 from analysis.statistics import contrasts, grades, jsrt_benchmark, published, robustness
 from analysis.statistics.contrasts import Tested
-from analysis.statistics.rank_tests import DECIMALS
 from lib.spec.study import Variant
 
 
@@ -103,7 +102,7 @@ def _row(
     ``on_scale``: an interaction on the metric's second scale; ``family``: how many are tested.
     """
     study, test, interval = data.study, tested.test, tested.interval
-    differences = np.round(tested.contrast.differences, DECIMALS)
+    differences = tested.contrast.differences
     own = robustness.conclusion(tested, study)
     rules = {
         rule: {
@@ -136,7 +135,7 @@ def _row(
         **contrasts.sensitivity(tested.contrast),
         "grade": grade,
         "sentence": grades.sentence(grade, tested, family, study, data.budget, agree),
-        "per_seed": [float(d) for d in tested.contrast.differences],
+        "per_seed": [float(d) for d in differences],
         "other_rules": rules,
         "survives_all_rules": agree if rules else None,
         "p_holm_other_scale": on_scale.p_holm if on_scale else None,

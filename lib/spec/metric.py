@@ -160,11 +160,6 @@ class Metric:
         """The smallest difference that is seen in the digits shown, in the metric's own unit."""
         return 10**-self.decimals / self.display_factor
 
-    def snap(self, values: np.ndarray) -> np.ndarray:
-        """Return values rounded to the declared resolution; unchanged where none is declared."""
-        step = self.resolution
-        return values if step is None else np.rint(values / step) * step
-
     def outside(self, values: np.ndarray) -> np.ndarray:
         """Return which of ``values`` lie outside the metric's bounds (bool, same shape)."""
         low, high = self.bounds
