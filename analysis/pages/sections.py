@@ -123,6 +123,8 @@ def _score_rules(data: StudyData, results: dict[str, Any]) -> list[Section]:
         )
     else:
         words = f"The runs have no score by another rule than the declared one, the {own}."
+    for rule in results["too_short_for"]:
+        words += f" The {RULES[rule]} is no rule for runs of {results['budget']} and is left out."
     scales = [
         f"{c['label']}, tested again on the {results['other_scale']}: Holm p "
         f"{grades.format_p(c['p_holm_other_scale'])}; scale-robust: "

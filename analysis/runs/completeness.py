@@ -10,7 +10,7 @@ import pandas as pd
 from analysis.runs import recipe
 from analysis.runs.tables import CONFIG, SUMMARY, TableError, is_missing, keys, numbers
 from lib.spec.metric import count
-from lib.spec.study import RULES, Study, Variant
+from lib.spec.study import LEAST_EPOCHS, RULES, Study, Variant
 from lib.spec.sweep import same_value, show_value
 
 PAIR_HASHES = ("split_sha256", "order_sha256")  # of the split, of the first epoch's order
@@ -127,6 +127,12 @@ def check(study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> Completene
     problems += _strangers(runs[~runs["run_id"].isin(used)], planned)
     included = runs[runs["run_id"].isin(Completeness(entries, problems).included)]
     problems += _out_of_bounds(study, included)
+    longest = max(entry.epochs for entry in entries)
+    if 0 < longest < LEAST_EPOCHS[study.rule]:
+        problems.append(
+            f"the score is the {study.rule_words}, but runs have {count(longest, 'epoch')}; "
+            "declare another `score:`"
+        )
     splitting = _splitting(study, included)
     return Completeness(
         entries=entries,

@@ -11,7 +11,7 @@ from analysis.runs import completeness, per_item, recipe
 from analysis.runs.completeness import Completeness
 from analysis.runs.tables import SUMMARY, numbers, read_tables
 from lib.spec.metric import count
-from lib.spec.study import Study, Variant, load_study
+from lib.spec.study import LEAST_EPOCHS, Study, Variant, load_study
 
 
 @dataclass(frozen=True)
@@ -71,10 +71,19 @@ class StudyData:
     @property
     def budget(self) -> str:
         """The epochs of a run in words: "4 epochs"; "2 or 8 epochs" where they are a factor."""
-        lengths = {config.get("epochs") for config in self.study.configs.values()} - {None}
-        if len(lengths) > 1:
-            return f"{' or '.join(map(str, sorted(lengths)))} epochs"
-        return count(self.completeness.epochs, "epoch")
+        if len(self.lengths) > 1:
+            return f"{' or '.join(map(str, self.lengths))} epochs"
+        return count(self.lengths[0], "epoch")
+
+    @property
+    def lengths(self) -> list[int]:
+        """How many epochs a run has, sorted; one number, unless they are a factor."""
+        levels = {config.get("epochs") for config in self.study.configs.values()} - {None}
+        return sorted(levels) or [self.completeness.epochs]
+
+    def applies(self, rule: str) -> bool:
+        """Whether runs are long enough for a score rule: a mean of five epochs needs five."""
+        return self.lengths[0] >= LEAST_EPOCHS[rule]
 
     @property
     def item(self) -> str:

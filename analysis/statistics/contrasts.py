@@ -71,8 +71,8 @@ class Tested:
 
     @property
     def smallest_p(self) -> float:
-        """The least p that this test can give with so many seeds."""
-        return rank_tests.smallest_p(self.n, None if self.paired else self.n)
+        """The least p that these seeds could have given, zeros and ties as they are."""
+        return self.test.least_p
 
     @property
     def rank_biserial(self) -> float:

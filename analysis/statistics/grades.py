@@ -82,10 +82,13 @@ def _not_testable(tested: Tested, family: int, study: Study) -> str:
             f"{what}: all {tested.n} differences are zero; both variants probably ran the same "
             "code. Nothing can be concluded."
         )
+    zeros = tested.test.n_zero if tested.paired else 0
+    are = "is" if zeros == 1 else "are"
+    zero = f"of which {count(zeros, 'difference')} {are} zero, " if zeros else ""
     return (
         f"{what}: this design could not have given p < {format_p(study.alpha)} (n = {tested.n}, "
-        f"smallest p {format_p(tested.smallest_p)}, {count(family, 'comparison')} under Holm's "
-        f"correction): description only. {_numbers(tested, study)}."
+        f"{zero}smallest p {format_p(tested.smallest_p)}, {count(family, 'comparison')} under "
+        f"Holm's correction): description only. {_numbers(tested, study)}."
     )
 
 

@@ -30,6 +30,7 @@ class SignedRank:
     negative: int  # differences below 0
     statistic: float  # the smaller rank sum, as scipy and R report it
     p: float  # two-sided, exact
+    least_p: float  # the smallest that other signs of the same differences would give
     rank_biserial: float  # (W+ - W-) / (W+ + W-), from -1 to 1 (Kerby 2014); 0 if all are 0
 
 
@@ -41,6 +42,7 @@ class RankSum:
     n_y: int
     statistic: float  # U of y: pairs with y > x, ties count half
     p: float  # two-sided, exact
+    least_p: float  # the smallest that another arrangement of the same values would give
     a12: float  # probability that y exceeds x, ties count half (Vargha & Delaney 2000)
     exact: bool = True
 
@@ -68,6 +70,7 @@ def signed_rank(differences: ArrayLike, tolerance: float | None = None) -> Signe
         negative=int((d < 0).sum()),
         statistic=float(min(plus, minus) + half_zeros) / 2,
         p=p,
+        least_p=smallest_p(len(weights)) if len(weights) else 1.0,
         rank_biserial=float((plus - minus) / doubled.sum()) if (d != 0).any() else 0.0,
     )
 
@@ -86,13 +89,16 @@ def rank_sum(x: ArrayLike, y: ArrayLike, tolerance: float | None = None) -> Rank
     total = doubled[: len(y)].sum()
     u = (total - len(y) * (len(y) + 1)) / 2
     exact = len(doubled) <= MOST_EXACT
+    least = smallest_p(len(x), len(y))
     if exact:
-        p = _two_sided(_arrangement_pmf(doubled, len(y)), total)
+        pmf = _arrangement_pmf(doubled, len(y))
+        p, possible = _two_sided(pmf, total), np.flatnonzero(pmf)
+        least = min(_two_sided(pmf, end) for end in (possible[0], possible[-1]))
     elif np.ptp(doubled) == 0:
-        p = 1.0
+        p = least = 1.0
     else:
         p = float(mannwhitneyu(y, x, method="asymptotic").pvalue)
-    return RankSum(len(x), len(y), float(u), p, float(u / (len(x) * len(y))), exact)
+    return RankSum(len(x), len(y), float(u), p, least, float(u / (len(x) * len(y))), exact)
 
 
 def a12(x: ArrayLike, y: ArrayLike, tolerance: float | None = None) -> float:

@@ -9,9 +9,9 @@ from analysis.runs import provenance
 from analysis.runs.completeness import PAIR_HASHES
 from analysis.runs.data import StudyData
 from analysis.runs.tables import SUMMARY, is_missing, numbers
-from analysis.statistics import contrasts, grades, jsrt_benchmark, published, robustness
+from analysis.statistics import contrasts, grades, jsrt_benchmark, published, rank_tests, robustness
 from analysis.statistics.contrasts import Tested
-from lib.spec.study import Variant
+from lib.spec.study import RULES, Variant
 
 
 def analyze(data: StudyData) -> dict[str, Any]:
@@ -39,6 +39,7 @@ def analyze(data: StudyData) -> dict[str, Any]:
         "metric": study.metric.key,
         "goal": study.metric.goal,
         "score_rule": study.rule,
+        "too_short_for": [rule for rule in RULES if not data.applies(rule)],
         "alpha": study.alpha,
         "smallest_effect": study.smallest_effect,
         "n_seeds": len(study.seeds),
@@ -47,7 +48,9 @@ def analyze(data: StudyData) -> dict[str, Any]:
         "budget": data.budget,
         "factors": study.factors,
         "recipe": data.recipe,
-        "smallest_p": min(one.smallest_p for one in tested),
+        "smallest_p": min(
+            rank_tests.smallest_p(one.n, None if one.paired else one.n) for one in tested
+        ),
         "unpaired": found.unpaired,
         "splitting": found.splitting,
         "pair_hashes": [h for h in PAIR_HASHES if _all_have(data, h)],

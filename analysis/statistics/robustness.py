@@ -38,12 +38,12 @@ def test_contrasts(data: StudyData, scores: np.ndarray) -> list[Tested]:
 
 
 def other_rules(data: StudyData) -> dict[str, list[Tested]]:
-    """Test the same contrasts under the score rules not declared, those that all runs have."""
+    """Test the same contrasts under the rules not declared that apply and that all runs have."""
     study = data.study
     return {
         rule: test_contrasts(data, data.values(study.score_key(rule)))
         for rule in RULES
-        if rule != study.rule and data.has(study.score_key(rule))
+        if rule != study.rule and data.applies(rule) and data.has(study.score_key(rule))
     }
 
 

@@ -26,6 +26,7 @@ RULES = {
     "at_best_val": "epoch best on validation",
     "mean_last_5": "mean of the last five epochs",
 }
+LEAST_EPOCHS = {"last": 1, "at_best_val": 1, "mean_last_5": 5}  # else the rule does not apply
 SUFFIXES = {"last": "", "at_best_val": "_at_best_val", "mean_last_5": "_mean_last_5"}
 
 # Settings that change no number, in our scripts or by custom: runs may differ in them, and a

@@ -106,6 +106,18 @@ def test_without_a_smallest_effect_nothing_is_called_meaningful_or_equivalent() 
     assert states == {"not_testable", "inconclusive", "suggestive", "preliminary_support"}
 
 
+def test_zeros_may_leave_nothing_to_test() -> None:
+    """Seven seeds carry three contrasts, .016 times 3; with a zero among them .031 times 3."""
+    study = plain_study()
+    seven = np.array([0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07])
+    assert grades.grade(put_to_test(seven), 3, study, True) == "preliminary_support"
+    result = put_to_test(seven * [0, 1, 1, 1, 1, 1, 1])
+    state = grades.grade(result, 3, study, True)
+    assert state == "not_testable"
+    text = grades.sentence(state, result, 3, study, "4 epochs", True)
+    assert "(n = 7, of which 1 difference is zero, smallest p .031, 3 comparisons" in text
+
+
 def test_identical_variants_are_seen() -> None:
     study = plain_study()
     result = put_to_test(np.zeros(10))

@@ -27,6 +27,7 @@ def write_report(folder: Path, sweep_path: Path, runs: pd.DataFrame, history: pd
 def test_a_conclusion_that_a_rule_overturns_is_suggestive_only(
     sweep_path: Path, tmp_path: Path
 ) -> None:
+    sweep_path = factories.write_sweep(tmp_path / "long.yaml", epochs=5)
     runs, history = factories.tables(sweep_path)
     runs["summary.test/error_mean_last_5"] = 0.1 + 0.001 * np.random.default_rng(1).normal(
         size=len(runs)
@@ -92,7 +93,20 @@ def test_a_rule_that_looks_at_the_test_set_is_refused(sweep_path: Path, rule: ob
         factories.study(sweep_path, score=rule)
 
 
-def test_the_mean_of_the_last_five_may_be_declared(sweep_path: Path, tmp_path: Path) -> None:
+def test_the_mean_of_the_last_five_needs_five(sweep_path: Path, tmp_path: Path) -> None:
+    runs, history = factories.tables(sweep_path)  # of three epochs
+    runs["summary.test/error_mean_last_5"] = 0.5 - runs["summary.test/error"].astype(float)
+    results = write_report(tmp_path / "s", sweep_path, runs, history)
+    assert list(results["contrasts"][0]["other_rules"]) == ["at_best_val"]
+    assert results["contrasts"][0]["grade"] == "preliminary_support"
+    said = "The mean of the last five epochs is no rule for runs of 3 epochs and is left out."
+    assert said in (tmp_path / "s" / "report.md").read_text()
+    refused = factories.refusal(tmp_path / "s", sweep_path, score={"mean_last": 5})
+    assert "the score is the mean of the last five epochs, but runs have 3 epochs" in refused
+
+
+def test_the_mean_of_the_last_five_may_be_declared(tmp_path: Path) -> None:
+    sweep_path = factories.write_sweep(tmp_path / "long.yaml", epochs=5)
     runs, history = factories.tables(sweep_path)
     runs["summary.test/error_mean_last_5"] = runs["summary.test/error"] + 1e-4
     folder = factories.write_study(tmp_path / "s", runs, history)

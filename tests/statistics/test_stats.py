@@ -211,6 +211,17 @@ def test_what_cannot_be_tested_is_refused(values: list) -> None:
         rank_tests.signed_rank(values)
 
 
+def test_zeros_and_ties_raise_the_least_p() -> None:
+    """One zero among seven leaves six signs: 2 / 2^6, which three contrasts cannot afford."""
+    assert rank_tests.signed_rank([0, 1, 2, 3, 4, 5, 6]).least_p == 2 / 2**6
+    assert rank_tests.signed_rank([1, 2, 3, 4, 5, 6, 7]).least_p == rank_tests.smallest_p(7)
+    assert rank_tests.signed_rank([0.0, 0.0]).least_p == 1
+    assert rank_tests.rank_sum([1, 2, 3], [4, 5, 6]).least_p == rank_tests.smallest_p(3, 3)
+    tied = rank_tests.rank_sum([1, 1, 1], [1, 1, 2])  # either sample may hold the 2
+    assert (tied.p, tied.least_p) == (1.0, 1.0)
+    assert rank_tests.rank_sum([1] * 8, [2] * 8).least_p == rank_tests.smallest_p(8, 8)
+
+
 def test_all_zero_differences() -> None:
     result = rank_tests.signed_rank([0, 0, 1e-12], tolerance=1e-9)
     assert (result.p, result.n_zero, result.rank_biserial) == (1.0, 3, 0.0)
