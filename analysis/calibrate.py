@@ -93,7 +93,8 @@ def _tally(
     truth = [float(c.differences[0]) for c in contrasts.build(study, means[:, None])]
     alarms, found, covering, confidence = 0, 0, [], 0.0
     for table in tqdm(values, total=studies, unit="study", disable=None):
-        tested = contrasts.run_tests(contrasts.build(study, table), study.alpha, paired)
+        built = contrasts.build(study, table)
+        tested = contrasts.run_tests(built, study.alpha, paired, delta=study.smallest_effect)
         states = [grades.grade(t, len(tested), study, rules_agree=True) for t in tested]
         claims = [grade in grades.SUPPORTED for grade in states]
         alarms += any(claim for claim, true in zip(claims, truth, strict=True) if true == 0)

@@ -51,13 +51,18 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Tested:
-    """A contrast with its exact test, Holm's p, and intervals at 1 - alpha and 1 - 2 alpha."""
+    """A contrast with its exact test, its interval at 1 - alpha, and Holm's p of three claims.
+
+    ``p_holm``: there is a difference; ``p_beyond`` and ``p_within``: it lies beyond ±δ, within ±δ,
+    each with a correction of its own; None without a smallest effect of interest.
+    """
 
     contrast: Contrast
     test: SignedRank | RankSum
     p_holm: float
     interval: Interval
-    equivalence_interval: Interval
+    p_beyond: float | None = None
+    p_within: float | None = None
 
     @property
     def paired(self) -> bool:
@@ -167,30 +172,37 @@ def tolerance(study: Study, scores: np.ndarray) -> float:
 
 
 def run_tests(
-    contrasts: Sequence[Contrast], alpha: float, paired: bool, splitting: Sequence[str] = ()
+    contrasts: Sequence[Contrast],
+    alpha: float,
+    paired: bool,
+    splitting: Sequence[str] = (),
+    delta: float | None = None,
 ) -> list[Tested]:
     """Test each contrast exactly, with Holm over all: signed-rank over seeds where they are pairs.
 
     Where they are not (``paired`` False, or the contrast is over a factor in ``splitting``, which
-    changes the split), Mann–Whitney between the levels' values.
+    changes the split), Mann–Whitney between the levels' values. With ``delta``, the smallest effect
+    of interest, each kind of claim about it is wrong somewhere in at most ``alpha`` of studies too.
     """
-    tested = []
+    results, bounds, margins = [], [], []
     for contrast in contrasts:
         x, y, d = contrast.baseline, contrast.treatment, contrast.differences
         near = contrast.tolerance
-        levels = (1 - alpha, 1 - 2 * alpha)
         if paired and not any(part.factor in splitting for part in contrast.parts):
-            result = rank_tests.signed_rank(d, near)
-            wide, narrow = (intervals.paired_interval(d, level, near) for level in levels)
+            results.append(rank_tests.signed_rank(d, near))
+            bounds.append(intervals.paired_interval(d, 1 - alpha, near))
+            shifted = [rank_tests.signed_rank(d - m, near) for m in (delta or 0, -(delta or 0))]
         else:
-            result = rank_tests.rank_sum(x, y, near)
-            wide, narrow = (intervals.shift_interval(x, y, level, near) for level in levels)
-        tested.append((contrast, result, wide, narrow))
-    adjusted = rank_tests.holm([result.p for _, result, _, _ in tested])
-    return [
-        Tested(contrast, result, p_holm, wide, narrow)
-        for (contrast, result, wide, narrow), p_holm in zip(tested, adjusted, strict=True)
-    ]
+            results.append(rank_tests.rank_sum(x, y, near))
+            bounds.append(intervals.shift_interval(x, y, 1 - alpha, near))
+            shifted = [rank_tests.rank_sum(x, y - m, near) for m in (delta or 0, -(delta or 0))]
+        margins.append(rank_tests.beyond_and_within(*shifted))
+    p_holm = rank_tests.holm([result.p for result in results])
+    beyond = within = [None] * len(results)
+    if delta:
+        beyond, within = (rank_tests.holm(p) for p in zip(*margins, strict=True))
+    found = zip(contrasts, results, p_holm, bounds, beyond, within, strict=True)
+    return [Tested(*one) for one in found]
 
 
 def sensitivity(contrast: Contrast) -> dict[str, float | None]:

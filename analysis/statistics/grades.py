@@ -15,9 +15,9 @@ GRADES = {
     "inconclusive": "Holm p is not below α, and the interval is too wide to say ±δ either",
     "suggestive": "a direction that does not survive the correction, or depends on the score rule",
     "preliminary_support": "Holm p is below α and the interval excludes 0",
-    "support_small": "the same, and the whole interval lies inside ±δ",
-    "practically_equivalent": "the interval at 1 - 2 α lies inside ±δ",
-    "meaningful": "Holm p is below α and the whole interval lies beyond δ",
+    "support_small": "the same, and Holm p of lying within ±δ is below α",
+    "practically_equivalent": "Holm p of lying within ±δ is below α",
+    "meaningful": "Holm p is below α, also that of lying beyond ±δ",
 }
 
 MANY = 100  # more seeds than these are not counted: the interval then depends on single runs
@@ -29,21 +29,22 @@ def grade(tested: Tested, family: int, study: Study, rules_agree: bool) -> str:
     ``family``: number of contrasts that Holm's correction runs over. ``rules_agree``: whether the
     other score rules lead to the same conclusion. Intervals are exact; see Methods in the README.
     """
-    alpha, delta = study.alpha, study.smallest_effect
-    interval, narrow = tested.interval, tested.equivalence_interval
+    alpha, interval = study.alpha, tested.interval
+    beyond = tested.p_beyond is not None and tested.p_beyond < alpha
+    within = tested.p_within is not None and tested.p_within < alpha
     if tested.smallest_p * family >= alpha or tested.all_equal:
         return "not_testable"
     if tested.p_holm < alpha and (interval.low > 0 or interval.high < 0):
         if not rules_agree:
             return "suggestive"
-        if delta and (interval.low > delta or interval.high < -delta):
+        if beyond:
             return "meaningful"
-        if delta and -delta < interval.low and interval.high < delta:
+        if within:
             return "support_small"
         return "preliminary_support"
     if not rules_agree:
         return "suggestive"
-    if delta and -delta < narrow.low and narrow.high < delta:
+    if within:
         return "practically_equivalent"
     if tested.test.p < alpha:
         return "suggestive"
@@ -125,11 +126,10 @@ def _suggestive(tested: Tested, study: Study, scope: str, rules_agree: bool) -> 
 
 
 def _equivalent(tested: Tested, study: Study, scope: str) -> str:
-    narrow = tested.equivalence_interval
     return (
         f"{subject(tested.contrast, study)}: practically equivalent within "
         f"±{study.metric.show_amount(study.smallest_effect)}, the margin set beforehand "
-        f"({100 * narrow.confidence:.3g} % interval {_range(narrow, study)}), {scope}. "
+        f"(two one-sided tests, Holm p = {format_p(tested.p_within)}), {scope}. "
         f"{_numbers(tested, study)}."
     )
 

@@ -29,8 +29,10 @@ class SignedRank:
     positive: int  # differences above 0
     negative: int  # differences below 0
     statistic: float  # the smaller rank sum, as scipy and R report it
-    p: float  # two-sided, exact
-    least_p: float  # the smallest that other signs of the same differences would give
+    p: float  # two-sided, exact: twice the smaller of the next two
+    p_less: float  # one-sided, against differences below 0
+    p_greater: float  # one-sided, against differences above 0
+    least_p: float  # the smallest p that other signs of the same differences would give
     rank_biserial: float  # (W+ - W-) / (W+ + W-), from -1 to 1 (Kerby 2014); 0 if all are 0
 
 
@@ -41,8 +43,10 @@ class RankSum:
     n_x: int
     n_y: int
     statistic: float  # U of y: pairs with y > x, ties count half
-    p: float  # two-sided, exact
-    least_p: float  # the smallest that another arrangement of the same values would give
+    p: float  # two-sided, exact: twice the smaller of the next two
+    p_less: float  # one-sided, against y below x
+    p_greater: float  # one-sided, against y above x
+    least_p: float  # the smallest p that another arrangement of the same values would give
     a12: float  # probability that y exceeds x, ties count half (Vargha & Delaney 2000)
     exact: bool = True
 
@@ -61,7 +65,7 @@ def signed_rank(differences: ArrayLike, tolerance: float | None = None) -> Signe
     plus, minus = doubled[d > 0].sum(), doubled[d < 0].sum()
     weights = doubled[d != 0]
     unit = max(1, np.gcd.reduce(weights))  # 2 without ties: half the sums to enumerate
-    p = _two_sided(_sign_flip_pmf(weights // unit), plus // unit)
+    less, greater = _tails(_sign_flip_pmf(weights // unit), plus // unit)
     half_zeros = doubled[d == 0].sum() / 2
     return SignedRank(
         n=len(d),
@@ -69,7 +73,9 @@ def signed_rank(differences: ArrayLike, tolerance: float | None = None) -> Signe
         positive=int((d > 0).sum()),
         negative=int((d < 0).sum()),
         statistic=float(min(plus, minus) + half_zeros) / 2,
-        p=p,
+        p=min(1.0, 2 * min(less, greater)),
+        p_less=less,
+        p_greater=greater,
         least_p=smallest_p(len(weights)) if len(weights) else 1.0,
         rank_biserial=float((plus - minus) / doubled.sum()) if (d != 0).any() else 0.0,
     )
@@ -92,13 +98,32 @@ def rank_sum(x: ArrayLike, y: ArrayLike, tolerance: float | None = None) -> Rank
     least = smallest_p(len(x), len(y))
     if exact:
         pmf = _arrangement_pmf(doubled, len(y))
-        p, possible = _two_sided(pmf, total), np.flatnonzero(pmf)
-        least = min(_two_sided(pmf, end) for end in (possible[0], possible[-1]))
+        (less, greater), possible = _tails(pmf, total), pmf[pmf > 0]
+        least = min(1.0, 2 * min(possible[0], possible[-1]))
     elif np.ptp(doubled) == 0:
-        p = least = 1.0
+        less = greater = least = 1.0
     else:
-        p = float(mannwhitneyu(y, x, method="asymptotic").pvalue)
-    return RankSum(len(x), len(y), float(u), p, least, float(u / (len(x) * len(y))), exact)
+        less, greater = (
+            float(mannwhitneyu(y, x, alternative=side, method="asymptotic").pvalue)
+            for side in ("less", "greater")
+        )
+    p = min(1.0, 2 * min(less, greater))
+    return RankSum(
+        len(x), len(y), float(u), p, less, greater, least, float(u / (len(x) * len(y))), exact
+    )
+
+
+def beyond_and_within(
+    above: SignedRank | RankSum, below: SignedRank | RankSum
+) -> tuple[float, float]:
+    """Return the exact p-values of two claims: a difference lies beyond ±δ, and within ±δ.
+
+    ``above``: the test of the differences minus δ; ``below``: of the differences plus δ. Beyond:
+    the smaller one-sided p of being above δ or below -δ, doubled as both sides are looked at.
+    Within: the larger p of being below δ and above -δ (two one-sided tests, Schuirmann 1987).
+    """
+    beyond = min(1.0, 2 * min(above.p_greater, below.p_less))
+    return beyond, max(above.p_less, below.p_greater)
 
 
 def a12(x: ArrayLike, y: ArrayLike, tolerance: float | None = None) -> float:
@@ -226,6 +251,6 @@ def _arrangement_pmf(weights: np.ndarray, m: int) -> np.ndarray:
     return counts[m] / counts[m].sum()
 
 
-def _two_sided(pmf: np.ndarray, observed: int) -> float:
-    tails = pmf[: observed + 1].sum(), pmf[observed:].sum()
-    return float(min(1.0, 2 * min(tails)))
+def _tails(pmf: np.ndarray, observed: int) -> tuple[float, float]:
+    """Return the probabilities of at most and of at least the observed sum."""
+    return min(1.0, float(pmf[: observed + 1].sum())), min(1.0, float(pmf[observed:].sum()))

@@ -17,7 +17,7 @@ from lib.spec.study import RULES, Variant
 def analyze(data: StudyData) -> dict[str, Any]:
     """Return what results.json holds but for the figures' captions."""
     study, found = data.study, data.completeness
-    tested = robustness.test_contrasts(data, data.scores)
+    tested = robustness.contrasts_of(data, data.scores, study.smallest_effect)
     rows = _rows(data, tested)
     secondary = contrasts.simple_effects(study, data.scores)
     for effect in secondary:
@@ -128,6 +128,8 @@ def _row(
         "statistic": test.statistic,
         "p": test.p,
         "p_holm": tested.p_holm,
+        "p_beyond": tested.p_beyond,
+        "p_within": tested.p_within,
         "difference": interval.estimate,
         "ci_low": interval.low,
         "ci_high": interval.high,

@@ -31,17 +31,22 @@ def conclusion(tested: Tested, study: Study) -> int:
     return int(np.sign(tested.interval.estimate)) if tested.p_holm < study.alpha else 0
 
 
-def test_contrasts(data: StudyData, scores: np.ndarray) -> list[Tested]:
-    """Test the study's primary contrasts on ``scores`` (variants, seeds): its own, or others."""
+def contrasts_of(data: StudyData, scores: np.ndarray, delta: float | None = None) -> list[Tested]:
+    """Test the study's primary contrasts on ``scores`` (variants, seeds): its own, or others.
+
+    ``delta``: the smallest effect of interest in the unit of ``scores``, or None.
+    """
     built = contrasts.build(data.study, scores)
-    return contrasts.run_tests(built, data.study.alpha, data.paired, data.completeness.splitting)
+    return contrasts.run_tests(
+        built, data.study.alpha, data.paired, data.completeness.splitting, delta
+    )
 
 
 def other_rules(data: StudyData) -> dict[str, list[Tested]]:
     """Test the same contrasts under the rules not declared that apply and that all runs have."""
     study = data.study
     return {
-        rule: test_contrasts(data, data.values(study.score_key(rule)))
+        rule: contrasts_of(data, data.values(study.score_key(rule)))
         for rule in RULES
         if rule != study.rule and data.applies(rule) and data.has(study.score_key(rule))
     }
@@ -53,7 +58,7 @@ def on_other_scale(data: StudyData) -> list[Tested] | None:
     An interaction may exist on one scale only.
     """
     rescaled = data.study.metric.rescale(data.scores)
-    return None if rescaled is None or not data.study.factors else test_contrasts(data, rescaled)
+    return None if rescaled is None or not data.study.factors else contrasts_of(data, rescaled)
 
 
 def exploratory(data: StudyData) -> list[dict[str, Any]]:
@@ -83,7 +88,7 @@ def exploratory(data: StudyData) -> list[dict[str, Any]]:
                 "p": tested.test.p,
                 "runs": data.run_ids,
             }
-            for tested in test_contrasts(data, values)
+            for tested in contrasts_of(data, values)
         ]
     return rows
 

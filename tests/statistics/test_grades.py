@@ -1,10 +1,14 @@
 """Contrasts and the words for them: definitions, and every grade in careful words."""
 
+import dataclasses
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import wilcoxon
 
 from analysis.statistics import contrasts, grades, intervals, rank_tests
 from analysis.statistics import results as study_results
@@ -60,11 +64,14 @@ def plain_study(**declared: object) -> Study:
     return build_study("plain", [read_sweep(sweep)], declaration)
 
 
-def put_to_test(differences: np.ndarray) -> contrasts.Tested:
+def put_to_test(differences: np.ndarray, delta: bool = True) -> contrasts.Tested:
     contrast = contrasts.Contrast("optimizer", "main", 0 * differences, differences, [OPTIMIZER])
     test = rank_tests.signed_rank(differences)
-    both = (intervals.paired_interval(differences, level) for level in (0.95, 0.9))
-    return contrasts.Tested(contrast, test, min(1.0, 3 * test.p), *both)
+    interval = intervals.paired_interval(differences)
+    shifted = (rank_tests.signed_rank(differences - shift) for shift in (0.01, -0.01))
+    margins = [min(1.0, 3 * p) for p in rank_tests.beyond_and_within(*shifted)]
+    margins = margins if delta else [None, None]
+    return contrasts.Tested(contrast, test, min(1.0, 3 * test.p), interval, *margins)
 
 
 @pytest.mark.parametrize("rung", RUNGS)
@@ -86,13 +93,46 @@ def test_every_rung_is_reached_in_careful_words(rung: str, metric: str) -> None:
             assert "these learning rates" in text
 
 
+def test_claims_about_the_smallest_effect_are_corrected_too() -> None:
+    """Alone it lies within ±δ at p = .027; as one of three such claims it would need .017."""
+    study = plain_study(smallest_effect=0.01)
+    d = np.array([-0.004, -0.003, -0.002, 0.0075, 0.008, 0.006, 0.005, 0.0145])
+    alone = max(
+        wilcoxon(d - 0.01, alternative="less", method="exact").pvalue,
+        wilcoxon(d + 0.01, alternative="greater", method="exact").pvalue,
+    )
+    result = put_to_test(d)
+    assert 0.05 / 3 < alone < 0.05
+    assert result.p_within == pytest.approx(3 * alone)
+    assert grades.grade(result, 3, study, True) == "inconclusive"
+    single = dataclasses.replace(result, p_within=alone)
+    assert grades.grade(single, 1, study, True) == "practically_equivalent"
+    text = grades.sentence("practically_equivalent", single, 1, study, "4 epochs", True)
+    assert "(two one-sided tests, Holm p = .027)" in text
+
+
+@given(st.lists(st.integers(-9, 9), min_size=1, max_size=8), st.booleans())
+def test_beyond_and_within_are_one_sided_tests_of_shifted_values(
+    whole: list[int], pairs: bool
+) -> None:
+    d, delta = np.array(whole) / 100, 0.02
+    test = rank_tests.signed_rank if pairs else lambda v: rank_tests.rank_sum([0.0, 0.01], v)
+    above, below = test(d - delta), test(d + delta)
+    beyond, within = rank_tests.beyond_and_within(above, below)
+    mirrored = rank_tests.beyond_and_within(test(-d - delta), test(-d + delta))
+    assert above.p == min(1, 2 * min(above.p_less, above.p_greater))
+    if pairs:
+        assert mirrored == pytest.approx((beyond, within))
+    assert not (beyond < 0.05 and within < 0.05)
+
+
 def test_an_interval_that_touches_zero_is_said_so() -> None:
     study = plain_study()
     d = np.array([-0.02, -0.01, 0.02, 0.03, 0.04, 0.05, 0.05, 0.06])
     test, interval = rank_tests.signed_rank(d), intervals.paired_interval(d)
     assert (test.p < 0.05, interval.low) == (True, 0)
     contrast = contrasts.Contrast("optimizer", "main", 0 * d, d, [OPTIMIZER])
-    result = contrasts.Tested(contrast, test, test.p, interval, interval)
+    result = contrasts.Tested(contrast, test, test.p, interval)
     state = grades.grade(result, 1, study, True)
     assert state == "suggestive"
     assert "touches zero" in grades.sentence(state, result, 1, study, "4 epochs", True)
@@ -100,9 +140,7 @@ def test_an_interval_that_touches_zero_is_said_so() -> None:
 
 def test_without_a_smallest_effect_nothing_is_called_meaningful_or_equivalent() -> None:
     study = plain_study()
-    states = {
-        grades.grade(put_to_test(differences), 3, study, True) for differences, _ in RUNGS.values()
-    }
+    states = {grades.grade(put_to_test(d, False), 3, study, True) for d, _ in RUNGS.values()}
     assert states == {"not_testable", "inconclusive", "suggestive", "preliminary_support"}
 
 
