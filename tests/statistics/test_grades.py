@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import wilcoxon
+from scipy.stats import mannwhitneyu, wilcoxon
+from statsmodels.stats.multitest import multipletests
 
 from analysis.statistics import contrasts, grades, intervals, rank_tests
 from analysis.statistics import results as study_results
@@ -109,6 +110,35 @@ def test_claims_about_the_smallest_effect_are_corrected_too() -> None:
     assert grades.grade(single, 1, study, True) == "practically_equivalent"
     text = grades.sentence("practically_equivalent", single, 1, study, "4 epochs", True)
     assert "(two one-sided tests, Holm p = .027)" in text
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_each_kind_of_claim_has_a_correction_of_its_own(sweep_path: Path, paired: bool) -> None:
+    """Three contrasts of one study: Holm over their p-values of a kind, from other functions."""
+    study, delta = factories.study(sweep_path, smallest_effect=0.01), 0.01
+    scores = 0.1 + np.random.default_rng(3).normal(0, 0.01, (4, 7)) + [[0], [0.03], [0], [0.03]]
+    tested = contrasts.run_tests(contrasts.build(study, scores), 0.05, paired, delta=delta)
+    within, beyond = [], []
+    for one in tested:
+        x, y = one.contrast.baseline, one.contrast.treatment
+        shifted = [y - x - m if paired else y - m for m in (delta, -delta)]
+        sides = [
+            [
+                wilcoxon(v, alternative=side, method="exact").pvalue
+                if paired
+                else mannwhitneyu(v, x, alternative=side, method="exact").pvalue
+                for side in ("less", "greater")
+            ]
+            for v in shifted
+        ]
+        within.append(max(sides[0][0], sides[1][1]))
+        beyond.append(min(1, 2 * min(sides[0][1], sides[1][0])))
+    for found, own in (("p_within", within), ("p_beyond", beyond)):
+        holm = multipletests(own, method="holm")[1]
+        assert [getattr(one, found) for one in tested] == pytest.approx(holm.tolist())
+        assert holm.tolist() != pytest.approx(own)  # else nothing was corrected
+    without = contrasts.run_tests(contrasts.build(study, scores), 0.05, paired)
+    assert {(one.p_within, one.p_beyond) for one in without} == {(None, None)}
 
 
 @given(st.lists(st.integers(-9, 9), min_size=1, max_size=8), st.booleans())
