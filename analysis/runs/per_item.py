@@ -161,15 +161,15 @@ def scores(table: pd.DataFrame | None, metric: Metric, run_ids: list[str]) -> pd
     if metric.part not in ("test", "evaluation", ""):
         return None
     found = None
-    if metric.name in ("error", "accuracy"):
+    if metric.item_score in ("wrong", "right"):
         predicted = of_runs(table, "predicted", run_ids)
         if predicted is not None:
             wrong = predicted.ne(table["label"], axis=0).astype(float).where(predicted.notna())
-            found = wrong if metric.name == "error" else 1 - wrong
-    elif metric.name in ("jaccard", "dice"):
+            found = wrong if metric.item_score == "wrong" else 1 - wrong
+    elif metric.item_score in ("jaccard", "dice"):
         jaccard = of_runs(table, "jaccard", run_ids)
         if jaccard is not None:
-            found = dice(jaccard) if metric.name == "dice" else jaccard
+            found = jaccard if metric.item_score == "jaccard" else dice(jaccard)
     if found is None:
         found = of_runs(table, "score", run_ids)
     return None if found is None or found.isna().any(axis=None) else found

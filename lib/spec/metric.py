@@ -25,6 +25,7 @@ PARTS = {  # a key's first word -> words for the part of the data
 }
 Goal = Literal["minimize", "maximize"]
 Scale = Literal["identity", "log", "logit"]
+ItemScore = Literal["score", "wrong", "right", "jaccard", "dice"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class Metric:
     fractions shown in percent). ``worst`` is the score of a run that diverged. ``scale`` is the
     second scale on which an interaction is tested: log (the metric must be positive) or logit
     (it must lie in [0, 1]); ``identity`` means that there is none. ``resolution`` is the smallest
-    step of the score, or None.
+    step of the score, or None. ``item_score`` says which of a run's saved outputs is the score of
+    one test item: whether its class is wrong or right, an overlap, or a ``score`` saved as such.
     """
 
     key: str
@@ -48,6 +50,7 @@ class Metric:
     worst: float | None = None
     resolution: float | None = None
     scale: Scale = "identity"
+    item_score: ItemScore = "score"
     complement: str = ""  # what people quote instead: accuracy for an error, as 1 - error
     whole_label: bool = False  # whether the label already says of which part of the data it is
 
@@ -172,12 +175,12 @@ _PERCENT = {"unit": "%", "display_factor": 100.0, "decimals": 2}
 _POSITIVE = {"bounds": (0.0, math.inf), "goal": "minimize", "scale": "log"}
 PRESETS: dict[str, dict[str, Any]] = {  # by the key's last word
     "error": {**_FRACTION, **_PERCENT, "goal": "minimize", "worst": 1.0, "scale": "log"}
-    | {"label": "error", "complement": "accuracy"},
-    "accuracy": {**_OVERLAP, **_PERCENT, "label": "accuracy"},
+    | {"label": "error", "complement": "accuracy", "item_score": "wrong"},
+    "accuracy": {**_OVERLAP, **_PERCENT, "label": "accuracy", "item_score": "right"},
     "f1": {**_OVERLAP, "label": "F1 score"},
     "auc": {**_OVERLAP, "label": "AUC"},
-    "jaccard": {**_OVERLAP, "label": "Jaccard index"},
-    "dice": {**_OVERLAP, "label": "Dice coefficient"},
+    "jaccard": {**_OVERLAP, "label": "Jaccard index", "item_score": "jaccard"},
+    "dice": {**_OVERLAP, "label": "Dice coefficient", "item_score": "dice"},
     "loss": {"goal": "minimize", "label": "loss"},
     "perplexity": {"goal": "minimize", "label": "perplexity", "decimals": 2, "scale": "log"}
     | {"bounds": (1.0, math.inf)},
@@ -279,7 +282,7 @@ def metric(declared: str | dict[str, Any], goal: str | None = None) -> Metric:
 
 
 def _without_bounds(preset: dict[str, Any]) -> dict[str, Any]:
-    gone = ("bounds", "worst", "scale", "display_factor", "complement")
+    gone = ("bounds", "worst", "scale", "display_factor", "complement", "item_score")
     return {key: value for key, value in preset.items() if key not in gone}
 
 

@@ -146,3 +146,13 @@ def test_only_a_test_score_gets_an_interval_over_test_items() -> None:
     assert per_item.scores(table, metric("test/accuracy"), ["a"])["a"].tolist() == [1, 0]
     assert per_item.scores(table, metric("val/error"), ["a"]) is None
     assert per_item.scores(table, metric("test/dice"), ["a"]) is None
+
+
+def test_a_metric_says_which_saved_output_is_the_score_of_an_item() -> None:
+    table = pd.DataFrame({"jaccard.a": [0.5, 1.0], "score.b": [2.0, 3.0]})
+    assert per_item.scores(table, metric("test/iou"), ["a"])["a"].tolist() == [0.5, 1.0]
+    assert per_item.scores(table, metric("test/dice"), ["a"])["a"].tolist() == [2 / 3, 1.0]
+    own = metric({"key": "test/f1", "label": "my F1"})
+    assert per_item.scores(table, own, ["b"])["b"].tolist() == [2.0, 3.0]
+    percent = metric({"key": "test/dice", "bounds": [0.0, 100.0]})  # no fraction: not our Dice
+    assert per_item.scores(table, percent, ["a"]) is None
