@@ -29,7 +29,7 @@ from analysis.statistics.design import (
     power_at,
     read_pilot,
 )
-from analysis.statistics.grades import format_p
+from analysis.statistics.sentences import format_p
 from lib.spec.errors import UserError, command
 from lib.spec.metric import count
 from lib.spec.study import Places, Study, load_study

@@ -38,11 +38,11 @@ def _inside(folder: Path) -> bool:
 
 
 def sentences(results: dict[str, Any]) -> str:
-    """Return the graded sentences as a Markdown list."""
-    lines = [
-        f"- *{c['grade'].replace('_', ' ')}*: {tables.plain(c['sentence'])}"
-        for c in results["contrasts"]
-    ]
+    """Return the graded sentences as a Markdown list, their notes below them."""
+    lines = []
+    for c in results["contrasts"]:
+        lines.append(f"- *{c['grade'].replace('_', ' ')}*: {tables.plain(c['sentence'])}")
+        lines += [f"  - {tables.plain(note)}" for note in c["notes"]]
     return "\n".join(lines)
 
 

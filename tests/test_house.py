@@ -116,7 +116,9 @@ def test_a_new_factor_needs_the_script_and_the_sweep_only(tmp_path: Path) -> Non
     folder = factories.write_study(tmp_path / "s", *factories.scored(path, scores))
     (row,) = factories.report(folder, path)["contrasts"]
     assert (row["name"], row["grade"]) == ("warm_up", "preliminary_support")
-    assert "warm_up = True instead of warm_up = False gives a lower" in row["sentence"]
+    assert (
+        "warm_up = True gives a lower (better) test error than warm_up = False" in row["sentence"]
+    )
 
 
 RETURN = {
@@ -141,11 +143,10 @@ def test_a_new_metric_needs_the_declaration_only(
     folder = factories.write_study(tmp_path / "s", runs, history)
     (row,) = factories.report(folder, path, draw=True, **declared)["contrasts"]
     assert row["grade"] == "meaningful"
-    assert (
-        "algo = sac instead of algo = ppo gives a higher (better) episodic return"
-        in (row["sentence"])
+    said = (
+        "algo = sac gives a higher (better) episodic return than algo = ppo, by more than 100.0: "
     )
-    assert "Difference +2,697.4 (95" in row["sentence"]
+    assert row["sentence"].startswith(f"{said}+2,697.4 [95 % CI +")
     assert "percentage" not in (folder / "report.md").read_text()
     assert "Episodic return per variant" in (folder / "tables.tex").read_text()
     study = factories.study(path, **declared)
@@ -157,7 +158,7 @@ def test_a_new_metric_needs_the_declaration_only(
     assert "power for a main effect of 150.0: 1.00" in capsys.readouterr().out
     monkeypatch.setattr("sys.argv", [*found, "--studies", "5", "--seeds", "7"])
     importlib.import_module("analysis.calibrate").main()
-    assert "of 5 studies" in capsys.readouterr().out
+    assert "| 7 | nothing differs | " in capsys.readouterr().out
     runs.loc[0, "summary.eval/return_mean"] = 9000.0
     factories.write_study(folder, runs, history)
     assert "9000 lies outside the metric's bounds" in factories.refusal(folder, path, **declared)

@@ -8,15 +8,17 @@ from matplotlib.patheffects import withStroke
 
 from analysis.figures import style
 from analysis.runs.data import StudyData
-from analysis.statistics.grades import format_p
+from analysis.statistics.sentences import format_p
+from lib.spec.metric import count
 
 
 def _bounds(data: StudyData, rows: list[dict[str, Any]]) -> tuple[float, float]:
     """Return the largest end of a bar, and the end of the axis' linear part."""
     metric, delta = data.study.metric, data.study.smallest_effect
     keys = ["ci_low", "ci_high", "difference"]
-    keys += ["test_set_low", "test_set_high"] if rows[0]["test_set_low"] is not None else []
-    bounds = [metric.display(abs(row[key])) for row in rows for key in keys]
+    keys += ["items_low", "items_high", "both_low", "both_high"]
+    known = [abs(row[key]) for row in rows for key in keys if row[key] is not None]
+    bounds = [metric.display(value) for value in known] or [0.0]
     least = min((bound for bound in bounds if bound > 0), default=1.0)
     return max(bounds), metric.display(delta) if delta else least
 
@@ -33,26 +35,34 @@ def forest(data: StudyData, rows: list[dict[str, Any]]) -> Figure:
     """
     study, metric, n = data.study, data.study.metric, len(rows)
     figure, (axis,) = style.subplots(1, 0.85 + 0.68 * n)
-    over_items = rows[0]["test_set_low"] is not None
     bound, threshold = _bounds(data, rows)
     if _is_wide(data, rows):  # single runs far off: a linear axis would hide all the rest
         style.symmetric_log(axis, threshold, bound)
     axis.set_xlim(-1.15 * max(bound, threshold), 1.15 * max(bound, threshold))
     if study.smallest_effect:
         delta = metric.display(study.smallest_effect)
-        axis.axvspan(-delta, delta, color="0.9", label="±δ, set beforehand")
+        axis.axvspan(-delta, delta, color="0.9", label="±δ")
     axis.axvline(0, color="black", linewidth=0.8)
+    bars = {"seeds": ("ci_low", "ci_high")}
+    bars |= {"test items": ("items_low", "items_high"), "both": ("both_low", "both_high")}
+    named = set()
     for i, r in enumerate(rows):
-        low, middle, high = (metric.display(r[k]) for k in ("ci_low", "difference", "ci_high"))
-        look = {"color": style.COLOURS[0], "linewidth": 2, "solid_capstyle": "butt"}
-        axis.plot([low, high], [i, i], label=None if i else "seeds", **look)
-        axis.plot(middle, i, "o", color=style.COLOURS[0])
-        if over_items:
-            ends = [metric.display(r["test_set_low"]), metric.display(r["test_set_high"])]
-            look = {"color": style.COLOURS[1], "linewidth": 2, "marker": "|"}  # seen if short
-            axis.plot(ends, [i + 0.16] * 2, label=None if i else "test items", **look)
+        for k, (name, ends) in enumerate(bars.items()):
+            if r[ends[0]] is None:
+                continue
+            look = {"color": style.COLOURS[k], "linewidth": 2, "solid_capstyle": "butt"}
+            look |= {"marker": "|"} if k else {}  # seen if short
+            label = None if name in named else name
+            named.add(name)
+            axis.plot(
+                [metric.display(r[end]) for end in ends], [i + 0.13 * k] * 2, label=label, **look
+            )
+        if r["difference"] is not None:
+            axis.plot(metric.display(r["difference"]), i, "o", color=style.COLOURS[0])
         numbers = f"p {format_p(r['p'])},  Holm p {format_p(r['p_holm'])}, "
         numbers += f" r {r['rank_biserial']:+.2f}"
+        if r["n_trained"] < r["n"]:
+            numbers += f"; bars: {r['n_trained']} of {r['n']} seeds"
         at = {"transform": axis.get_yaxis_transform(), "fontsize": 7.5, "va": "bottom"}
         at["path_effects"] = [withStroke(linewidth=2.5, foreground="white")]  # over the zero line
         axis.text(0.01, i - 0.4, textwrap.shorten(r["label"], 80, placeholder=" …"), **at)
@@ -74,15 +84,22 @@ def forest_caption(data: StudyData, rows: list[dict[str, Any]]) -> str:
     ours = "ours is" if published else "the treatment has"
     exact = "exact " * first["exact"]
     test = "signed-rank test" if first["paired"] else "Mann–Whitney test"
-    items = ""
-    if first["test_set_low"] is not None:
-        items = " Second bar: bootstrap interval over test items with these networks."
+    items, failed = "", ""
+    if any(row["items_low"] is not None for row in rows):
+        items = (
+            " Second and third bar: bootstrap intervals over test items with these networks, and "
+            "over seeds and test items together."
+        )
+    if any(row["n_trained"] < row["n"] for row in rows):
+        failed = " Bars: seeds without a failed run; p: all seeds, failed runs worst."
     _, threshold = _bounds(data, rows)
     log = f"The axis is logarithmic beyond ±{threshold:g}. " if _is_wide(data, rows) else ""
+    level = 100 * (1 - study.alpha / n)
     return (
         f"Primary contrasts (n = {first['n']} seeds): Hodges–Lehmann difference and {exact}"
-        f"{100 * first['confidence']:.3g} % interval over seeds (not corrected for several "
-        f"comparisons), {minus}.{items} p: {exact}{test}, Holm: corrected over {n}; r: "
-        f"{'matched-pairs ' * first['paired']}rank-biserial correlation. Negative: {ours} the "
-        f"lower value; {study.metric.better} is better. {log}{style.run_set(data)}"
+        f"interval over seeds, simultaneous over the {count(n, 'contrast')} ({level:.3g} % each, "
+        f"or as much as few seeds can give), {minus}.{items}{failed} p: {exact}{test}, Holm: "
+        f"corrected over {n}; r: {'matched-pairs ' * first['paired']}rank-biserial correlation. "
+        f"Negative: {ours} the lower value; {study.metric.better} is better. {log}"
+        f"{style.run_set(data)}"
     )

@@ -8,7 +8,7 @@ from analysis.figures import style
 from analysis.runs import histories
 from analysis.runs.data import StudyData
 from analysis.statistics import contrasts
-from analysis.statistics.grades import subject
+from analysis.statistics.sentences import subject
 from lib.spec.metric import Metric, capitalize, count
 
 
@@ -63,7 +63,7 @@ def learning_curves_caption(data: StudyData, metric: Metric) -> str:
 def difference_curves(data: StudyData, metric: Metric) -> Figure:
     """Figure 2: each primary contrast, seed by seed, computed at every epoch on ``metric``."""
     study, n = data.study, len(data.study.seeds)
-    values = histories.curves(data, metric.key)
+    values = _trained_curves(data, metric)
     built = contrasts.build(study, values.reshape(len(values), -1))  # an epoch as a replicate
     figure, axes = style.subplots(len(built), 1.6, sharey=False, sharex=True)
     for i, (axis, contrast) in enumerate(zip(axes, built, strict=True)):
@@ -87,6 +87,11 @@ def difference_curves(data: StudyData, metric: Metric) -> Figure:
     return figure
 
 
+def _trained_curves(data: StudyData, metric: Metric) -> np.ndarray:
+    """Return the curves (variants, seeds, epochs); NaN for failed runs."""
+    return np.where(data.failed[:, :, None], np.nan, histories.curves(data, metric.key))
+
+
 def _far_off(table: np.ndarray) -> bool:
     last = np.nan_to_num(np.abs(table[:, -1]))
     return bool(last.max() > 20 * np.median(last) > 0)
@@ -95,15 +100,17 @@ def _far_off(table: np.ndarray) -> bool:
 def difference_curves_caption(data: StudyData, metric: Metric) -> str:
     """Return figure 2's caption."""
     study, n = data.study, len(data.study.seeds)
-    values = histories.curves(data, metric.key)
+    values = _trained_curves(data, metric)
     built = contrasts.build(study, values.reshape(len(values), -1))
+    number = int(data.failed.sum())
+    failed = f"Without {count(number, 'failed run')}. " if number else ""
     wide = any(_far_off((c.treatment - c.baseline).reshape(n, -1)) for c in built)
     grey = "; grey: ±δ" if study.smallest_effect else ""
     log = "Where single seeds are far off the axis is logarithmic at its ends. " if wide else ""
     return (
         f"Paired difference in {metric.title} against epoch, treatment minus baseline. Thin lines: "
         f"one per seed (n = {n}); bold: median over seeds; band: {style.band_name(n)}{grey}. A "
-        f"picture epoch by epoch, not a test: neighbouring epochs repeat one another. {log}"
+        f"picture epoch by epoch, not a test: neighbouring epochs repeat one another. {failed}{log}"
         f"{style.run_set(data)}"
     )
 

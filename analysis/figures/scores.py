@@ -6,12 +6,13 @@ import textwrap
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.figures import style
 from analysis.runs.data import StudyData
 from analysis.statistics import rank_tests
-from lib.spec.metric import capitalize, count
+from lib.spec.metric import Metric, capitalize, count
 
 STATE_COLOURS = {"finished": "#BFE3D5", "diverged": "#F5C9A8", "missing": "#FFFFFF"}
 UNFINISHED = "#E9B7CE"  # crashed, killed, short, duplicate and the like
@@ -20,9 +21,12 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def final_scores(data: StudyData) -> Figure:
-    """Figure 3: each run's score, one dot per run, lines joining the runs of a seed."""
+    """Figure 3: each run's score, one dot per run, lines joining the runs of a seed.
+
+    Failed runs are crosses at the edge on the bad side: their scores would stretch the axis.
+    """
     study, metric = data.study, data.study.metric
-    table = metric.display(data.scores)
+    table = metric.display(data.trained)
     count_rows = len(table)
     figure, (axis,) = style.subplots(1, 0.9 + style.row_height(study, 0.6) * count_rows)
     offsets = np.linspace(-0.16, 0.16, table.shape[1])  # by seed, so that equal scores stay apart
@@ -31,11 +35,17 @@ def final_scores(data: StudyData) -> Figure:
     for i, values in enumerate(table):
         look = {"color": style.colour(i), "marker": style.marker(i)}
         axis.scatter(values, places[i], s=18, zorder=2, **look)
-        middle = np.median(values)
+        if data.failed[i].any():
+            _at_edge(axis, metric, places[i][data.failed[i]], look["color"])
+        if data.failed[i].all():
+            continue
+        middle = np.nanmedian(values)
         axis.plot([middle, middle], [i - 0.26, i + 0.26], color="black", linewidth=2, zorder=3)
         if count_rows <= style.MOST_VARIANTS:
             at = {"ha": "center", "va": "bottom", "fontsize": 8}
-            axis.annotate(metric.show(np.median(data.scores[i])), (middle, i - 0.28), **at)
+            axis.annotate(metric.show(np.nanmedian(data.trained[i])), (middle, i - 0.28), **at)
+    if data.failed.any():
+        axis.margins(x=0.14)  # room for the crosses and their number
     style.rows(study, axis, np.arange(count_rows))
     axis.set_ylim(count_rows - 0.6, -0.7)
     axis.set_xlabel(metric.axis)
@@ -43,13 +53,43 @@ def final_scores(data: StudyData) -> Figure:
     return figure
 
 
+def _at_edge(axis: Axes, metric: Metric, places: np.ndarray, colour: str) -> None:
+    """Draw failed runs at ``places`` of the y axis as crosses at the edge on the bad side."""
+    edge = 1.0 if metric.sign < 0 else 0.0
+    axis.plot(
+        np.full(len(places), edge),
+        places,
+        "x",
+        color=colour,
+        markersize=6,
+        markeredgewidth=1.6,
+        transform=axis.get_yaxis_transform(),
+        clip_on=False,
+        zorder=5,
+    )
+    axis.annotate(
+        f"{len(places)} failed",
+        (edge, places.mean()),
+        xycoords=axis.get_yaxis_transform(),
+        xytext=(-7 if edge else 7, 0),
+        textcoords="offset points",
+        ha="right" if edge else "left",
+        va="center",
+        fontsize=7,
+    )
+
+
 def final_scores_caption(data: StudyData) -> str:
     """Return figure 3's caption."""
     study, metric = data.study, data.study.metric
+    number = int(data.failed.sum())
+    failed = f"Crosses at the edge: {count(number, 'failed run')}. " if number else ""
+    over = " of the runs that did not fail" if number else ""
     return (
         f"{capitalize(metric.title)} per variant ({study.rule_words}). One dot per run, seeds from "
         f"top to bottom (n = {len(study.seeds)} per variant), grey lines join runs with the same "
-        f"seed, black bars and numbers: medians; {metric.better} is better. {style.run_set(data)}"
+        f"seed, black bars and numbers: medians{over}; {metric.better} is better. {failed}"
+        f"{style.run_set(data)}"
     )
 
 
@@ -57,7 +97,7 @@ def published_scores(data: StudyData) -> Figure:
     """Figure 3 of a study next to published scores: each run's score, and lines for published."""
     study, metric = data.study, data.study.metric
     figure, (axis,) = style.subplots(1, 3.6)
-    own, middle = data.scores[0], float(np.median(data.scores[0]))
+    own, middle = data.trained[0], float(np.nanmedian(data.trained[0]))
     ends = [-0.6, len(own) - 0.4]
     for i, (words, value) in enumerate(study.declaration.published_scores.items(), start=1):
         look = {"color": style.colour(i), "linestyle": style.line(i), "linewidth": 1.4}
@@ -65,6 +105,10 @@ def published_scores(data: StudyData) -> Figure:
     axis.plot(ends, [metric.quote(middle)] * 2, color="black", linewidth=0.8, label="our median")
     note = {"fontsize": 6.5, "ha": "center", "textcoords": "offset points", "zorder": 4}
     for place, value in enumerate(own):
+        if np.isnan(value):
+            shown = {"xycoords": ("data", "axes fraction"), "fontsize": 6.5, "ha": "center"}
+            axis.annotate("failed", (place, 0.01), **shown)
+            continue
         at, above = metric.quote(value), metric.quote(value) >= metric.quote(middle)
         axis.scatter(place, at, s=24, color=style.colour(0), zorder=3)
         look = note | {"va": "bottom" if above else "top", "xytext": (0, 4 if above else -4)}
@@ -85,7 +129,7 @@ def published_scores_caption(data: StudyData) -> str:
     return (
         f"{metric.quoted_axis} of every run ({study.rule_words}): {study.variant_label(())}, one "
         f"dot per seed (n = {len(study.seeds)}), thin black line: their median, "
-        f"{metric.show_quoted(float(np.median(data.scores)))}; other lines: published scores. "
+        f"{metric.show_quoted(float(np.nanmedian(data.trained)))}; other lines: published scores. "
         f"{style.run_set(data)}"
     )
 
@@ -165,8 +209,9 @@ def interactions(data: StudyData) -> Figure:
     """
     study, metric, names = data.study, data.study.metric, list(data.study.factors)
     shape = (*map(len, study.factors.values()), -1)
-    views = [(metric.display(data.scores).reshape(shape), metric.axis)]
+    views = [(metric.display(data.trained).reshape(shape), metric.axis)]
     if (rescaled := metric.rescale(data.scores)) is not None:
+        rescaled = np.where(data.failed, np.nan, rescaled)
         views.append((rescaled.reshape(shape), metric.scale_name))
     pairs = _two_level_pairs(data)
     panels = [(pair, *view) for pair in pairs for view in views]
@@ -178,7 +223,7 @@ def interactions(data: StudyData) -> Figure:
             axis.plot([0, 1], mean[i], color=style.colour(i), linewidth=0.5, alpha=0.4)
             axis.plot(
                 [0, 1],
-                np.median(mean[i], axis=1),
+                [np.nanmedian(v) if np.isfinite(v).any() else np.nan for v in mean[i]],
                 color=style.colour(i),
                 marker=style.marker(i),
                 linestyle=style.line(i),
@@ -199,11 +244,13 @@ def interactions(data: StudyData) -> Figure:
 def interactions_caption(data: StudyData) -> str:
     """Return figure 5's caption."""
     scale = data.study.metric.scale_name
+    number = int(data.failed.sum())
+    failed = f"Without {count(number, 'failed run')}. " if number else ""
     sides = f"; left in the metric's unit, right as {scale}" if scale else ""
     warning = "Lines that are parallel on one scale need not be so on the other. " if scale else ""
     return (
         f"Interaction: median over n = {count(len(data.study.seeds), 'seed')} (bold), each seed "
-        f"(thin){sides}. {warning}{style.run_set(data)}"
+        f"(thin){sides}. {failed}{warning}{style.run_set(data)}"
     )
 
 
@@ -240,6 +287,7 @@ def improvement_caption(data: StudyData) -> str:
     n = len(data.study.seeds)
     return (
         f"Probability of improvement: the share of the {n} × {n} pairs of runs in which the row's "
-        f"variant has the better score than the column's, ties half (n = {n} per variant). A "
+        f"variant has the better score than the column's, ties half, failed runs worst (n = {n} "
+        f"per variant). A "
         f"description without regard to seeds, not a test. {style.run_set(data)}"
     )

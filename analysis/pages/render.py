@@ -69,6 +69,7 @@ def write(
         "pictures": shown,
         "before": sections(data, results),
         "after": sections_after_figures(data, results),
+        "lead": methods_text.lead(data, results),
         "head": head(data, results),
         "tests": methods_text.tests(results["contrasts"]),
         "tables": tables,
@@ -87,12 +88,13 @@ def write(
 def head(data: StudyData, results: dict[str, Any]) -> list[str]:
     """Return the paragraphs below the sentences: what is unusual, and what the score is."""
     words = []
-    if collapsed := results["collapsed"]:
-        predicts = "run predicts" if len(collapsed) == 1 else "runs predict"
+    if failed := results["failures"]:
+        fail = "run failed" if len(failed) == 1 else "runs failed"
+        listed = ", ".join(f"{run} ({why})" for run, why in failed.items())
         words.append(
-            f"{len(collapsed)} {predicts} a single class for every test item, without having "
-            f"diverged (collapsed), and {'is' if len(collapsed) == 1 else 'are'} included: "
-            f"{' '.join(collapsed)}."
+            f"{len(failed)} {fail}: {listed}. Rank tests over all runs count "
+            f"{'it' if len(failed) == 1 else 'them'} as worst; estimates are about the seeds "
+            "without a failed run."
         )
     words += [f"Made again: {told}." for told in results["repeated"]]
     rows = len(results["contrasts"])

@@ -8,7 +8,8 @@ from analysis.pages import methods_text, tables
 from analysis.pages.tables import Table
 from analysis.runs.data import StudyData
 from analysis.statistics import grades
-from lib.spec.metric import count
+from analysis.statistics.sentences import format_p
+from lib.spec.metric import Metric, count
 from lib.spec.study import RULES
 
 MOST_OPEN = 24  # rows of a secondary table that is not folded
@@ -34,10 +35,19 @@ def sections(data: StudyData, results: dict[str, Any]) -> list[Section]:
     found.append(
         Section(
             "Primary contrasts",
-            paragraphs=[methods_text.contrasts(data, results)],
+            paragraphs=[methods_text.claims(results)],
+            table=tables.claims(results),
+        )
+    )
+    found.append(
+        Section(
+            "Differences",
+            3,
+            [methods_text.contrasts(data, results)],
             table=tables.contrasts(results, metric),
         )
     )
+    found += _items(results, metric)
     found.append(Section("Pairing", 3, [methods_text.pairing(data, results)]))
     found += _score_rules(data, results)
     found.append(
@@ -77,10 +87,42 @@ def sections(data: StudyData, results: dict[str, Any]) -> list[Section]:
                 folded=f"Show {count(len(other.frame), 'comparison')}",
             )
         )
+    found += _design(results, metric)
     found += _cross_validation(results)
     if study.notes:
         found.append(Section("Notes", paragraphs=study.notes))
     return found
+
+
+def _items(results: dict[str, Any], metric: Metric) -> list[Section]:
+    """Return the sections on seeds and test items together, and on published scores."""
+    words = methods_text.uncertainty(results)
+    found = [Section("Seeds and test items", 3, [words], table=tables.uncertainty(results, metric))]
+    if parts := tables.spread(results, metric):
+        found.append(
+            Section(
+                "Where the spread over seeds is from",
+                3,
+                [methods_text.spread(results)],
+                table=parts,
+            )
+        )
+    if others := tables.published(results, metric):
+        words = (
+            "A published score was measured on the same finite test set, by other seeds: its "
+            "binomial error is that of as many independent items."
+        )
+        found.append(Section("Published scores", 3, [words], table=others))
+    return found
+
+
+def _design(results: dict[str, Any], metric: Metric) -> list[Section]:
+    table = tables.design(results, metric)
+    if table is None:
+        return []
+    folded = f"Show {count(len(table.frame), 'row')}"
+    words = [methods_text.design(results)]
+    return [Section("What more seeds would show", paragraphs=words, table=table, folded=folded)]
 
 
 def _runs_and_steps(data: StudyData, results: dict[str, Any]) -> list[Section]:
@@ -127,7 +169,7 @@ def _score_rules(data: StudyData, results: dict[str, Any]) -> list[Section]:
         words += f" The {RULES[rule]} is no rule for runs of {results['budget']} and is left out."
     scales = [
         f"{c['label']}, tested again on the {results['other_scale']}: Holm p "
-        f"{grades.format_p(c['p_holm_other_scale'])}; scale-robust: "
+        f"{format_p(c['p_holm_other_scale'])}; scale-robust: "
         f"{'yes' if c['scale_robust'] else 'no'}."
         for c in results["contrasts"]
         if c["scale_robust"] is not None

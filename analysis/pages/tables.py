@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.statistics.grades import format_p
+from analysis.statistics.sentences import format_p
 from lib.spec.metric import Metric
 from lib.spec.study import RULES, Study
 
@@ -135,38 +135,121 @@ def to_latex(table: Table, caption: str, label: str) -> str:
 
 
 def variants(results: dict[str, Any], metric: Metric) -> Table:
-    """Return the table of variants: n, parameters, median, range."""
-    unit = f" ({metric.unit})" if metric.unit else ""
-    rows = [
-        {
-            "Variant": v["label"],
-            "n": len(v["scores"]),
-            "Parameters": " ".join(f"{count:,}" for count in v["parameters"]) or "–",
-            f"Median{unit}": metric.show(v["median"]),
-            "Minimum": metric.show(v["min"]),
-            "Maximum": metric.show(v["max"]),
-        }
-        for v in results["variants"]
-    ]
+    """Return the table of variants: runs, failures, parameters, and scores of the trained runs."""
+    unit, fails = f" ({metric.unit})" if metric.unit else "", bool(results["failures"])
+    rows = []
+    for v in results["variants"]:
+        row = {"Variant": v["label"], "Runs": len(v["scores"])}
+        if fails:
+            low, high = (f"{100 * v[end]:.0f}" for end in ("failure_low", "failure_high"))
+            row["Failed (95 % CI)"] = f"{v['failed']} ({low} to {high} %)"
+        row["Parameters"] = " ".join(f"{count:,}" for count in v["parameters"]) or "–"
+        row[f"Median{unit}"] = _or_dash(v["median"], metric.show)
+        row["Minimum"] = _or_dash(v["min"], metric.show)
+        row["Maximum"] = _or_dash(v["max"], metric.show)
+        rows.append(row)
     runs = [v["runs"] for v in results["variants"]]
-    widths = {"Variant": 0.42}
+    widths = {"Variant": 0.3 if fails else 0.42}
     return Table("variants", pd.DataFrame(rows), runs, widths=widths, list_runs=True)
 
 
 def contrasts(results: dict[str, Any], metric: Metric) -> Table:
-    """Return the table of primary contrasts: difference, intervals, p, effect size, counts."""
-    rows = []
+    """Return the table of primary contrasts: difference, intervals, effect size, counts."""
+    rows, asked = [], 1 - results["alpha"] / len(results["contrasts"])
     for c in results["contrasts"]:
-        row = {"Contrast": c["label"], "n": c["n"]}
-        row["Difference"] = metric.show_signed(c["difference"])
-        row["Interval over seeds"] = _range(c, metric)
-        if results["test_items"]:
-            row["Interval over items"] = _range(c, metric, "test_set_low", "test_set_high")
-        row |= {"p": format_p(c["p"]), "Holm p": format_p(c["p_holm"])}
+        row = {"Contrast": c["label"], "Seeds": c["n_trained"]}
+        if c["n_trained"] < c["n"]:
+            row["Seeds"] = f"{c['n_trained']} of {c['n']}"
+        row["Difference"] = _or_dash(c["difference"], metric.show_signed)
+        row["Simultaneous CI"] = _range(c, metric)
+        if c["confidence"] and c["confidence"] < asked - 1e-9:  # so few seeds cannot give more
+            row["Simultaneous CI"] += f" ({100 * c['confidence']:.3g} %)"
+        row["CI of this contrast alone"] = _range(c, metric, "alone_low", "alone_high")
         row["r"] = _signed_number(c["rank_biserial"])
         row["Above / below 0"] = f"{c['positive']} / {c['negative']}"
         rows.append(row)
     return Table("contrasts", pd.DataFrame(rows), [c["runs"] for c in results["contrasts"]])
+
+
+def claims(results: dict[str, Any]) -> Table:
+    """Return the table of p-values: each kind of claim, with Holm's correction of its own."""
+    rows = []
+    for c in results["contrasts"]:
+        row = {"Contrast": c["label"], "p": format_p(c["p"])}
+        row["Holm p: a difference"] = format_p(c["p_holm"])
+        if results["smallest_effect"] is not None:
+            row["Holm p: beyond ±δ"] = format_p(c["p_beyond"])
+            row["Holm p: within ±δ"] = format_p(c["p_within"])
+        if results["failures"]:
+            row["p without failed runs"] = _or_dash(c["p_trained"], format_p)
+        rows.append(row | {"Grade": c["grade"].replace("_", " ")})
+    return Table("claims", pd.DataFrame(rows), text=["Grade"])
+
+
+def uncertainty(results: dict[str, Any], metric: Metric) -> Table | None:
+    """Return the table of intervals over seeds, over test items, and over both; None without."""
+    if not results["test_items"]:
+        return None
+    rows = [
+        {
+            "Contrast": c["label"],
+            "Difference": _or_dash(c["difference"], metric.show_signed),
+            "Seeds": _range(c, metric, "alone_low", "alone_high"),
+            "Test items": _range(c, metric, "items_low", "items_high"),
+            "Both (simultaneous)": _range(c, metric, "both_low", "both_high"),
+        }
+        for c in results["contrasts"]
+    ]
+    return Table("uncertainty", pd.DataFrame(rows))
+
+
+def spread(results: dict[str, Any], metric: Metric) -> Table | None:
+    """Return the table of variance components, or None where no run kept outputs per item."""
+    rows = []
+    for v, one in zip(results["variants"], results["spread"] or [], strict=False):
+        if one is None:
+            continue
+        share = (one["finite_test_set"] / one["seeds"]) ** 2 if one["seeds"] else 0.0
+        row = {"Variant": v["label"], "Over seeds": metric.show(one["seeds"])}
+        row["of that finite test set"] = metric.show(one["finite_test_set"])
+        row["of that training"] = metric.show(one["training"])
+        row["Share of the test set"] = f"{100 * share:.0f} %"
+        row["Other test items"] = metric.show(one["test_items"])
+        rows.append(row)
+    return Table("spread", pd.DataFrame(rows)) if rows else None
+
+
+def published(results: dict[str, Any], metric: Metric) -> Table | None:
+    """Return the table of published scores with the binomial error of each; None without."""
+    rows = [
+        {
+            "Published": words,
+            metric.axis: metric.show(one["score"]),
+            "Binomial 95 % CI": "–"
+            if one["low"] is None
+            else f"{metric.show(one['low'])} to {metric.show(one['high'])}",
+        }
+        for words, one in results["published_scores"].items()
+    ]
+    return Table("published", pd.DataFrame(rows)) if rows else None
+
+
+def design(results: dict[str, Any], metric: Metric) -> Table | None:
+    """Return the table of the design analysis: probabilities of the grades; None without one."""
+    labels = {c["name"]: c["label"] for c in results["contrasts"]}
+    rows = []
+    for one in results["design"]:
+        p = one["grades"]
+        row = {"Contrast": labels[one["contrast"]], "Seeds": one["n"]}
+        row["True effect"] = metric.show(one["effect"])
+        row["A difference"] = f"{one['found']:.2f}"
+        row["of that meaningful"] = f"{p['meaningful']:.2f}"
+        row["Equivalent"] = f"{p['practically_equivalent']:.2f}"
+        row["Inconclusive"] = f"{p['inconclusive'] + p['not_testable']:.2f}"
+        row["Wrong sign"] = _or_dash(one["wrong_sign"], lambda v: f"{v:.2f}")
+        row["Exaggeration"] = _or_dash(one["exaggeration"], lambda v: f"{v:.1f}")
+        rows.append(row)
+    return Table("design", pd.DataFrame(rows)) if rows else None
 
 
 def grades(results: dict[str, Any], metric: Metric) -> Table:
@@ -174,8 +257,8 @@ def grades(results: dict[str, Any], metric: Metric) -> Table:
     rows = [
         {
             "Contrast": c["label"],
-            "Difference": metric.show_signed(c["difference"]),
-            "Interval": _range(c, metric),
+            "Difference": _or_dash(c["difference"], metric.show_signed),
+            "CI": _range(c, metric),
             "p": format_p(c["p"]),
             "Holm p": format_p(c["p_holm"]),
             "r": _signed_number(c["rank_biserial"]),
@@ -200,7 +283,7 @@ def score_rules(results: dict[str, Any], metric: Metric) -> Table | None:
         }
         for rule in others:
             found = c["other_rules"][rule]
-            row[f"Difference, {RULES[rule]}"] = metric.show_signed(found["difference"])
+            row[f"Difference, {RULES[rule]}"] = _or_dash(found["difference"], metric.show_signed)
             row[f"Holm p, {RULES[rule]}"] = format_p(found["p_holm"])
         row["Survives all rules"] = "yes" if c["survives_all_rules"] else "no"
         rows.append(row)
@@ -213,7 +296,7 @@ def sensitivity(results: dict[str, Any]) -> Table:
     rows = [
         {
             "Contrast": c["label"],
-            f"p, {test}": format_p(c["p"]),
+            f"p, {test}": _or_dash(c["p_trained"], format_p),
             "p, sign-flip": _or_dash(c["p_sign_flip"], format_p),
             "p, t": _or_dash(c["p_t"], format_p),
             "Correlation": _or_dash(c["correlation"], _signed_number),
@@ -229,8 +312,8 @@ def simple_effects(results: dict[str, Any], study: Study) -> Table | None:
         {
             "Comparison": _comparison(s, study),
             "n": " v ".join(map(str, s["n"])),
-            "Difference": study.metric.show_signed(s["difference"]),
-            "Interval": _range(s, study.metric),
+            "Difference": _or_dash(s["difference"], study.metric.show_signed),
+            "CI": _range(s, study.metric),
             "p": format_p(s["p"]),
             "Holm p": format_p(s["p_holm"]),
             "A12": f"{s['a12']:.2f}",
@@ -256,8 +339,10 @@ def exploratory(results: dict[str, Any]) -> Table | None:
         {
             "Metric": e["metric"],
             "Contrast": e["name"],
-            "Difference": _own_unit(e["difference"]),
-            "Interval": f"{_own_unit(e['ci_low'])} to {_own_unit(e['ci_high'])}",
+            "Difference": _or_dash(e["difference"], _own_unit),
+            "CI": "–"
+            if e["difference"] is None
+            else f"{_own_unit(e['ci_low'])} to {_own_unit(e['ci_high'])}",
             "p, not corrected": format_p(e["p"]),
         }
         for e in results["exploratory"]
@@ -288,7 +373,7 @@ def steps(results: dict[str, Any], metric: Metric) -> Table | None:
             "Before": w["before"],
             "Medians": f"{metric.show(w['medians'][0])} v {metric.show(w['medians'][1])}",
             "Difference": metric.show_signed(w["difference"]),
-            "Interval": _range(w, metric),
+            "CI": _range(w, metric),
             "p": format_p(w["p"]),
             "Lower / higher": f"{w['lower']} / {w['higher']}",
         }
@@ -361,6 +446,8 @@ def _or_dash(value: Any, show: Any) -> str:
 
 
 def _range(row: dict[str, Any], metric: Metric, low: str = "ci_low", high: str = "ci_high") -> str:
+    if row.get(low) is None:
+        return "–"
     return f"{metric.show_signed(row[low])} to {metric.show_signed(row[high])}"
 
 

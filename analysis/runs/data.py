@@ -50,9 +50,60 @@ class StudyData:
         return found.to_numpy().reshape(len(self.study.variants), len(self.study.seeds))
 
     @cached_property
+    def failures(self) -> dict[str, str]:
+        """Why a run failed, by the ids of those that did.
+
+        A run fails when it diverged, when it predicts one class for every test item (collapsed), or
+        when its score is worse than the declared ``failure``.
+        """
+        found = {}
+        limit, metric = self.study.declaration.failure, self.study.metric
+        scores = numbers(self.included, self.study.score_key())
+        for entry in self.completeness.entries:
+            for run in entry.runs:
+                if entry.state == "diverged":
+                    found[run] = "diverged"
+                elif per_item.collapsed(self.per_item, run):
+                    found[run] = "collapsed"
+                elif limit and metric.sign * (scores[run] - limit.worse_than) < 0:
+                    found[run] = f"worse than {metric.show_with_unit(limit.worse_than)}"
+        return found
+
+    @cached_property
+    def failed(self) -> np.ndarray:
+        """Which runs failed (bool), (variants, seeds)."""
+        own = np.array([run in self.failures for run in self.run_ids])
+        return own.reshape(len(self.study.variants), len(self.study.seeds))
+
+    def scored(self, rule: str) -> np.ndarray:
+        """Return the scores by a rule, (variants, seeds); a failed run has the worst score.
+
+        The metric's worst value, or where it has none the worst score of all runs.
+        """
+        scores, metric = self.values(self.study.score_key(rule)), self.study.metric
+        worst = metric.worst_value
+        if worst is None:
+            worst = metric.sign * np.nanmin(metric.sign * scores)
+        return np.where(self.failed, worst, scores)
+
+    @cached_property
     def scores(self) -> np.ndarray:
-        """The scores by the declared rule, (variants, seeds)."""
-        return self.values(self.study.score_key())
+        """The scores by the declared rule, (variants, seeds); a failed run has the worst score."""
+        return self.scored(self.study.rule)
+
+    @cached_property
+    def trained(self) -> np.ndarray:
+        """The scores by the declared rule, (variants, seeds); NaN for failed runs."""
+        return np.where(self.failed, np.nan, self.scores)
+
+    @cached_property
+    def resolution(self) -> float | None:
+        """The smallest step of a score: as declared, or one test item where that is a mistake."""
+        metric = self.study.metric
+        if metric.resolution is not None or metric.item_score not in ("wrong", "right"):
+            return metric.resolution
+        found = per_item.scores(self.per_item, metric, self.run_ids)
+        return None if found is None else 1 / (len(found) * LEAST_EPOCHS[self.study.rule])
 
     def has(self, key: str) -> bool:
         """Say whether every included run has a finite number under the summary ``key``."""

@@ -8,7 +8,8 @@ A run saves test_scores.npz with ``names`` (or ``items``), the items' names, and
 
 The table's columns are <kind>.<run id>, after the columns about the items themselves: ``label``,
 ``width`` (of the original image, in pixels), ``in_training`` (1: a training image has the same
-pixels). An item that a run did not test has no value in its column.
+pixels), ``cluster`` (what several items share, such as a patient). An item that a run did not test
+has no value in its column.
 """
 
 import io
@@ -26,6 +27,7 @@ from lib.spec.metric import Metric
 
 NAME = "test_images.csv"
 ABOUT = {"labels": "label", "widths": "width", "in_training": "in_training"}  # array: column
+ABOUT |= {"cluster": "cluster"}
 KINDS = ("predicted", "jaccard", "score")
 FILES = "files"  # folder next to the tables with what runs saved; not committed
 SCORES, OVERLAYS = "test_scores.npz", "test_overlays.npz"
@@ -45,7 +47,8 @@ def read(folder: Path) -> pd.DataFrame | None:
         return None
     try:
         text = path.read_text(encoding="utf-8")
-        table = pd.read_csv(io.StringIO(text), index_col=0, **EXACT_FLOATS)
+        kinds = {"cluster": str}
+        table = pd.read_csv(io.StringIO(text), index_col=0, dtype=kinds, **EXACT_FLOATS)
         table.index = table.index.astype(str)
     except (ValueError, IndexError) as error:
         raise TableError(f"{path} is no table of test items: {error}; fetch again") from error
@@ -94,7 +97,7 @@ def write(folder: Path, run_ids: list[str]) -> list[str]:
         if (differ := known["min"] != known["max"]).any():
             raise TableError(f"runs disagree on the {name} of {known.index[differ][0]}")
         table.insert(place, name, known["min"].reindex(table.index))
-    whole = [name for name in table if (table[name].dropna() % 1 == 0).all()]
+    whole = [n for n in table if n != "cluster" and (table[n].dropna() % 1 == 0).all()]
     table = table.astype(dict.fromkeys(whole, "Int64"))
     write_atomically(folder / NAME, table.to_csv(index_label="item").encode())
     return lacking
@@ -121,7 +124,7 @@ def outputs(path: Path) -> tuple[str, pd.Series, dict[str, pd.Series]]:
             raise TableError(f"{path} names the item {twice!r} more than once; names must differ")
         values = pd.Series(np.asarray(arrays[kind]).astype(float), index)
         more = {
-            column: pd.Series(arrays[array].astype(int), index)
+            column: pd.Series(arrays[array].astype(str if column == "cluster" else int), index)
             for array, column in ABOUT.items()
             if array in arrays
         }
@@ -173,6 +176,19 @@ def scores(table: pd.DataFrame | None, metric: Metric, run_ids: list[str]) -> pd
     if found is None:
         found = of_runs(table, "score", run_ids)
     return None if found is None or found.isna().any(axis=None) else found
+
+
+def collapsed(table: pd.DataFrame | None, run_id: str) -> bool:
+    """Say whether a run predicts one class for test items of several, as far as is known."""
+    column = f"predicted.{run_id}"
+    if table is None or column not in table:
+        return False
+    return bool(table[column].nunique() == 1 and table["label"].nunique() > 1)
+
+
+def clusters(table: pd.DataFrame | None) -> np.ndarray | None:
+    """Return the cluster of each item (items,), such as a patient, or None where none is named."""
+    return None if table is None or "cluster" not in table else table["cluster"].to_numpy(dtype=str)
 
 
 def dice(jaccard: pd.DataFrame) -> pd.DataFrame:

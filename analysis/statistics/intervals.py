@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from analysis.statistics.rank_tests import (
     RELATIVE,
     both_with_ties,
+    checked,
     distinct,
     rank_sum,
     signed_rank,
@@ -51,7 +52,7 @@ def paired_interval(
     Where 2 / 2^n exceeds 1 - confidence the whole range of averages is given, with its confidence.
     ``tolerance``: see rank_tests.
     """
-    d = with_ties(differences, tolerance)
+    d = with_ties(checked(differences, "differences"), tolerance)
     near = RELATIVE * np.abs(d).max() if tolerance is None else tolerance
     i, j = np.triu_indices(len(d))
     averages = distinct((d[i] + d[j]) / 2, near)
@@ -70,7 +71,7 @@ def shift_interval(
     The estimate is the median of all y_j - x_i; the interval holds every shift that the
     Mann–Whitney test does not reject. ``tolerance``: see rank_tests.
     """
-    x, y = both_with_ties(x, y, tolerance)
+    x, y = both_with_ties(checked(x, "x"), checked(y, "y"), tolerance)
     near = RELATIVE * max(np.abs(x).max(), np.abs(y).max()) if tolerance is None else tolerance
     pairs = (y[:, None] - x[None, :]).ravel()
     estimate = float(np.median(pairs))

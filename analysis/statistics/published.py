@@ -8,7 +8,7 @@ import numpy as np
 from analysis.runs import per_item
 from analysis.runs.data import StudyData, test_scores
 from analysis.runs.tables import TableError
-from analysis.statistics import contrasts
+from analysis.statistics import testing
 from analysis.statistics.contrasts import Contrast
 
 
@@ -64,7 +64,7 @@ def steps(data: StudyData) -> list[dict[str, Any]]:
     rows = []
     for before, after in itertools.pairwise(words):
         pair = Contrast(after, "main", values[before], values[after])
-        (tested,) = contrasts.run_tests([pair], data.study.alpha, paired=True)
+        (tested,) = testing.run_tests([pair], data.study.alpha, paired=True)
         rows.append(
             {
                 "step": words[after],

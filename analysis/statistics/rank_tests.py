@@ -1,5 +1,8 @@
 """Exact rank tests: pure functions on arrays, one value per run.
 
+``signed_rank`` and ``rank_sum`` test one data set and say all about it; ``signed_rank_tails`` and
+``rank_sum_tails`` give the p-values of many at once, as simulations need them.
+
 The null distributions are enumerated (by convolution, not by listing), given the ties and zeros at
 hand: p-values are exact, and the same as scipy's exact or full-permutation ones. One exception,
 which carries ``exact = False``: Mann–Whitney between more than ``MOST_EXACT`` runs in all.
@@ -9,6 +12,7 @@ most ``tolerance`` apart are ties, and differences at most so large are 0; by de
 ``RELATIVE`` times the largest value, so that no test depends on the unit of measurement.
 """
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -60,25 +64,50 @@ def signed_rank(differences: ArrayLike, tolerance: float | None = None) -> Signe
     Raises:
         ValueError: on no value, NaN or infinity.
     """
-    d = with_ties(differences, tolerance)
-    doubled = np.rint(2 * rankdata(np.abs(d))).astype(int)  # midranks are halves: make them whole
-    plus, minus = doubled[d > 0].sum(), doubled[d < 0].sum()
-    weights = doubled[d != 0]
-    unit = max(1, np.gcd.reduce(weights))  # 2 without ties: half the sums to enumerate
-    less, greater = _tails(_sign_flip_pmf(weights // unit), plus // unit)
+    d = with_ties(checked(differences, "differences"), tolerance)
+    doubled = _doubled_midranks(np.abs(d))
+    plus, minus = int(doubled[d > 0].sum()), int(doubled[d < 0].sum())
     half_zeros = doubled[d == 0].sum() / 2
+    less, greater = (float(tail) for tail in signed_rank_tails(d, 0.0))
+    moving = int((d != 0).sum())
     return SignedRank(
         n=len(d),
-        n_zero=int((d == 0).sum()),
+        n_zero=len(d) - moving,
         positive=int((d > 0).sum()),
         negative=int((d < 0).sum()),
         statistic=float(min(plus, minus) + half_zeros) / 2,
         p=min(1.0, 2 * min(less, greater)),
         p_less=less,
         p_greater=greater,
-        least_p=smallest_p(len(weights)) if len(weights) else 1.0,
-        rank_biserial=float((plus - minus) / doubled.sum()) if (d != 0).any() else 0.0,
+        least_p=smallest_p(moving) if moving else 1.0,
+        rank_biserial=float((plus - minus) / doubled.sum()) if moving else 0.0,
     )
+
+
+def signed_rank_tails(
+    differences: ArrayLike, tolerance: float | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the exact one-sided p-values (…) of paired differences (…, n), one test per row.
+
+    The first against differences below 0, the second against differences above 0.
+    """
+    d = with_ties(differences, tolerance)
+    doubled = _doubled_midranks(np.abs(d))
+    plus, total = np.where(d > 0, doubled, 0).sum(-1), np.where(d != 0, doubled, 0).sum(-1)
+    weights = np.sort(np.where(d != 0, doubled, 0), axis=-1)
+    plain = (weights == 2 * np.arange(1, d.shape[-1] + 1)).all(-1)  # neither ties nor zeros
+    less, greater = np.empty(plain.shape), np.empty(plain.shape)
+    if plain.any():
+        cdf = _sign_flip_cdf(tuple(range(1, d.shape[-1] + 1)))
+        less[plain], greater[plain] = cdf[plus[plain] // 2], cdf[(total - plus)[plain] // 2]
+    for row in np.ndindex(plain.shape):
+        if plain[row]:
+            continue
+        own = weights[row][weights[row] > 0]
+        unit = max(1, np.gcd.reduce(own))
+        cdf = _sign_flip_cdf(tuple((own // unit).tolist()))
+        less[row], greater[row] = cdf[plus[row] // unit], cdf[(total[row] - plus[row]) // unit]
+    return less, greater
 
 
 def rank_sum(x: ArrayLike, y: ArrayLike, tolerance: float | None = None) -> RankSum:
@@ -90,40 +119,67 @@ def rank_sum(x: ArrayLike, y: ArrayLike, tolerance: float | None = None) -> Rank
     Raises:
         ValueError: on an empty sample, NaN or infinity.
     """
-    x, y = both_with_ties(x, y, tolerance)
-    doubled = np.rint(2 * rankdata(np.concatenate([y, x]))).astype(int)
-    total = doubled[: len(y)].sum()
-    u = (total - len(y) * (len(y) + 1)) / 2
-    exact = len(doubled) <= MOST_EXACT
+    x, y = both_with_ties(checked(x, "x"), checked(y, "y"), tolerance)
+    ranks = _doubled_midranks(np.concatenate([y, x]))
+    u = (ranks[: len(y)].sum() - len(y) * (len(y) + 1)) / 2
+    exact = len(ranks) <= MOST_EXACT
+    less, greater = (float(tail) for tail in rank_sum_tails(x, y, 0.0))
     least = smallest_p(len(x), len(y))
     if exact:
-        pmf = _arrangement_pmf(doubled, len(y))
-        (less, greater), possible = _tails(pmf, total), pmf[pmf > 0]
-        least = min(1.0, 2 * min(possible[0], possible[-1]))
-    elif np.ptp(doubled) == 0:
-        less = greater = least = 1.0
-    else:
-        less, greater = (
-            float(mannwhitneyu(y, x, alternative=side, method="asymptotic").pvalue)
-            for side in ("less", "greater")
-        )
+        at_most, at_least = _arrangement_tails(tuple(np.sort(ranks).tolist()), len(y))
+        ends = at_most[at_most > 0][0], at_least[at_least > 0][-1]
+        least = min(1.0, 2 * float(min(ends)))
+    elif np.ptp(ranks) == 0:
+        least = 1.0
     p = min(1.0, 2 * min(less, greater))
     return RankSum(
         len(x), len(y), float(u), p, less, greater, least, float(u / (len(x) * len(y))), exact
     )
 
 
+def rank_sum_tails(
+    x: ArrayLike, y: ArrayLike, tolerance: float | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the one-sided p-values (…) of y (…, m) against x (…, n), one test per row.
+
+    The first against y below x, the second against y above x; exact up to ``MOST_EXACT`` values.
+    """
+    x, y = both_with_ties(x, y, tolerance)
+    m = y.shape[-1]
+    ranks = _doubled_midranks(np.concatenate([y, x], axis=-1))
+    totals, ordered = ranks[..., :m].sum(-1), np.sort(ranks, axis=-1)
+    less, greater = np.empty(totals.shape), np.empty(totals.shape)
+    for row in np.ndindex(totals.shape):
+        if ranks.shape[-1] <= MOST_EXACT:
+            at_most, at_least = _arrangement_tails(tuple(ordered[row].tolist()), m)
+            less[row], greater[row] = at_most[totals[row]], at_least[totals[row]]
+        elif np.ptp(ranks[row]) == 0:
+            less[row] = greater[row] = 1.0
+        else:
+            less[row], greater[row] = (
+                mannwhitneyu(y[row], x[row], alternative=side, method="asymptotic").pvalue
+                for side in ("less", "greater")
+            )
+    return less, greater
+
+
+def two_sided(less: np.ndarray, greater: np.ndarray) -> np.ndarray:
+    """Return two-sided p-values: twice the smaller tail, at most 1."""
+    return np.minimum(1.0, 2 * np.minimum(less, greater))
+
+
 def beyond_and_within(
-    above: SignedRank | RankSum, below: SignedRank | RankSum
-) -> tuple[float, float]:
+    above: tuple[np.ndarray, np.ndarray], below: tuple[np.ndarray, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the exact p-values of two claims: a difference lies beyond ±δ, and within ±δ.
 
-    ``above``: the test of the differences minus δ; ``below``: of the differences plus δ. Beyond:
-    the smaller one-sided p of being above δ or below -δ, doubled as both sides are looked at.
-    Within: the larger p of being below δ and above -δ (two one-sided tests, Schuirmann 1987).
+    ``above``: the tails (less, greater) of the differences minus δ; ``below``: of the differences
+    plus δ. Beyond: the smaller one-sided p of being above δ or below -δ, doubled as both sides are
+    looked at. Within: the larger p of being below δ and above -δ (two one-sided tests, Schuirmann
+    1987).
     """
-    beyond = min(1.0, 2 * min(above.p_greater, below.p_less))
-    return beyond, max(above.p_less, below.p_greater)
+    beyond = np.minimum(1.0, 2 * np.minimum(above[1], below[0]))
+    return beyond, np.maximum(above[0], below[1])
 
 
 def a12(x: ArrayLike, y: ArrayLike, tolerance: float | None = None) -> float:
@@ -132,7 +188,7 @@ def a12(x: ArrayLike, y: ArrayLike, tolerance: float | None = None) -> float:
     Raises:
         ValueError: on an empty sample, NaN or infinity.
     """
-    x, y = both_with_ties(x, y, tolerance)
+    x, y = both_with_ties(checked(x, "x"), checked(y, "y"), tolerance)
     return float((y[:, None] > x).mean() + (y[:, None] == x).mean() / 2)
 
 
@@ -146,13 +202,13 @@ def sign_flip(differences: ArrayLike, tolerance: float | None = None) -> float:
     Raises:
         ValueError: on no value, NaN, infinity, or more than 20 values.
     """
-    d = with_ties(differences, tolerance)
+    d = with_ties(checked(differences, "differences"), tolerance)
     if len(d) > 20:
         raise ValueError(f"{len(d)} values: all sign flips are listed for 20 at most")
     sums = np.zeros(1)
     for value in d:
         sums = np.concatenate([sums + value, sums - value])
-    least = abs(sums[0]) - _tolerance(tolerance, d)
+    least = abs(sums[0]) - np.max(_tolerance(tolerance, d))
     return float((np.abs(sums) >= least).mean())
 
 
@@ -163,42 +219,45 @@ def smallest_p(n: int, m: int | None = None) -> float:
     return min(1.0, 2 / math.comb(n + m, n))
 
 
-def holm(p: ArrayLike) -> list[float]:
-    """Return Holm's (1979) step-down adjusted p-values, in the order given.
+def holm(p: ArrayLike) -> np.ndarray:
+    """Return Holm's (1979) step-down adjusted p-values (…, m), each row a family of its own.
 
-    The same as statsmodels' multipletests, which collects garbage at each call: 0.1 s of waiting.
+    The same as statsmodels' multipletests, which takes one family and collects garbage at each
+    call: 0.1 s of waiting.
     """
     values = np.asarray(p, dtype=float)
-    order = np.argsort(values, kind="stable")
-    steps = values[order] * np.arange(len(values), 0, -1)
+    order = np.argsort(values, axis=-1, kind="stable")
+    steps = np.take_along_axis(values, order, -1) * np.arange(values.shape[-1], 0, -1)
     adjusted = np.empty_like(values)
-    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(steps))
-    return adjusted.tolist()
+    np.put_along_axis(
+        adjusted, order, np.minimum(1.0, np.maximum.accumulate(steps, axis=-1)), axis=-1
+    )
+    return adjusted
 
 
 def with_ties(differences: ArrayLike, tolerance: float | None = None) -> np.ndarray:
-    """Return differences (n,) in which ties are equal: sizes at most ``tolerance`` apart, and 0.
+    """Return differences (…, n) in which ties are equal: sizes at most ``tolerance`` apart, and 0.
 
     Raises:
-        ValueError: on no value, NaN or infinity.
+        ValueError: on NaN or infinity.
     """
-    d = checked(differences, "differences")
-    sizes = _merged(np.concatenate([[0.0], np.abs(d)]), _tolerance(tolerance, d))
-    return np.sign(d) * sizes[1:]
+    d = _finite(differences, "differences")
+    sizes = np.concatenate([np.zeros((*d.shape[:-1], 1)), np.abs(d)], axis=-1)
+    return np.sign(d) * _merged(sizes, _tolerance(tolerance, d))[..., 1:]
 
 
 def both_with_ties(
     x: ArrayLike, y: ArrayLike, tolerance: float | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return two samples (n,) and (m,) in which values at most ``tolerance`` apart are equal.
+    """Return two samples (…, n) and (…, m) in which values at most ``tolerance`` apart are equal.
 
     Raises:
-        ValueError: on an empty sample, NaN or infinity.
+        ValueError: on NaN or infinity.
     """
-    x, y = checked(x, "x"), checked(y, "y")
-    both = np.concatenate([x, y])
+    x, y = _finite(x, "x"), _finite(y, "y")
+    both = np.concatenate([x, y], axis=-1)
     merged = _merged(both, _tolerance(tolerance, both))
-    return merged[: len(x)], merged[len(x) :]
+    return merged[..., : x.shape[-1]], merged[..., x.shape[-1] :]
 
 
 def distinct(values: np.ndarray, tolerance: float) -> np.ndarray:
@@ -206,18 +265,27 @@ def distinct(values: np.ndarray, tolerance: float) -> np.ndarray:
     return np.unique(_merged(np.ravel(values), tolerance))
 
 
-def _tolerance(given: float | None, values: np.ndarray) -> float:
-    return RELATIVE * float(np.abs(values).max()) if given is None else given
+def _tolerance(given: float | None, values: np.ndarray) -> np.ndarray:
+    """Return each row's tolerance, (…, 1), or the one that is given."""
+    if given is not None:
+        return np.asarray(given)
+    return RELATIVE * np.abs(values).max(axis=-1, keepdims=True)
 
 
-def _merged(values: np.ndarray, tolerance: float) -> np.ndarray:
-    """Return values (n,) in which each group of neighbours has its least value."""
-    order = np.argsort(values, kind="stable")
-    ordered = values[order]
-    begins = np.concatenate([[True], np.diff(ordered) > tolerance])
+def _merged(values: np.ndarray, tolerance: ArrayLike) -> np.ndarray:
+    """Return values (…, n) in which each group of neighbours has its least value."""
+    order = np.argsort(values, axis=-1, kind="stable")
+    ordered = np.take_along_axis(values, order, -1)
+    begins = np.diff(ordered, axis=-1, prepend=-np.inf) > tolerance
+    first = np.maximum.accumulate(np.where(begins, np.arange(values.shape[-1]), 0), axis=-1)
     merged = np.empty_like(values)
-    merged[order] = ordered[begins][np.cumsum(begins) - 1]
+    np.put_along_axis(merged, order, np.take_along_axis(ordered, first, -1), axis=-1)
     return merged
+
+
+def _doubled_midranks(values: np.ndarray) -> np.ndarray:
+    """Return twice the ranks (…, n): midranks are halves, and whole numbers can be counted."""
+    return np.rint(2 * rankdata(values, axis=-1)).astype(int)
 
 
 def checked(values: ArrayLike, name: str) -> np.ndarray:
@@ -225,32 +293,38 @@ def checked(values: ArrayLike, name: str) -> np.ndarray:
     array = np.asarray(values, dtype=float)
     if array.ndim != 1 or not len(array):
         raise ValueError(f"{name}: expected one value per run, got an array of shape {array.shape}")
+    return _finite(array, name)
+
+
+def _finite(values: ArrayLike, name: str) -> np.ndarray:
+    array = np.asarray(values, dtype=float)
     if not np.isfinite(array).all():
         raise ValueError(f"{name}: NaN or infinity among {array}; such runs are never left out")
     return array
 
 
-def _sign_flip_pmf(weights: np.ndarray) -> np.ndarray:
-    """Return the probabilities of each sum 0..sum(weights) when every weight counts or not."""
-    pmf = np.zeros(int(weights.sum()) + 1)
+@functools.lru_cache(maxsize=4096)
+def _sign_flip_cdf(weights: tuple[int, ...]) -> np.ndarray:
+    """Return P(sum <= s) for s = 0..sum(weights) when every weight counts or not, by coin toss.
+
+    The distribution is symmetric: P(sum >= s) is P(sum <= sum(weights) - s).
+    """
+    pmf = np.zeros(sum(weights) + 1)
     pmf[0], reached = 1.0, 1
     for weight in weights:
         half = pmf[:reached] / 2
         pmf[:reached] = half
         pmf[weight : weight + reached] += half
         reached += weight
-    return pmf
+    return np.minimum(1.0, np.cumsum(pmf))
 
 
-def _arrangement_pmf(weights: np.ndarray, m: int) -> np.ndarray:
-    """Return the probabilities of each sum of m of the weights, all choices equally likely."""
-    counts = np.zeros((m + 1, int(weights.sum()) + 1))
+@functools.lru_cache(maxsize=1024)
+def _arrangement_tails(weights: tuple[int, ...], m: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return P(sum <= s) and P(sum >= s) of m of the weights, all choices equally likely."""
+    counts = np.zeros((m + 1, sum(weights) + 1))
     counts[0, 0] = 1
     for weight in weights:
         counts[1:, weight:] += counts[:-1, : counts.shape[1] - weight].copy()
-    return counts[m] / counts[m].sum()
-
-
-def _tails(pmf: np.ndarray, observed: int) -> tuple[float, float]:
-    """Return the probabilities of at most and of at least the observed sum."""
-    return min(1.0, float(pmf[: observed + 1].sum())), min(1.0, float(pmf[observed:].sum()))
+    pmf = counts[m] / counts[m].sum()
+    return np.minimum(1.0, np.cumsum(pmf)), np.minimum(1.0, np.cumsum(pmf[::-1])[::-1])

@@ -9,27 +9,38 @@ from analysis.runs import provenance
 from analysis.runs.completeness import PAIR_HASHES
 from analysis.runs.data import StudyData
 from analysis.runs.tables import SUMMARY, is_missing, numbers
-from analysis.statistics import contrasts, grades, jsrt_benchmark, published, rank_tests, robustness
-from analysis.statistics.contrasts import Tested
+from analysis.statistics import (
+    design,
+    failures,
+    fragility,
+    grades,
+    jsrt_benchmark,
+    published,
+    rank_tests,
+    robustness,
+    sentences,
+    testing,
+)
+from analysis.statistics.testing import Tested
 from lib.spec.study import RULES, Variant
 
 
 def analyze(data: StudyData) -> dict[str, Any]:
     """Return what results.json holds but for the figures' captions."""
     study, found = data.study, data.completeness
-    tested = robustness.contrasts_of(data, data.scores, study.smallest_effect)
-    rows = _rows(data, tested)
-    secondary = contrasts.simple_effects(study, data.scores)
+    tested = robustness.contrasts_of(data, data.scores, study.smallest_effect, data.resolution)
+    by_item, about_items = robustness.items_at_hand(data)
+    over = [{}] * len(tested)
+    if by_item is not None:
+        over = robustness.over_test_set(data, by_item, tested)
+    secondary = testing.simple_effects(study, data.scores, data.failed, data.resolution)
     for effect in secondary:
         variants = (tuple(variant) for variant in effect["variants"])
         effect["runs"] = [run for variant in variants for run in data.runs_of(variant)]
-    for row in rows:
-        row["sentence"] += grades.qualification(row, rows, secondary, study)
-        if row["scale_robust"] is False:
-            row["sentence"] += grades.other_scale(study.metric.scale_name)
-    intervals, about_items = robustness.over_test_set(data, [row["paired"] for row in rows])
-    for row, interval in zip(rows, intervals or [None] * len(rows), strict=True):
-        row["test_set_low"], row["test_set_high"] = interval or (None, None)
+    planned = _design(data)
+    rows = _rows(data, tested, over)
+    for row, one in zip(rows, tested, strict=True):
+        row["notes"] += _notes_on_all(data, row, one, rows, secondary, planned)
     table = data.per_item
     duplicates = table is not None and "in_training" in table
     return {
@@ -56,17 +67,18 @@ def analyze(data: StudyData) -> dict[str, Any]:
         "pair_hashes": [h for h in PAIR_HASHES if _all_have(data, h)],
         "allowed": found.doubts,
         "repeated": found.repeated,
-        "diverged": [e.runs[0] for e in found.entries if e.state == "diverged"],
-        "collapsed": robustness.collapsed(data),
+        "failures": data.failures,
         "item": data.item,
-        "test_items": len(table) if intervals else None,
+        "test_items": None if by_item is None else len(by_item),
         "about_test_items": about_items,
+        "spread": None if by_item is None else robustness.spread(data, by_item),
         "variants": [_variant(data, i, variant) for i, variant in enumerate(study.variants)],
         "contrasts": rows,
         "secondary": secondary,
         "other_scale": study.metric.scale_name,
         "exploratory": robustness.exploratory(data),
-        "published_scores": study.declaration.published_scores,
+        "published_scores": _published(data, by_item),
+        "design": [_outcome(one) for one in planned],
         "by_seed": published.by_seed(data),
         "steps": published.steps(data),
         "duplicates": int(table["in_training"].sum()) if duplicates else None,
@@ -81,86 +93,206 @@ def _all_have(data: StudyData, key: str) -> bool:
     return SUMMARY + key in own and not own[SUMMARY + key].map(is_missing).any()
 
 
-def _rows(data: StudyData, tested: list[Tested]) -> list[dict[str, Any]]:
-    """Return the primary contrasts as results.json has them."""
+def _rows(
+    data: StudyData, tested: list[Tested], over: list[dict[str, tuple[float, float]]]
+) -> list[dict[str, Any]]:
+    """Return the primary contrasts as results.json has them; ``over``: intervals with items."""
     other_rules = robustness.other_rules(data)
     rescaled = robustness.on_other_scale(data)
+    on_test = robustness.on_test_metric(data)
+    without = fragility.leave_one_out(
+        data.study, data.scores, data.failed, data.paired, data.completeness.splitting
+    )
     rows = []
     for i, one in enumerate(tested):
-        under = {rule: of_rule[i] for rule, of_rule in other_rules.items()}
-        on_scale = rescaled[i] if rescaled and one.contrast.kind == "interaction" else None
-        rows.append(_row(data, one, under, on_scale, len(tested)))
+        own = robustness.conclusion(one, data.study)
+        rules = {
+            rule: {
+                "difference": under[i].interval and under[i].interval.estimate,
+                "p_holm": under[i].p_holm,
+                "agrees": robustness.conclusion(under[i], data.study) == own,
+            }
+            for rule, under in other_rules.items()
+        }
+        row = _row(data, one, len(tested), rules, over[i])
+        judged = fragility.judge(one, row["grade"], without, i, data.study)
+        row["fragile"] = [data.study.seeds[k] for k in judged.lost] if judged else []
+        if judged:
+            row["notes"].append(_fragile(data, row["grade"], one, judged))
+        row["on_test"] = on_test and on_test[i]
+        if on_test and (note := sentences.on_test(on_test[i], data.study)):
+            row["notes"].append(note)
+        scale = rescaled[i] if rescaled and one.contrast.kind == "interaction" else None
+        row["p_holm_other_scale"] = scale and scale.p_holm
+        row["scale_robust"] = scale and robustness.conclusion(scale, data.study) == own
+        if row["scale_robust"] is False:
+            row["notes"].append(sentences.other_scale(data.study.metric.scale_name))
+        rows.append(row)
     return rows
 
 
 def _row(
     data: StudyData,
     tested: Tested,
-    other: dict[str, Tested],
-    on_scale: Tested | None,
     family: int,
+    rules: dict[str, dict[str, Any]],
+    over: dict[str, tuple[float, float]],
 ) -> dict[str, Any]:
-    """Return what results.json says of a contrast; ``other``: the same under other score rules.
+    """Return what results.json says of a contrast: numbers, grade, sentence, first notes.
 
-    ``on_scale``: an interaction on the metric's second scale; ``family``: how many are tested.
+    ``family``: how many are tested; ``rules``: the same under other score rules; ``over``: its
+    intervals over test items, and over both.
     """
-    study, test, interval = data.study, tested.test, tested.interval
-    differences = tested.contrast.differences
-    own = robustness.conclusion(tested, study)
-    rules = {
-        rule: {
-            "difference": t.interval.estimate,
-            "p_holm": t.p_holm,
-            "agrees": robustness.conclusion(t, study) == own,
-        }
-        for rule, t in other.items()
-    }
-    agree = all(found["agrees"] for found in rules.values())
-    grade = grades.grade(tested, family, study, agree)
+    study, trained = data.study, tested.trained
+    bounds, alone = tested.interval, tested.interval_alone  # None where no seed trained
+    grade, notes = grades.grade(tested, family, study), []
+    if tested.contrast.kind == "published":
+        seeds_alone, both = grade, over.get("both")
+        grade = grades.on_other_items(grade, both, study.smallest_effect)
+        if both or seeds_alone in grades.CLAIMS:
+            notes.append(sentences.on_items(seeds_alone, grade, both, study))
+    disagree = {rule: found for rule, found in rules.items() if not found["agrees"]}
+    if disagree and grade in grades.CLAIMS:
+        notes.append(sentences.demoted(disagree))
+        grade = "inconclusive"
+    elif note := sentences.not_corrected(tested, study):
+        notes.append(note)
+    differences = tested.per_seed[np.isfinite(tested.per_seed)]
     return {
         "name": tested.contrast.name,
         "kind": tested.contrast.kind,
-        "label": grades.subject(tested.contrast, study),
+        "label": sentences.subject(tested.contrast, study),
         "n": tested.n,
+        "n_trained": tested.n_trained,
+        "failures": tested.failures and vars(tested.failures),
         "paired": tested.paired,
         "exact": tested.exact,
-        "n_zero": test.n_zero if tested.paired else None,
-        "statistic": test.statistic,
-        "p": test.p,
+        "n_zero": tested.test.n_zero if tested.paired else None,
+        "statistic": tested.test.statistic,
+        "p": tested.test.p,
         "p_holm": tested.p_holm,
+        "p_trained": trained and trained.p,
         "p_beyond": tested.p_beyond,
         "p_within": tested.p_within,
-        "difference": interval.estimate,
-        "ci_low": interval.low,
-        "ci_high": interval.high,
-        "confidence": interval.confidence,
+        "difference": bounds and bounds.estimate,
+        "ci_low": bounds and bounds.low,
+        "ci_high": bounds and bounds.high,
+        "confidence": bounds and bounds.confidence,
+        "alone_low": alone and alone.low,
+        "alone_high": alone and alone.high,
+        "alone_confidence": alone and alone.confidence,
+        "items_low": over["items"][0] if over else None,
+        "items_high": over["items"][1] if over else None,
+        "both_low": over["both"][0] if over else None,
+        "both_high": over["both"][1] if over else None,
         "rank_biserial": tested.rank_biserial,
         "positive": int((differences > 0).sum()),
         "negative": int((differences < 0).sum()),
-        **contrasts.sensitivity(tested.contrast),
+        **testing.sensitivity(tested),
         "grade": grade,
-        "sentence": grades.sentence(grade, tested, family, study, data.budget, agree),
-        "per_seed": [float(d) for d in differences],
+        "sentence": sentences.sentence(grade, tested, family, study),
+        "notes": notes,
+        "per_seed": [float(d) if np.isfinite(d) else None for d in tested.per_seed],
         "other_rules": rules,
-        "survives_all_rules": agree if rules else None,
-        "p_holm_other_scale": on_scale.p_holm if on_scale else None,
-        "scale_robust": robustness.conclusion(on_scale, study) == own if on_scale else None,
+        "survives_all_rules": not disagree if rules else None,
         "parts": [list(part) for part in tested.contrast.parts],
         "runs": data.run_ids,
     }
 
 
+def _fragile(data: StudyData, grade: str, tested: Tested, judged: fragility.Fragility) -> str:
+    study = data.study
+    single = data.resolution is not None and study.metric.resolution is None
+    items = round(1 / data.resolution) if single else None
+    nearest = ""
+    if judged.distance >= 0:
+        nearest = sentences.nearest_bound(
+            judged.distance, judged.towards, judged.confidence, items, study, data.item
+        )
+    lost = [study.seeds[k] for k in judged.lost]
+    return sentences.fragile(grade, lost, tested.n, judged.could_not, study, nearest)
+
+
+def _notes_on_all(
+    data: StudyData,
+    row: dict[str, Any],
+    tested: Tested,
+    rows: list[dict[str, Any]],
+    secondary: list[dict[str, Any]],
+    planned: list[design.Outcome],
+) -> list[str]:
+    """Return the notes on a contrast that take the other contrasts too."""
+    study, sides = data.study, tested.contrast.sides
+    failed = {
+        study.variant_label(study.variants[i]): (int(data.failed[i].sum()), len(study.seeds))
+        for i in [*sides[0], *sides[1]]
+    }
+    notes = sentences.qualification(row, rows, secondary, study, failed)
+    if row["grade"] == "inconclusive" and study.smallest_effect:
+        twice = [o for o in planned if o.contrast == row["name"] and o.n == 2 * len(study.seeds)]
+        at = {o.effect: o for o in twice}
+        if {0.0, study.smallest_effect} <= set(at):
+            notes.append(sentences.not_known(at[study.smallest_effect], at[0.0], study))
+    return notes
+
+
+def _design(data: StudyData) -> list[design.Outcome]:
+    """Simulate studies like this one, with more seeds, for true effects of 0, δ, 2δ and as seen.
+
+    Empty for a study next to published scores, without δ, or with too few seeds that all trained.
+    """
+    study, delta, n = data.study, data.study.smallest_effect, len(data.study.seeds)
+    if not study.factors or delta is None:
+        return []
+    scores = [data.scores, *(data.scored(rule) for rule in robustness.rules_at_hand(data))]
+    rules = [design.residuals(values, data.failed) for values in scores]
+    if rules[0] is None:
+        return []
+    splitting = data.completeness.splitting
+    return [
+        design.outcome(study, rules, i, seeds, effect, data.paired, splitting)
+        for i in range(len(design.contrasts_of(study)))
+        for seeds in (n, n + 3, 2 * n)
+        for effect in (0.0, delta, 2 * delta)
+    ]
+
+
+def _outcome(one: design.Outcome) -> dict[str, Any]:
+    return vars(one) | {"found": one.found}
+
+
+def _published(data: StudyData, by_item: np.ndarray | None) -> dict[str, dict[str, Any]]:
+    """Return each published score with its binomial interval, where it counts mistakes on items."""
+    study, found = data.study, {}
+    counts = study.metric.item_score in ("wrong", "right") and by_item is not None
+    for words, value in study.declaration.published_scores.items():
+        low = high = None
+        if counts:
+            items = len(by_item)
+            low, high = failures.clopper_pearson(round(value * items), items)
+        found[words] = {"score": value, "low": low, "high": high}
+    return found
+
+
 def _variant(data: StudyData, i: int, variant: Variant) -> dict[str, Any]:
-    """Return what results.json says of a variant: its scores by seed, and its networks' size."""
-    values, runs = data.scores[i], data.runs_of(variant)
+    """Return what results.json says of a variant: its scores by seed, failures, networks' size.
+
+    Median and range are of the runs that did not fail; None where all did.
+    """
+    runs, failed = data.runs_of(variant), data.failed[i]
+    values = data.scores[i][~failed]
     sizes = numbers(data.included.loc[runs], "parameters").dropna()
+    rate = failures.clopper_pearson(int(failed.sum()), len(failed))
     return {
         "name": data.study.variant_name(variant),
         "label": data.study.variant_label(variant),
-        "median": float(np.median(values)),
-        "min": float(values.min()),
-        "max": float(values.max()),
-        "scores": values.tolist(),
+        "median": float(np.median(values)) if len(values) else None,
+        "min": float(values.min()) if len(values) else None,
+        "max": float(values.max()) if len(values) else None,
+        "failed": int(failed.sum()),
+        "failure_low": rate[0],
+        "failure_high": rate[1],
+        "scores": [None if f else float(s) for s, f in zip(data.scores[i], failed, strict=True)],
         "runs": runs,
         "parameters": sorted(Counter(int(n) for n in sizes if np.isfinite(n))),  # one, if all well
     }

@@ -8,9 +8,9 @@ import numpy as np
 from analysis.runs import per_item
 from analysis.runs.data import StudyData, test_scores
 from analysis.runs.tables import SUMMARY, keys
-from analysis.statistics import contrasts
-from analysis.statistics.contrasts import Tested
-from lib.spec.metric import PARTS
+from analysis.statistics import bootstrap, contrasts, testing
+from analysis.statistics.testing import Tested
+from lib.spec.metric import PARTS, split_part
 from lib.spec.study import RULES, SUFFIXES, Study
 
 UNKNOWN = "How the difference would vary with other test items is not known here"
@@ -19,37 +19,49 @@ SEVERAL_OF_ONE_SIGN = (
     "several show one sign the interval is too narrow."
 )
 INDEPENDENT = "Test items count as independent of one another."
-PUBLISHED_STAYS = (
-    "The published score stays as it is in this interval, although on other items it would have "
-    "been another."
-)
+CLUSTERED = "Test items of one cluster (as the runs name them) are drawn together."
 FEWEST_ITEMS = 20  # for a bootstrap over them
 
 
 def conclusion(tested: Tested, study: Study) -> int:
     """Return -1 or 1, the direction of a difference with Holm p below alpha, or 0."""
-    return int(np.sign(tested.interval.estimate)) if tested.p_holm < study.alpha else 0
+    return tested.direction if tested.p_holm < study.alpha else 0
 
 
-def contrasts_of(data: StudyData, scores: np.ndarray, delta: float | None = None) -> list[Tested]:
+def contrasts_of(
+    data: StudyData,
+    scores: np.ndarray,
+    delta: float | None = None,
+    resolution: float | None = None,
+) -> list[Tested]:
     """Test the study's primary contrasts on ``scores`` (variants, seeds): its own, or others.
 
-    ``delta``: the smallest effect of interest in the unit of ``scores``, or None.
+    ``delta``: the smallest effect of interest in the unit of ``scores``, or None; ``resolution``:
+    their smallest step, where it is known.
     """
-    built = contrasts.build(data.study, scores)
-    return contrasts.run_tests(
-        built, data.study.alpha, data.paired, data.completeness.splitting, delta
+    return testing.run_tests(
+        contrasts.build(data.study, scores, resolution),
+        data.study.alpha,
+        data.paired,
+        data.completeness.splitting,
+        delta,
+        data.failed,
     )
 
 
 def other_rules(data: StudyData) -> dict[str, list[Tested]]:
     """Test the same contrasts under the rules not declared that apply and that all runs have."""
+    return {rule: contrasts_of(data, data.scored(rule)) for rule in rules_at_hand(data)}
+
+
+def rules_at_hand(data: StudyData) -> list[str]:
+    """Return the score rules not declared that apply and that all runs have."""
     study = data.study
-    return {
-        rule: contrasts_of(data, data.values(study.score_key(rule)))
+    return [
+        rule
         for rule in RULES
         if rule != study.rule and data.applies(rule) and data.has(study.score_key(rule))
-    }
+    ]
 
 
 def on_other_scale(data: StudyData) -> list[Tested] | None:
@@ -59,6 +71,35 @@ def on_other_scale(data: StudyData) -> list[Tested] | None:
     """
     rescaled = data.study.metric.rescale(data.scores)
     return None if rescaled is None or not data.study.factors else contrasts_of(data, rescaled)
+
+
+def on_test_metric(data: StudyData) -> list[dict[str, Any]] | None:
+    """Return the contrasts on the test metric, where the study's own is of validation; else None.
+
+    By the declared score rule; not corrected, as nothing is decided by them.
+    """
+    study = data.study
+    first, rest = split_part(study.metric.key)
+    key = f"test/{rest}" + SUFFIXES[study.rule]
+    if PARTS.get(first) != "validation" or not data.has(key):
+        return None
+    values = np.where(data.failed, study.metric.worst_value or np.nan, data.values(key))
+    return [_described(f"test/{rest}", tested) for tested in contrasts_of(data, values)]
+
+
+def _described(metric: str, tested: Tested) -> dict[str, Any]:
+    """Return what a secondary table says of a contrast on another metric, not corrected."""
+    bounds = tested.interval_alone
+    return {
+        "metric": metric,
+        "name": tested.contrast.name,
+        "n": tested.n_trained,
+        "difference": bounds and bounds.estimate,
+        "ci_low": bounds and bounds.low,
+        "ci_high": bounds and bounds.high,
+        "confidence": bounds and bounds.confidence,
+        "p": tested.test.p,
+    }
 
 
 def exploratory(data: StudyData) -> list[dict[str, Any]]:
@@ -79,27 +120,16 @@ def exploratory(data: StudyData) -> list[dict[str, Any]]:
         if not np.isfinite(values).all() or np.ptp(values) == 0:
             continue
         rows += [
-            {
-                "metric": key,
-                "name": tested.contrast.name,
-                "difference": tested.interval.estimate,
-                "ci_low": tested.interval.low,
-                "ci_high": tested.interval.high,
-                "p": tested.test.p,
-                "runs": data.run_ids,
-            }
+            _described(key, tested) | {"runs": data.run_ids}
             for tested in contrasts_of(data, values)
         ]
     return rows
 
 
-def over_test_set(
-    data: StudyData, paired: Sequence[bool]
-) -> tuple[list[tuple[float, float]] | None, str]:
-    """Return each contrast's interval over test items, or None, and a sentence about them.
+def items_at_hand(data: StudyData) -> tuple[np.ndarray | None, str]:
+    """Return each item's scores (items, variants, seeds), or None, and a sentence about them.
 
     Runs save their outputs at the last epoch, so a study that scores another one has none.
-    ``paired``: whether the seeds are pairs, for each contrast.
     """
     study = data.study
     if data.per_item is None:
@@ -110,15 +140,48 @@ def over_test_set(
     if scores is None or len(scores) < FEWEST_ITEMS:
         return None, f"{UNKNOWN}: the runs kept no output per item of this metric that all share."
     table = scores.to_numpy(dtype=float).reshape(len(scores), *data.scores.shape)
-    about = SEVERAL_OF_ONE_SIGN if study.declaration.class_names == "gtsrb" else INDEPENDENT
-    about = f"{about} {PUBLISHED_STAYS}" if not study.factors else about
-    return contrasts.over_items(study, table, paired), about
+    about = INDEPENDENT
+    if per_item.clusters(data.per_item) is not None:
+        about = CLUSTERED
+    elif study.declaration.class_names == "gtsrb":
+        about = SEVERAL_OF_ONE_SIGN
+    return table, about
 
 
-def collapsed(data: StudyData) -> list[str]:
-    """Return the finished runs that predict a single class for every test item."""
-    columns = [] if data.per_item is None else data.per_item.columns
-    finished = [r for e in data.completeness.entries if e.state == "finished" for r in e.runs]
-    known = [run for run in finished if f"predicted.{run}" in columns]
-    predicted = per_item.of_runs(data.per_item, "predicted", known)
-    return [] if predicted is None else [run for run in known if predicted[run].nunique() == 1]
+def over_test_set(
+    data: StudyData, table: np.ndarray, tested: Sequence[Tested]
+) -> list[dict[str, tuple[float, float]]]:
+    """Return each contrast's intervals over test items (``items``), and with seeds (``both``).
+
+    ``table``: each item's scores (items, variants, seeds). Over the seeds without a failed run;
+    an empty mapping where there is none. ``both`` is simultaneous over the family.
+    """
+    study, family = data.study, len(tested)
+    means = bootstrap.means_over_items(table, per_item.clusters(data.per_item))
+    resamples, variants, seeds = means.shape
+    built = contrasts.build(study, means.transpose(1, 0, 2).reshape(variants, -1))
+    found = []
+    for contrast, one in zip(built, tested, strict=True):
+        sides = [
+            values.reshape(resamples, seeds)[:, kept]
+            for values, kept in zip((contrast.baseline, contrast.treatment), one.kept, strict=True)
+        ]
+        if not min(side.shape[1] for side in sides):
+            found.append({})
+            continue
+        items = bootstrap.over_items(*sides, one.paired, 1 - study.alpha)
+        both = bootstrap.over_both(*sides, one.paired, 1 - study.alpha / family)
+        found.append({"items": items, "both": both})
+    return found
+
+
+def spread(data: StudyData, table: np.ndarray) -> list[dict[str, float] | None]:
+    """Return each variant's variance components over its trained runs; None with fewer than two.
+
+    ``table``: each item's scores (items, variants, seeds).
+    """
+    groups = per_item.clusters(data.per_item)
+    return [
+        bootstrap.variance_components(table[:, i, ~failed], groups) if (~failed).sum() > 1 else None
+        for i, failed in enumerate(data.failed)
+    ]

@@ -26,6 +26,14 @@ Names = Annotated[list[str], Field(min_length=1), AfterValidator(_each_once)]
 Level = str | int | float | bool | None | list
 
 
+class Failure(BaseModel):
+    """When a finished run counts as failed."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    worse_than: float  # in the metric's own unit
+
+
 class Declaration(BaseModel):
     """The keys of a declaration; all but ``metric`` may be left out."""
 
@@ -45,6 +53,8 @@ class Declaration(BaseModel):
     # The smallest effect of interest, in the metric's own unit.
     smallest_effect: Annotated[float, Field(gt=0)] | None = None
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05  # family-wise, two-sided
+    # {worse_than: 0.5}: a finished run with a worse score has failed, as diverged ones have.
+    failure: Failure | None = None
     free: list[str] = []  # config keys in which runs may differ
     # Published scores by their names, for a sweep that varies only the seed.
     published_scores: dict[str, float] = {}
@@ -79,14 +89,16 @@ def read_declaration(path: Path) -> Declaration:
 def _faults(error: ValidationError) -> list[str]:
     faults = []
     for one in error.errors():
-        place = ".".join(map(str, one["loc"]))
+        place, own = ".".join(map(str, one["loc"])), str(one["loc"][-1])
         if one["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(place, Declaration.model_fields, n=1)
-            hint = f"did you mean {near[0]}?" if near else "accepted: "
-            hint += "" if near else ", ".join(Declaration.model_fields)
+            known = Declaration.model_fields if len(one["loc"]) == 1 else Failure.model_fields
+            near = difflib.get_close_matches(own, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"accepted: {', '.join(known)}"
             faults.append(f"{place}: unknown key; {hint}")
-        elif one["type"] == "missing":
+        elif place == "metric" and one["type"] == "missing":
             faults.append(f"{place}: missing; write the summary key of the score, as test/error")
+        elif one["type"] == "missing":
+            faults.append(f"{place}: missing")
         else:
             faults.append(f"{place} = {one['input']!r}: {one['msg']}")
     return faults

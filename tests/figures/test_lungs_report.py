@@ -105,8 +105,8 @@ def test_higher_is_better_in_words_and_figures(study: tuple[Path, Path]) -> None
     assert results["cross_validation"] is None
     assert results["test_items"] == COUNT
     for row in results["contrasts"]:
-        assert row["test_set_low"] < row["difference"] < row["test_set_high"]
-    assert first["test_set_low"] > 0.019, "images differ in difficulty, not in what is gained"
+        assert row["items_low"] < row["difference"] < row["items_high"]
+    assert first["items_low"] > 0.019, "images differ in difficulty, not in what is gained"
 
     shutil.rmtree(folder / "files")  # as in a clone: the committed figure stays, with its runs
     page = (folder / "report.md").read_text()

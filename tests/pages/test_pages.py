@@ -22,7 +22,6 @@ DELTA = 0.005
 LANDS_ON = {
     "not_testable": (5, (-0.02, 0, 0), 1e-3),
     "inconclusive": (7, (0, 0, 0), 2e-2),
-    "suggestive": (7, (-0.006, 0, 0), 8e-3),
     "preliminary_support": (8, (-0.0055, 0, 0), 1.5e-3),
     "support_small": (7, (-0.003, 0, 0), 3e-4),
     "practically_equivalent": (7, (0, 0, 0), 1e-3),

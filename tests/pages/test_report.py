@@ -86,10 +86,11 @@ def test_a_diverged_run_is_included(sweep_path: Path, tmp_path: Path) -> None:
     history = history[(history["run_id"] != "nosgd02") | (history["epoch"] == 1)]
     folder = factories.write_study(tmp_path / "s", runs, history)
     results = factories.report(folder, sweep_path)
-    assert results["diverged"] == ["nosgd02"]
-    assert results["variants"][1]["max"] == 1.0
-    assert results["contrasts"][1]["positive"] == 1
-    assert "1 run diverged and has the worst score" in (folder / "report.md").read_text()
+    assert results["failures"] == {"nosgd02": "diverged"}
+    assert results["variants"][1]["max"] < 0.2
+    assert results["variants"][1]["scores"][2] is None
+    assert results["contrasts"][1]["p"] > results["contrasts"][1]["p_trained"]
+    assert "1 run failed: nosgd02 (diverged)." in (folder / "report.md").read_text()
 
 
 def test_a_study_that_diverged_altogether(sweep_path: Path, tmp_path: Path) -> None:
@@ -123,7 +124,7 @@ def test_one_of_anything_is_not_several(tmp_path: Path) -> None:
     factories.report(folder, sweep_path, primary=["optimizer"])
     text = (folder / "report.md").read_text()
     assert not re.search(r"\b1 (epochs|contrasts|comparisons|runs|seeds)\b", text)
-    assert "a budget of 1 epoch," in text
+    assert "a budget of 1 epoch and" in text
 
 
 def test_nothing_to_compare_is_told(tmp_path: Path) -> None:

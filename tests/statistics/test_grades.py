@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu, wilcoxon
 from statsmodels.stats.multitest import multipletests
 
-from analysis.statistics import contrasts, grades, intervals, rank_tests
+from analysis.statistics import contrasts, grades, rank_tests, sentences, testing
 from analysis.statistics import results as study_results
 from lib.spec.declaration import Declaration, StudyError
 from lib.spec.study import Study, build_study
@@ -41,17 +41,17 @@ def test_contrasts_are_their_definition(sweep_path: Path, seed: int) -> None:
         np.testing.assert_allclose(one.differences, other.differences, atol=1e-12)
 
 
-# What lands on each rung: differences of n seeds in a family of 3, with delta 0.01.
-RUNGS = {
-    "not_testable": (np.linspace(0.010, 0.012, 5), True),
-    "inconclusive": (np.array([-0.03, 0.05, 0.02, -0.04, 0.03, 0.01, -0.02]), True),
-    "suggestive": (np.array([-0.002, -0.005, 0.03, 0.02, 0.04, 0.035, 0.015, 0.05]), True),
-    "preliminary_support": (np.linspace(0.004, 0.02, 8), True),
-    "support_small": (np.linspace(0.004, 0.006, 8), True),
-    "practically_equivalent": (np.linspace(-0.004, 0.0041, 8), True),
-    "meaningful": (np.linspace(0.02, 0.03, 8), True),
-    "suggestive, rules disagree": (np.linspace(0.02, 0.03, 8), False),
-    "suggestive, equivalent by one rule": (np.linspace(-0.004, 0.0041, 8), False),
+# What gets each grade: differences of n seeds in a family of 3, with delta 0.01.
+EXAMPLES = {
+    "not_testable": np.linspace(0.010, 0.012, 5),
+    "inconclusive": np.array([-0.03, 0.05, 0.02, -0.04, 0.03, 0.01, -0.02]),
+    "inconclusive, uncorrected p below alpha": np.array(
+        [-0.002, -0.005, 0.03, 0.02, 0.04, 0.035, 0.015, 0.05]
+    ),
+    "preliminary_support": np.linspace(0.004, 0.02, 8),
+    "support_small": np.linspace(0.004, 0.006, 8),
+    "practically_equivalent": np.linspace(-0.004, 0.0041, 8),
+    "meaningful": np.linspace(0.02, 0.03, 8),
 }
 
 
@@ -65,33 +65,77 @@ def plain_study(**declared: object) -> Study:
     return build_study("plain", [read_sweep(sweep)], declaration)
 
 
-def put_to_test(differences: np.ndarray, delta: bool = True) -> contrasts.Tested:
+def put_to_test(differences: np.ndarray, delta: float | None = 0.01) -> testing.Tested:
+    """Return the differences as one contrast in a family of three; the others have larger p."""
     contrast = contrasts.Contrast("optimizer", "main", 0 * differences, differences, [OPTIMIZER])
-    test = rank_tests.signed_rank(differences)
-    interval = intervals.paired_interval(differences)
-    shifted = (rank_tests.signed_rank(differences - shift) for shift in (0.01, -0.01))
-    margins = [min(1.0, 3 * p) for p in rank_tests.beyond_and_within(*shifted)]
-    margins = margins if delta else [None, None]
-    return contrasts.Tested(contrast, test, min(1.0, 3 * test.p), interval, *margins)
+    contrast = dataclasses.replace(contrast, sides=([0], [1]))
+    (alone,) = testing.run_tests([contrast], 0.05 / 3, paired=True, delta=delta)
+    three = {
+        name: getattr(alone, name) and min(1.0, 3 * getattr(alone, name))
+        for name in ("p_holm", "p_beyond", "p_within")
+    }
+    return dataclasses.replace(alone, **three)
 
 
-@pytest.mark.parametrize("rung", RUNGS)
+@pytest.mark.parametrize("example", EXAMPLES)
 @pytest.mark.parametrize("metric", ["test/error", "test/dice"])
-def test_every_rung_is_reached_in_careful_words(rung: str, metric: str) -> None:
-    differences, agree = RUNGS[rung]
+def test_every_grade_is_reached_in_careful_words(example: str, metric: str) -> None:
+    differences = EXAMPLES[example]
     study = plain_study(metric=metric, smallest_effect=0.01)
     for sign in (1, -1):
         result = put_to_test(sign * differences)
-        state = grades.grade(result, 3, study, agree)
-        assert state == rung.split(",")[0]
-        text = grades.sentence(state, result, 3, study, "4 epochs", agree)
+        grade = grades.grade(result, 3, study)
+        assert grade == example.split(",")[0]
+        text = sentences.sentence(grade, result, 3, study)
         assert not FORBIDDEN.search(text), text
-        assert f"n = {len(differences)}" in text
+        assert f"{len(differences)} seeds" in text
+        interval = result.interval
+        ends = [study.metric.show_signed(end) for end in (interval.low, interval.high)]
+        assert f"[{100 * interval.confidence:.3g} % CI {ends[0]}, {ends[1]}]" in text
         better = (sign > 0) == (metric == "test/dice")
-        if state in ("preliminary_support", "support_small", "meaningful"):
+        if grade in grades.SUPPORTED:
             assert ("(better)" if better else "(worse)") in text
-            assert text.startswith("Preliminary evidence")
-            assert "these learning rates" in text
+        by = {"meaningful": "by more than", "support_small": "by less than"}.get(grade, "")
+        assert by in text
+        note = sentences.not_corrected(result, study)
+        assert ("Uncorrected p" in note) == ("uncorrected" in example)
+
+
+def test_claims_are_decided_by_their_own_p_alone() -> None:
+    decide = grades.decide
+    assert decide(0.01, 0.01, 1, 0.05) == "meaningful"
+    assert decide(0.01, 0.2, 0.01, 0.05) == "support_small"
+    assert decide(0.01, 0.2, 0.2, 0.05) == "preliminary_support"
+    assert decide(0.01, None, None, 0.05) == "preliminary_support"
+    assert decide(0.05, 0.01, 0.2, 0.05) == "inconclusive"  # α itself is not below α
+    assert decide(0.2, 1, 0.01, 0.05) == "practically_equivalent"
+    assert decide(0.2, None, None, 0.05) == "inconclusive"
+
+
+@pytest.mark.parametrize(
+    ("grade", "both", "left"),
+    [
+        ("meaningful", (-0.4, -0.2), "meaningful"),
+        ("meaningful", (-0.4, -0.05), "preliminary_support"),
+        ("meaningful", (-0.4, 0.01), "inconclusive"),
+        ("meaningful", (0.2, 0.4), "meaningful"),
+        ("support_small", (0.01, 0.09), "support_small"),
+        ("support_small", (0.01, 0.11), "preliminary_support"),
+        ("preliminary_support", (0.01, 0.2), "preliminary_support"),
+        ("preliminary_support", (-0.01, 0.2), "inconclusive"),
+        ("practically_equivalent", (-0.09, 0.09), "practically_equivalent"),
+        ("practically_equivalent", (-0.05, 0.12), "inconclusive"),
+        ("inconclusive", (0.2, 0.4), "inconclusive"),
+        ("not_testable", None, "not_testable"),
+        ("meaningful", None, "inconclusive"),
+        ("practically_equivalent", None, "inconclusive"),
+    ],
+)
+def test_claims_against_a_published_score_hold_for_items_too(
+    grade: str, both: tuple[float, float] | None, left: str
+) -> None:
+    """With δ = 0.1; the interval over seeds and items never makes a claim stronger."""
+    assert grades.on_other_items(grade, both, 0.1) == left
 
 
 def test_claims_about_the_smallest_effect_are_corrected_too() -> None:
@@ -105,10 +149,10 @@ def test_claims_about_the_smallest_effect_are_corrected_too() -> None:
     result = put_to_test(d)
     assert 0.05 / 3 < alone < 0.05
     assert result.p_within == pytest.approx(3 * alone)
-    assert grades.grade(result, 3, study, True) == "inconclusive"
+    assert grades.grade(result, 3, study) == "inconclusive"
     single = dataclasses.replace(result, p_within=alone)
-    assert grades.grade(single, 1, study, True) == "practically_equivalent"
-    text = grades.sentence("practically_equivalent", single, 1, study, "4 epochs", True)
+    assert grades.grade(single, 1, study) == "practically_equivalent"
+    text = sentences.sentence("practically_equivalent", single, 1, study)
     assert "(two one-sided tests, Holm p = .027)" in text
 
 
@@ -117,7 +161,7 @@ def test_each_kind_of_claim_has_a_correction_of_its_own(sweep_path: Path, paired
     """Three contrasts of one study: Holm over their p-values of a kind, from other functions."""
     study, delta = factories.study(sweep_path, smallest_effect=0.01), 0.01
     scores = 0.1 + np.random.default_rng(3).normal(0, 0.01, (4, 7)) + [[0], [0.03], [0], [0.03]]
-    tested = contrasts.run_tests(contrasts.build(study, scores), 0.05, paired, delta=delta)
+    tested = testing.run_tests(contrasts.build(study, scores), 0.05, paired, delta=delta)
     within, beyond = [], []
     for one in tested:
         x, y = one.contrast.baseline, one.contrast.treatment
@@ -137,7 +181,7 @@ def test_each_kind_of_claim_has_a_correction_of_its_own(sweep_path: Path, paired
         holm = multipletests(own, method="holm")[1]
         assert [getattr(one, found) for one in tested] == pytest.approx(holm.tolist())
         assert holm.tolist() != pytest.approx(own)  # else nothing was corrected
-    without = contrasts.run_tests(contrasts.build(study, scores), 0.05, paired)
+    without = testing.run_tests(contrasts.build(study, scores), 0.05, paired)
     assert {(one.p_within, one.p_beyond) for one in without} == {(None, None)}
 
 
@@ -145,54 +189,44 @@ def test_each_kind_of_claim_has_a_correction_of_its_own(sweep_path: Path, paired
 def test_beyond_and_within_are_one_sided_tests_of_shifted_values(
     whole: list[int], pairs: bool
 ) -> None:
-    d, delta = np.array(whole) / 100, 0.02
-    test = rank_tests.signed_rank if pairs else lambda v: rank_tests.rank_sum([0.0, 0.01], v)
-    above, below = test(d - delta), test(d + delta)
+    d, delta, x = np.array(whole) / 100, 0.02, np.array([0.0, 0.01])
+
+    def tails(v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return rank_tests.signed_rank_tails(v) if pairs else rank_tests.rank_sum_tails(x, v)
+
+    above, below = tails(d - delta), tails(d + delta)
     beyond, within = rank_tests.beyond_and_within(above, below)
-    mirrored = rank_tests.beyond_and_within(test(-d - delta), test(-d + delta))
-    assert above.p == min(1, 2 * min(above.p_less, above.p_greater))
+    assert beyond == min(1, 2 * min(above[1], below[0]))
+    assert within == max(above[0], below[1])
     if pairs:
+        mirrored = rank_tests.beyond_and_within(tails(-d - delta), tails(-d + delta))
         assert mirrored == pytest.approx((beyond, within))
     assert not (beyond < 0.05 and within < 0.05)
 
 
-def test_an_interval_that_touches_zero_is_said_so() -> None:
-    study = plain_study()
-    d = np.array([-0.02, -0.01, 0.02, 0.03, 0.04, 0.05, 0.05, 0.06])
-    test, interval = rank_tests.signed_rank(d), intervals.paired_interval(d)
-    assert (test.p < 0.05, interval.low) == (True, 0)
-    contrast = contrasts.Contrast("optimizer", "main", 0 * d, d, [OPTIMIZER])
-    result = contrasts.Tested(contrast, test, test.p, interval)
-    state = grades.grade(result, 1, study, True)
-    assert state == "suggestive"
-    assert "touches zero" in grades.sentence(state, result, 1, study, "4 epochs", True)
-
-
 def test_without_a_smallest_effect_nothing_is_called_meaningful_or_equivalent() -> None:
     study = plain_study()
-    states = {grades.grade(put_to_test(d, False), 3, study, True) for d, _ in RUNGS.values()}
-    assert states == {"not_testable", "inconclusive", "suggestive", "preliminary_support"}
+    found = {grades.grade(put_to_test(d, None), 3, study) for d in EXAMPLES.values()}
+    assert found == {"not_testable", "inconclusive", "preliminary_support"}
 
 
 def test_zeros_may_leave_nothing_to_test() -> None:
     """Seven seeds carry three contrasts, .016 times 3; with a zero among them .031 times 3."""
     study = plain_study()
     seven = np.array([0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07])
-    assert grades.grade(put_to_test(seven), 3, study, True) == "preliminary_support"
+    assert grades.grade(put_to_test(seven), 3, study) == "preliminary_support"
     result = put_to_test(seven * [0, 1, 1, 1, 1, 1, 1])
-    state = grades.grade(result, 3, study, True)
-    assert state == "not_testable"
-    text = grades.sentence(state, result, 3, study, "4 epochs", True)
+    grade = grades.grade(result, 3, study)
+    assert grade == "not_testable"
+    text = sentences.sentence(grade, result, 3, study)
     assert "(n = 7, of which 1 difference is zero, smallest p .031, 3 comparisons" in text
 
 
 def test_identical_variants_are_seen() -> None:
     study = plain_study()
     result = put_to_test(np.zeros(10))
-    state = grades.grade(result, 1, study, True)
-    assert "probably ran the same code" in grades.sentence(
-        state, result, 1, study, "4 epochs", True
-    )
+    grade = grades.grade(result, 1, study)
+    assert "probably ran the same code" in sentences.sentence(grade, result, 1, study)
 
 
 def test_more_factors_and_levels(tmp_path: Path) -> None:
@@ -220,7 +254,7 @@ def test_a_main_effect_over_an_interaction_is_called_an_average(
 ) -> None:
     data = factories.data(factories.study(sweep_path), *factories.tables(sweep_path, effects))
     results = study_results.analyze(data)
-    main, _, interaction = (row["sentence"] for row in results["contrasts"])
+    main, _, interaction = (" ".join(row["notes"]) for row in results["contrasts"])
     assert "This is an average" not in interaction
     assert (words in main) if words else ("This is an average" not in main)
 
@@ -229,14 +263,14 @@ def test_opposite_simple_effects_are_said_without_an_interaction_in_the_family()
     study = plain_study()
     row = {"parts": [["optimizer", "adam", "sgd"]], "grade": "meaningful", "kind": "main"}
     rows = [
-        {"levels": ["optimizer", "adam", "sgd"], "p_holm": 0.01, "difference": d}
-        for d in (-0.1, 0.2)
+        {"levels": ["optimizer", "adam", "sgd"], "p_holm": 0.01, "a12": value}
+        for value in (0.1, 0.9)
     ]
-    assert "opposite signs" in grades.qualification(row, [row], rows, study)
-    assert grades.qualification(row, [row], rows[:1], study) == ""
+    assert "opposite signs" in sentences.qualification(row, [row], rows, study, {})[0]
+    assert sentences.qualification(row, [row], rows[:1], study, {}) == []
     rows[0]["p_holm"] = 0.5
-    assert grades.qualification(row, [row], rows, study) == ""
+    assert sentences.qualification(row, [row], rows, study, {}) == []
 
 
-def test_every_rung_has_its_meaning() -> None:
-    assert set(grades.GRADES) == {rung.split(",")[0] for rung in RUNGS}
+def test_every_grade_has_its_meaning() -> None:
+    assert set(grades.GRADES) == {example.split(",")[0] for example in EXAMPLES}

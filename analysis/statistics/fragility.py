@@ -1,0 +1,80 @@
+"""Does a claim rest on a single seed? Leave each out, and see how near the interval comes."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from analysis.statistics import many, rank_tests, testing
+from analysis.statistics.grades import CLAIMS, SUPPORTED
+from analysis.statistics.testing import Tested
+from lib.spec.study import Study
+
+
+@dataclass(frozen=True)
+class Fragility:
+    """What a claim rests on.
+
+    ``lost``: places of the seeds without which the claim is not established; ``could_not``: whether
+    one seed fewer could not have given it, whatever its scores; ``distance``: of the nearest end of
+    its interval, at ``confidence``, from ``towards``, the value that it excludes.
+    """
+
+    lost: list[int]
+    could_not: bool
+    distance: float
+    towards: float
+    confidence: float
+
+
+def leave_one_out(
+    study: Study,
+    scores: np.ndarray,
+    failed: np.ndarray,
+    paired: bool,
+    splitting: list[str],
+) -> many.Claims | None:
+    """Return the claims without each seed in turn, (seeds, contrasts); None with fewer than three.
+
+    ``scores``, ``failed``: (variants, seeds).
+    """
+    n = scores.shape[1]
+    if n < 3:
+        return None
+    others = np.array([np.delete(np.arange(n), k) for k in range(n)])
+    return many.claims_of_many(
+        study, scores[:, others], paired, splitting, study.smallest_effect, failed[:, others]
+    )
+
+
+def judge(
+    tested: Tested, grade: str, without: many.Claims | None, place: int, study: Study
+) -> Fragility | None:
+    """Say what the claim of the contrast at ``place`` rests on; None where no seed decides it."""
+    if grade not in CLAIMS or without is None or tested.interval is None:
+        return None
+    delta, family = study.smallest_effect, without.difference.shape[1]
+    if grade == "meaningful":
+        p = without.beyond[:, place]
+    elif grade in SUPPORTED:
+        p = without.difference[:, place]
+    else:
+        p = without.within[:, place]
+    lost = np.nonzero(p >= study.alpha)[0].tolist()
+    if not lost:
+        return None
+    one_sided = grade == "practically_equivalent"  # two tests, each of one side, at α
+    confidence = 1 - (2 if one_sided else 1) * study.alpha / family
+    ends = testing.interval(*tested.values, tested.paired, tested.contrast.tolerance, confidence)
+    low, high = ends.low, ends.high
+    if grade in SUPPORTED:
+        target = delta if grade == "meaningful" else 0.0
+        up = tested.interval.estimate > 0
+        distance, towards = (low - target, target) if up else (-target - high, -target)
+    else:
+        distance, towards = min((delta - high, delta), (low + delta, -delta))
+    fewer = (
+        tested.n - 1 if grade in ("preliminary_support", "support_small") else tested.n_trained - 1
+    )
+    floor = rank_tests.smallest_p(fewer, None if tested.paired else fewer)
+    could_not = floor * family / (2 if one_sided else 1) >= study.alpha
+    return Fragility(lost, could_not, float(distance), float(towards), confidence)

@@ -1,0 +1,132 @@
+"""Runs that fail: how often, whether one variant more often, and what is left without them."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import beta
+from statsmodels.stats.contingency_tables import mcnemar as theirs
+
+from analysis.statistics import contrasts, failures, grades, many, rank_tests, testing
+from lib.spec.declaration import StudyError
+from tests import factories
+
+
+@pytest.fixture
+def sweep_path(tmp_path: Path) -> Path:
+    """Give a 2×2 sweep with eight seeds."""
+    return factories.write_sweep(tmp_path / "made_up.yaml", seeds=8)
+
+
+def test_rates_are_as_in_other_libraries() -> None:
+    low, high = failures.clopper_pearson(2, 7)
+    assert (low, high) == pytest.approx((beta.ppf(0.025, 2, 6), beta.ppf(0.975, 3, 5)))
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        first, second = rng.random((2, 12)) < [[0.2], [0.6]]
+        table = [
+            [(first & second).sum(), (first & ~second).sum()],
+            [(~first & second).sum(), (~first & ~second).sum()],
+        ]
+        assert failures.mcnemar(first, second) == pytest.approx(theirs(table, exact=True).pvalue)
+    assert failures.mcnemar([True, False], [True, False]) == 1
+    assert failures.fisher([True] * 5, [False] * 5) == pytest.approx(2 / 252)
+    with pytest.raises(ValueError, match="equal lengths"):
+        failures.mcnemar([True], [True, False])
+
+
+def fail(runs: pd.DataFrame, *names: str) -> pd.DataFrame:
+    """Return the runs with the named ones diverged, at the worst error."""
+    runs = runs.copy()
+    mask = runs["run_id"].isin(names)
+    runs.loc[mask, "summary.test/error"] = runs.loc[mask, "summary.test/error_at_best_val"] = 1.0
+    runs.loc[mask, "summary.diverged"] = True
+    return runs
+
+
+def test_estimates_are_of_the_seeds_without_failures(sweep_path: Path, tmp_path: Path) -> None:
+    runs, history = factories.tables(sweep_path)
+    whole = factories.report(factories.write_study(tmp_path / "whole", runs, history), sweep_path)
+    lost = fail(runs, "nosgd01", "nosgd04")
+    found = factories.report(factories.write_study(tmp_path / "s", lost, history), sweep_path)
+    assert found["failures"] == {"nosgd01": "diverged", "nosgd04": "diverged"}
+    for row, other in zip(found["contrasts"], whole["contrasts"], strict=True):
+        kept = [d for k, d in enumerate(other["per_seed"]) if k not in (1, 4)]
+        assert [d for d in row["per_seed"] if d is not None] == pytest.approx(kept)
+        assert row["p_trained"] == pytest.approx(rank_tests.signed_rank(kept).p)
+        assert (row["n"], row["n_trained"]) == (8, 6)
+        assert abs(row["difference"]) < 0.03, "failed runs are no errors of 100 %"
+    first, second, interaction = found["contrasts"]
+    assert first["failures"] == {"failed": (2, 0), "runs": (16, 16), "p": 0.5}
+    assert second["failures"] == {"failed": (0, 2), "runs": (16, 16), "p": 0.5}
+    assert interaction["failures"]["p"] is None
+    text = "Failed runs: 2 of 16 with batch_norm = False, 0 of 16 with batch_norm = True (exact "
+    assert text + "McNemar p = .5)." in first["sentence"]
+    assert "Among the 6 seeds without a failed run" in first["sentence"]
+    assert "over all 8 seeds, failed runs counted as worst" in first["sentence"]
+    told = "averages over a variant whose runs fail (batch_norm = False, optimizer = sgd: 2 of 8)"
+    assert any(told in note for note in first["notes"])
+    page = (tmp_path / "s" / "report.md").read_text()
+    assert "2 (3 to 65 %)" in page  # Clopper and Pearson's interval of 2 in 8
+
+
+def test_failures_that_carry_a_claim_are_said_to(sweep_path: Path, tmp_path: Path) -> None:
+    """All runs of one variant fail or none of the other: a difference without any estimate."""
+    runs, history = factories.tables(sweep_path, (0.0, 0.0, 0.0))
+    all_sgd = [f"{norm}sgd{seed:02d}" for norm in ("no", "bn") for seed in range(8)]
+    folder = factories.write_study(tmp_path / "s", fail(runs, *all_sgd), history)
+    found = factories.report(folder, sweep_path, smallest_effect=0.01)
+    row = found["contrasts"][1]
+    assert (row["grade"], row["difference"], row["p_within"]) == ("preliminary_support", None, 1.0)
+    assert "No seed is without a failed run, so there is no estimate." in row["sentence"]
+    assert "8 of 16 with" not in row["sentence"]
+    assert "16 of 16 with optimizer = sgd (exact McNemar p = .0078)" in row["sentence"]
+    few = [f"nosgd{seed:02d}" for seed in range(8) if seed not in (2, 5)]
+    folder = factories.write_study(tmp_path / "few", fail(runs, *few), history)
+    row = factories.report(folder, sweep_path, smallest_effect=0.01)["contrasts"][0]
+    assert row["n_trained"] == 2
+    assert row["grade"] == "preliminary_support"
+    said = "The failures alone carry this claim: without them it is not established; 2 seeds cannot"
+    assert said in row["sentence"]
+
+
+def test_a_score_beyond_the_declared_failure_has_failed(sweep_path: Path, tmp_path: Path) -> None:
+    runs, history = factories.tables(sweep_path)
+    runs.loc[runs["run_id"] == "bnadam03", "summary.test/error"] = 0.6
+    folder = factories.write_study(tmp_path / "s", runs, history)
+    plain = factories.report(folder, sweep_path, smallest_effect=0.01)
+    assert plain["failures"] == {}
+    declared = {"smallest_effect": 0.01, "failure": {"worse_than": 0.5}}
+    found = factories.report(folder, sweep_path, **declared)
+    assert found["failures"] == {"bnadam03": "worse than 50.00 %"}
+    assert found["variants"][2]["failed"] == 1
+    with pytest.raises(StudyError, match=r"failure\.worse_then: unknown key; did you mean worse"):
+        factories.study(sweep_path, failure={"worse_then": 0.5})
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_many_studies_are_decided_as_one_is(sweep_path: Path, paired: bool) -> None:
+    study, rng = factories.study(sweep_path, smallest_effect=0.01), np.random.default_rng(4)
+    scores = (0.1 + rng.normal(0, 0.01, (4, 40, 8)) + rng.choice([0, 0.02], (4, 40, 1))).round(3)
+    failed = rng.random(scores.shape) < 0.1
+    failed[:, :10] = False
+    failed[1, 11] = True  # a study without any seed that trained throughout
+    scores[failed] = 1.0
+    claims = many.claims_of_many(study, scores, paired, delta=0.01, failed=failed)
+    seen = set()
+    for k in range(40):
+        built = contrasts.build(study, scores[:, k])
+        one = testing.run_tests(built, 0.05, paired, delta=0.01, failed=failed[:, k])
+        for i, tested in enumerate(one):
+            own = claims.difference[k, i], claims.beyond[k, i], claims.within[k, i]
+            assert own == pytest.approx((tested.p_holm, tested.p_beyond, tested.p_within))
+            assert claims.direction[k, i] == tested.direction
+            if paired:
+                assert claims.least[k, i] == tested.smallest_p
+            if tested.interval is None:
+                assert np.isnan(claims.estimate[k, i])
+            else:
+                assert claims.estimate[k, i] == pytest.approx(tested.interval.estimate)
+            seen.add(grades.grade(tested, 3, study))
+    assert {"inconclusive", "preliminary_support", "meaningful"} <= seen
