@@ -24,8 +24,9 @@ import numpy as np
 from scipy.stats import binomtest
 from tqdm import tqdm
 
+from analysis.runs import blocks
 from analysis.runs import data as study_data
-from analysis.statistics import blocks, contrasts, grades, many, rank_tests, testing
+from analysis.statistics import contrasts, grades, many, rank_tests, testing
 from lib.spec.declaration import StudyError
 from lib.spec.errors import UserError, command
 from lib.spec.study import Study, load_study

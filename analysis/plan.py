@@ -4,31 +4,36 @@
 
 From the YAML alone: variants, seeds, runs, the family of contrasts, the smallest p that each test
 can give after Holm's correction, with a warning where that is not below alpha. With a pilot study
-(its name or the folder of its tables) also the power for a stated effect, the effect that is found
-with power 0.8, and the hours.
+(its name or the folder of its tables) also a design analysis: for each contrast, interactions
+included, how often such a study ends in each grade when the true effect is 0, δ or 2δ, simulated
+from the pilot's residuals; the effect of a factor that is found with power 0.8; and the hours.
 """
 
 import argparse
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.figures import style
 from analysis.figures.picture import Picture
 from analysis.pages import render
+from analysis.pages.tables import Table, to_markdown
 from analysis.runs import provenance
 from analysis.statistics import contrasts, rank_tests
 from analysis.statistics.design import (
     RESAMPLES,
-    Pilot,
-    contrast_deviation,
+    SIMULATED,
+    contrasts_of,
     detectable,
     fewest_seeds,
+    outcome,
     power_at,
-    read_pilot,
 )
+from analysis.statistics.pilot import Pilot, contrast_deviation, read_pilot
 from analysis.statistics.sentences import format_p
 from lib.spec.errors import UserError, command
 from lib.spec.metric import count
@@ -43,8 +48,9 @@ def describe(study: Study, effect: float | None, pilot: Pilot | None) -> tuple[s
     names = [contrast.name for contrast in contrasts.build(study, dummy)]
     n, family, epochs = len(study.seeds), len(names), study.fixed.get("epochs")
     floor, runs = rank_tests.smallest_p(n), len(study.expected)
+    blocks = f" × {count(len(study.blocks), 'block')}" if len(study.blocks) > 1 else ""
     lines = [
-        f"{study.name}: {count(len(study.variants), 'variant')} × {count(n, 'seed')} = "
+        f"{study.name}: {count(len(study.variants), 'variant')} × {count(n, 'seed')}{blocks} = "
         f"{count(runs, 'run')}" + (f" of {count(epochs, 'epoch')}" if epochs else ""),
         f"metric {study.metric.key}, {study.metric.better} is better, score at "
         f"{study.rule_words}, alpha {study.alpha}",
@@ -61,6 +67,11 @@ def describe(study: Study, effect: float | None, pilot: Pilot | None) -> tuple[s
             f"{format_p(study.alpha)}: at least {fewest_seeds(family, study.alpha)} seeds are "
             "needed"
         )
+    for seeds, level in sorted((study.declaration.looks or {}).items()):
+        least = format_p(min(1.0, rank_tests.smallest_p(seeds) * family))
+        lines.append(
+            f"planned look at {count(seeds, 'seed')}, α {level:g}: smallest Holm p {least}"
+        )
     if pilot:
         lines += _with_pilot(study, effect, pilot, family)
     return "\n".join(lines), family
@@ -73,7 +84,8 @@ def _with_pilot(study: Study, effect: float | None, pilot: Pilot, family: int) -
         f"{amount(pilot.deviation)}"
     ]
     if pilot.mismatches:
-        lines.append(f"WARNING: the pilot's recipe differs: {'; '.join(pilot.mismatches)}")
+        differ = "; ".join(pilot.mismatches.values())
+        lines.append(f"WARNING: the pilot's recipe differs: {differ}")
     lines += _power(study, effect, family, pilot.deviation)
     if pilot.outliers and pilot.without_outliers < pilot.deviation:
         lines.append(
@@ -81,14 +93,59 @@ def _with_pilot(study: Study, effect: float | None, pilot: Pilot, family: int) -
             f"would be {amount(pilot.without_outliers)}, and then:"
         )
         lines += _power(study, effect, family, pilot.without_outliers)
+    return [*lines, *_hours(study, pilot), *_outcomes(study, effect, pilot)]
+
+
+def _hours(study: Study, pilot: Pilot) -> list[str]:
+    """Say how long the study takes, unless the pilot's runs did something else."""
     epochs = study.fixed.get("epochs")
-    if epochs and pilot.seconds_per_epoch is not None:
-        hours = len(study.expected) * epochs * pilot.seconds_per_epoch / 3600
-        lines.append(
-            f"hours at the pilot's {pilot.seconds_per_epoch:.1f} s per epoch: {hours:.1f}, "
-            "divided by the number of runs at a time"
-        )
-    return lines
+    if not epochs or pilot.seconds_per_epoch is None:
+        return []
+    if differ := [name for name in pilot.mismatches if name != "epochs"]:
+        return [f"hours: not estimated, since the pilot's recipe differs in {', '.join(differ)}"]
+    startup = pilot.startup_seconds
+    hours = len(study.expected) * (epochs * pilot.seconds_per_epoch + (startup or 0)) / 3600
+    added = ", without the start of a run, which the pilot's tables do not tell"
+    if startup is not None:
+        added = f" and {startup:.1f} s per run to start and test"
+    return [
+        f"hours at the pilot's {pilot.seconds_per_epoch:.1f} s per epoch{added}: {hours:.1f}, "
+        "divided by the number of runs at a time"
+    ]
+
+
+def _outcomes(study: Study, effect: float | None, pilot: Pilot) -> list[str]:
+    """Return the table of the design analysis for each contrast, as lines of Markdown."""
+    if not study.factors or not effect:
+        return []
+    source = "the pilot's residuals"
+    rules = pilot.residuals
+    if not rules:
+        spread = pilot.without_outliers
+        rules = [np.random.default_rng(0).normal(0, spread, (len(study.variants), 1_000))]
+        source = "normal noise of the pilot's spread (it has not all of the plan's variants)"
+    assumed = replace(
+        study, declaration=study.declaration.model_copy(update={"smallest_effect": effect})
+    )
+    n, rows = len(study.seeds), []
+    for i in range(len(contrasts_of(study))):
+        for true in (0.0, effect, 2 * effect):
+            one = outcome(assumed, rules, i, n, true)
+            probabilities = {
+                name.replace("_", " "): f"{p:.2f}"
+                for name, p in one.grades.items()
+                if name != "not_testable"
+            }
+            survives = "–" if one.survives is None else f"{one.survives:.2f}"
+            row = {"contrast": one.contrast, "true effect": study.metric.show(true)}
+            rows.append(row | probabilities | {"survives other rules": survives})
+    table = Table("outcomes", pd.DataFrame(rows))
+    return [
+        f"probability of each grade with {count(n, 'seed')}, δ = {study.metric.show_amount(effect)}"
+        f", when one contrast has the true effect and the others none; {SIMULATED} studies per "
+        f"row, from {source}:",
+        to_markdown(table),
+    ]
 
 
 def _power(study: Study, effect: float | None, family: int, run_deviation: float) -> list[str]:

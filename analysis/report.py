@@ -20,7 +20,7 @@ from analysis import fetch
 from analysis.figures import catalogue
 from analysis.pages import render
 from analysis.runs import data as study_data
-from analysis.runs import missing
+from analysis.runs import declared, missing
 from analysis.runs.completeness import CHECKS
 from analysis.runs.data import StudyData
 from analysis.statistics import results as study_results
@@ -58,6 +58,7 @@ def report(study: Study, folder: Path, allow: Sequence[str] = (), draw: bool = T
     """
     data = study_data.load(study, folder)
     require_complete(data, allow)
+    declared.record(study, folder, data.included)
     results = study_results.analyze(data)
     pictures = catalogue.pictures(data, results)
     shutil.rmtree(folder / INCOMPLETE, ignore_errors=True)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from analysis import calibrate
-from analysis.statistics import blocks, rank_tests
+from analysis.runs import blocks
+from analysis.statistics import rank_tests
 from lib.spec.study import Study
 from tests import factories
 from tests.conftest import call

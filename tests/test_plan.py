@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from analysis.statistics import design
+from analysis.statistics import pilot as pilots
 from tests import factories
 from tests.conftest import call
 
@@ -35,15 +36,64 @@ def test_a_pilot_gives_power_and_hours(tmp_path: Path) -> None:
     sweep_path = factories.write_sweep(tmp_path / "s.yaml")
     factories.write_study(tmp_path / "pilot", *factories.tables(sweep_path, noise=2e-3))
     study = factories.study(sweep_path)
-    pilot = design.read_pilot(tmp_path / "pilot", study)
-    assert (pilot.outliers, pilot.without_outliers, pilot.mismatches) == (0, pilot.deviation, [])
+    pilot = pilots.read_pilot(tmp_path / "pilot", study)
+    assert (pilot.outliers, pilot.without_outliers, pilot.mismatches) == (0, pilot.deviation, {})
     assert pilot.deviation == pytest.approx(2e-3, rel=0.4), "the seeds' own effects are taken out"
     assert pilot.seconds_per_epoch == 1.5
     done = call(
         "-m", "analysis.plan", sweep_path, "--pilot", tmp_path / "pilot", "--effect", "0.01"
     )
     assert "power for a main effect of 1.00 percentage points: 1.00" in done.stdout
-    assert "hours at the pilot's 1.5 s per epoch: 0.0" in done.stdout
+    hours = "hours at the pilot's 1.5 s per epoch, without the start of a run, which the pilot's"
+    assert hours in done.stdout
+    rows = [
+        line for line in done.stdout.splitlines() if line.startswith("| batch_norm × optimizer")
+    ]
+    assert [row.split("|")[2].strip() for row in rows] == ["0.00", "1.00", "2.00"]
+    assert rows[2].split("|")[6].strip() == "1.00", "2δ is found to be meaningful"
+    assert "studies per row, from the pilot's residuals" in done.stdout
+
+
+def test_starting_a_run_takes_time_too(tmp_path: Path) -> None:
+    """28 runs of 3 epochs of 1.5 s, and 7,195.5 s beside them each: 56 hours."""
+    sweep_path = factories.write_sweep(tmp_path / "s.yaml")
+    runs, history = factories.tables(sweep_path)
+    runs["summary.runtime_seconds"] = [7200.0] * 27 + [float("nan")]
+    runs["summary.resumed_from_epoch"] = [2] + [0] * 27  # the first started twice
+    runs.loc[0, "summary.runtime_seconds"] = 99_999.0
+    factories.write_study(tmp_path / "pilot", runs, history)
+    words = ("-m", "analysis.plan", sweep_path, "--pilot", tmp_path / "pilot")
+    assert "and 7195.5 s per run to start and test: 56.0," in call(*words).stdout
+    other = factories.grid(
+        tmp_path / "t.yaml", {"batch_norm": [False, True]}, batch_size=64, epochs=3
+    )
+    runs["config.batch_size"] = 128
+    keep = runs["config.optimizer"] == "adam"
+    ids = runs["run_id"][keep]
+    factories.write_study(tmp_path / "half", runs[keep], history[history["run_id"].isin(ids)])
+    text = call("-m", "analysis.plan", other, "--pilot", tmp_path / "half").stdout
+    assert "hours: not estimated, since the pilot's recipe differs in batch_size" in text
+
+
+def test_a_design_analysis_knows_what_a_test_can_find(tmp_path: Path) -> None:
+    """Against the power of the signed-rank test, and for an interaction against a main effect."""
+    sweep_path = factories.write_sweep(tmp_path / "s.yaml")
+    study = factories.study(sweep_path, smallest_effect=0.01)
+    noise = [np.random.default_rng(0).normal(0, 0.01, (4, 2_000))]
+    main, _, interaction = (design.outcome(study, noise, i, 8, 0.015) for i in range(3))
+    expected = design.power_at(8, 1.5, 3, 0.05, np.random.default_rng(1))
+    assert main.found == pytest.approx(expected, abs=0.06)
+    assert interaction.found < main.found / 2
+    assert main.grades["meaningful"] < main.grades["preliminary_support"]
+    assert (main.wrong_sign, main.survives) == (0, None)
+    assert 1 < main.exaggeration < interaction.exaggeration
+    few = design.outcome(study, noise, 0, 4, 0.015)
+    assert few.grades["not_testable"] == 1
+    rules = [noise[0], noise[0] + np.random.default_rng(1).normal(0, 0.03, noise[0].shape)]
+    assert design.outcome(study, rules, 0, 8, 0.015).survives < 0.6
+    assert design.residuals(np.zeros((4, 3))) is None
+    wide = design.residuals(np.random.default_rng(2).normal(size=(4, 8)))
+    assert wide.mean() == pytest.approx(0)
 
 
 def test_a_pilot_with_runs_far_off_or_another_recipe_is_warned_of(tmp_path: Path) -> None:
@@ -67,7 +117,7 @@ def test_a_main_effect_of_many_levels_is_less_sure(tmp_path: Path) -> None:
         plan = factories.study(factories.grid(tmp_path / "s.yaml", factors))
         tables = rng.normal(size=(20_000, a, b))
         true = (tables[:, 1] - tables[:, 0]).mean(axis=1).std()
-        assert design.contrast_deviation(plan, 1.0) == pytest.approx(true, rel=0.03)
+        assert pilots.contrast_deviation(plan, 1.0) == pytest.approx(true, rel=0.03)
 
 
 def test_clean_pilots_are_taken_as_they_are(tmp_path: Path) -> None:
@@ -78,7 +128,7 @@ def test_clean_pilots_are_taken_as_they_are(tmp_path: Path) -> None:
     for _ in range(100):
         runs["summary.test/error"] = 0.1 + rng.normal(0, 0.002, len(runs))
         factories.write_study(tmp_path / "p", runs, history.drop(columns="seconds"))
-        found.append(design.read_pilot(tmp_path / "p", study))
+        found.append(pilots.read_pilot(tmp_path / "p", study))
     assert sum(pilot.outliers > 0 for pilot in found) <= 2
     assert np.mean([pilot.deviation for pilot in found]) == pytest.approx(0.002, rel=0.05)
     assert found[0].seconds_per_epoch is None

@@ -1,5 +1,6 @@
 """Which figures a report has, with captions and the runs behind each; drawn only when asked to."""
 
+import re
 from functools import partial
 from typing import Any
 
@@ -44,6 +45,10 @@ def pictures(data: StudyData, results: dict[str, Any]) -> list[Picture]:
         found.append(_picture("fig8_improvement", data, scores.improvement))
     if metric and data.study.factors and curves.has_target(data, metric):
         found.append(_picture("fig10_epochs_until", data, curves.epochs_until, metric))
+    for factor in contrasts.many_levels(data):
+        number = "" if len(contrasts.many_levels(data)) == 1 else f"_{factor}"
+        name = re.sub(r"[^A-Za-z0-9_]+", "_", f"fig16_levels{number}")
+        found.append(_picture(name, data, contrasts.levels, rows, factor))
     return found + _of_items(data, results) + _of_networks(data) + _of_tuning(data)
 
 
@@ -66,6 +71,7 @@ CAPTIONS = {
     scores.integrity: scores.integrity_caption,
     scores.improvement: scores.improvement_caption,
     contrasts.forest: contrasts.forest_caption,
+    contrasts.levels: contrasts.levels_caption,
     classification.class_errors: classification.class_errors_caption,
     classification.confusion: classification.confusion_caption,
     misclassified.pictures: misclassified.pictures_caption,

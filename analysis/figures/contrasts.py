@@ -3,6 +3,7 @@
 import textwrap
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
@@ -102,4 +103,82 @@ def forest_caption(data: StudyData, rows: list[dict[str, Any]]) -> str:
         f"corrected over {n}; r: {'matched-pairs ' * first['paired']}rank-biserial correlation. "
         f"Negative: {ours} the lower value; {study.metric.better} is better. {log}"
         f"{style.run_set(data)}"
+    )
+
+
+def many_levels(data: StudyData) -> list[str]:
+    """Return the factors of more than two levels, all of whose pairs are primary contrasts."""
+    study = data.study
+    if study.declaration.primary is not None or study.control is not None:
+        return []
+    return [name for name, levels in study.factors.items() if len(levels) > 2]
+
+
+def groups(levels: int, differ: set[frozenset[int]]) -> list[list[int]]:
+    """Return the largest runs of neighbours (first, last) among which no two are shown to differ.
+
+    ``levels``: how many, in the order of their scores; ``differ``: the pairs of places that are.
+    """
+    found: list[list[int]] = []
+    for first in range(levels):
+        last = first
+        while last + 1 < levels and not any(
+            frozenset((k, last + 1)) in differ for k in range(first, last + 1)
+        ):
+            last += 1
+        if last > first and not any(a <= first and last <= b for a, b in found):
+            found.append([first, last])
+    return found
+
+
+def levels(data: StudyData, rows: list[dict[str, Any]], factor: str) -> Figure:
+    """Figure 16: a factor's levels in the order of their scores; bars join what is not told apart.
+
+    In the manner of Demšar's (2006) critical-difference diagram, but from the pairwise tests.
+    """
+    study, metric = data.study, data.study.metric
+    names = list(study.factors)
+    table = data.trained.reshape(*map(len, study.factors.values()), -1)
+    axes = tuple(i for i, name in enumerate(names) if name != factor)
+    mean = metric.display(table.mean(axis=axes))  # (levels, seeds); NaN where a run failed
+    middle = np.array([np.nanmedian(v) if np.isfinite(v).any() else np.nan for v in mean])
+    order = np.argsort(-metric.sign * middle)  # best first; a level without any score last
+    place = {study.factors[factor][k]: i for i, k in enumerate(order)}
+    differ = {
+        frozenset((place[_plain(part[1])], place[_plain(part[2])]))
+        for row in rows
+        for part in row["parts"]
+        if row["kind"] == "main" and part[0] == factor and row["p_holm"] < study.alpha
+    }
+    figure, (axis,) = style.subplots(1, 0.7 + 0.36 * len(order))
+    for i, k in enumerate(order):
+        values = mean[k][np.isfinite(mean[k])]
+        axis.plot(values, np.full(len(values), i), "o", color="0.75", markersize=3.5)
+        axis.plot(middle[k], i, "o", color=style.COLOURS[0], markersize=7)
+    for j, (first, last) in enumerate(groups(len(order), differ)):
+        at = 1.02 + 0.025 * j
+        look = {"color": "black", "linewidth": 3, "solid_capstyle": "butt", "clip_on": False}
+        axis.plot([at, at], [first - 0.2, last + 0.2], transform=axis.get_yaxis_transform(), **look)
+    axis.set_yticks(
+        range(len(order)), [study.level_label(factor, study.factors[factor][k]) for k in order]
+    )
+    axis.set_ylim(len(order) - 0.5, -0.5)
+    axis.set_xlabel(metric.axis)
+    return figure
+
+
+def _plain(level: Any) -> Any:
+    return tuple(level) if isinstance(level, list) else level
+
+
+def levels_caption(data: StudyData, rows: list[dict[str, Any]], factor: str) -> str:
+    """Return figure 16's caption."""
+    study = data.study
+    pairs = sum(row["kind"] == "main" and row["parts"][0][0] == factor for row in rows)
+    return (
+        f"Levels of {study.factor_label(factor)}, the best at the top: median over n = "
+        f"{count(len(study.seeds), 'seed')} (large dots), single seeds (small). Bars at the right "
+        f"join neighbours among which no difference is shown (Holm p ≥ {study.alpha:g}; "
+        f"{count(pairs, 'pair')} among {len(rows)} contrasts); that is not evidence that they are "
+        f"the same. {style.run_set(data)}"
     )

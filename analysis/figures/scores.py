@@ -137,7 +137,7 @@ def published_scores_caption(data: StudyData) -> str:
 def integrity(data: StudyData) -> Figure:
     """Figure 7: every expected variant and seed with its state, epochs and minutes."""
     study, entries = data.study, data.completeness.entries
-    rows, columns = len(study.variants), len(study.seeds)
+    rows, columns = len(study.blocks) * len(study.variants), len(study.seeds)
     figure, (axis,) = style.subplots(1, 0.8 + style.row_height(study, 0.42) * rows)
     texts = _has_texts(data)
     for k, entry in enumerate(entries):
@@ -165,7 +165,12 @@ def integrity(data: StudyData) -> Figure:
     axis.set_ylim(rows, 0)
     every = -(-columns // MOST_BOXES)
     axis.set_xticks(np.arange(0, columns, every) + 0.5, study.seeds[::every])
-    style.rows(study, axis, np.arange(rows) + 0.5)
+    if len(study.blocks) > 1:
+        names = [study.block_name(block) for block in study.blocks]
+        labels = [f"{name}: {study.variant_label(v)}" for name in names for v in study.variants]
+        axis.set_yticks(np.arange(rows) + 0.5, labels, fontsize=6.5)
+    else:
+        style.rows(study, axis, np.arange(rows) + 0.5)
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
     axis.set_xlabel("Seed")
@@ -183,12 +188,13 @@ def integrity_caption(data: StudyData) -> str:
     states = pd.Series([e.state for e in entries]).value_counts()
     counted = ", ".join(f"{number} {state}" for state, number in states.items())
     numbers = "; numbers: epochs, minutes of training" if _has_texts(data) else ""
+    blocks = "block, " if len(data.study.blocks) > 1 else ""
     resumed = sum(e.resumed > 0 for e in entries)
     again = sum(bool(e.replaced) for e in entries)
     return (
-        f"Integrity: the {count(len(entries), 'expected run')}, one box per variant and seed"
-        f"{numbers}; {counted}, {resumed} of them resumed from a checkpoint (“from”: its epoch), "
-        f"{again} made again after an unfinished one."
+        f"Integrity: the {count(len(entries), 'expected run')}, one box per {blocks}variant and "
+        f"seed{numbers}; {counted}, {resumed} of them resumed from a checkpoint (“from”: its "
+        f"epoch), {again} made again after an unfinished one."
     )
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from analysis.runs.data import StudyData
+from analysis.statistics.design import SIMULATED
 from analysis.statistics.sentences import format_p
 from lib.spec.metric import count
 
@@ -108,11 +109,30 @@ def design(results: dict[str, Any]) -> str:
     """Say how the design analysis was made."""
     return (
         "How often a new study of so many seeds would end in each grade, for a true effect of 0, δ "
-        "and 2δ in one contrast and 0 in the others: 500 simulated studies per row (standard error "
+        f"and 2δ in one contrast and 0 in the others: {SIMULATED} simulated studies per row "
+        "(standard error "
         "at most 0.02), whose seeds are drawn from this study's residuals and go through the same "
         "tests. Failed runs are left out, so these are studies in which no run fails. Wrong sign, "
         "exaggeration: of the differences that would be claimed, the share with the wrong sign and "
         "how many times too large their estimates are on average."
+    )
+
+
+SCALES = {
+    "raw": "the scores as they are",
+    "rank": "the ranks of the runs within each block, from 0, the lowest score, to 1",
+    "relative": "(score − b) / |b|, with b the block's median score of the first variant",
+}
+
+
+def blocks(data: StudyData) -> str:
+    """Say how blocks were averaged over, and what the table of each block is."""
+    study = data.study
+    return (
+        f"Each seed gives one value per variant, the mean over the {len(study.blocks)} blocks "
+        f"({', '.join(study.block_keys)}) of {SCALES[study.declaration.block_scale]}; blocks are "
+        "never compared. Below, the same contrasts within each block, on the "
+        f"{study.logged.title}: a description, nothing is decided by it."
     )
 
 
@@ -171,12 +191,20 @@ def scope(data: StudyData, results: dict[str, Any]) -> str:
     differ = "data" in results["allowed"]
     data_set = "Different data, as allowed above" if differ else "One data set"
     part = f", one {metric.part} set" if metric.part and not differ else ""
+    units = {
+        "seed": f"Seeds are replicates of training on these data: they say nothing about new "
+        f"{results['item']}s or other data.",
+        "block": f"The replicates are the values of {data.study.declaration.seed}, one run each: "
+        "they stand for others of their kind, and nothing is known of the spread over seeds.",
+        "fold": f"The replicates are folds of one data set ({data.study.declaration.seed}). Their "
+        "training sets overlap, so they are not independent, and the p-values are too small.",
+    }
+    unit = data.study.declaration.unit
     return (
-        f"{data_set}{part}, {count(n, 'seed')}, a fixed recipe, a budget of "
-        f"{results['budget']}. Seeds are replicates of training on these data: "
-        f"they say nothing about new {results['item']}s or other data. A longer budget or other "
-        f"learning rates could overturn every sentence above. With n = {n} the smallest "
-        f"p that the tests can give is {format_p(results['smallest_p'])}. Each test is about the "
+        f"{data_set}{part}, {count(n, unit)}, a fixed recipe, a budget of {results['budget']}. "
+        f"{units[unit]} A longer budget or other learning rates could overturn every sentence "
+        f"above. With n = {n} the smallest p that the tests can give is "
+        f"{format_p(results['smallest_p'])}. Each test is about the "
         "pseudomedian of the differences, the median of the mean of two of them, and is exact if "
         "their distribution is symmetric about it where nothing differs."
     )

@@ -97,19 +97,13 @@ def head(data: StudyData, results: dict[str, Any]) -> list[str]:
             "without a failed run."
         )
     words += [f"Made again: {told}." for told in results["repeated"]]
-    rows = len(results["contrasts"])
-    these = "the contrast was" if rows == 1 else f"the {rows} contrasts were"
-    declared = (
-        f"Confirmatory: {these} declared in the study's file."
-        if results["declared"]
-        else f"Exploratory: {these} not declared."
-    )
     study = data.study
     words.append(
         f"The score of a run is its `{study.metric.key}` ({study.rule_words}); "
         f"{study.metric.better} is better. {count(results['n_seeds'], 'seed')} per variant, "
-        f"{results['budget']}. {declared}"
+        f"{results['budget']}."
     )
+    words += [text for text in (results["look"], results["declaration"]) if text]
     return words
 
 

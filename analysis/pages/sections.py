@@ -48,6 +48,9 @@ def sections(data: StudyData, results: dict[str, Any]) -> list[Section]:
         )
     )
     found += _items(results, metric)
+    if blocks := tables.within_blocks(results, study.logged):
+        words = [methods_text.blocks(data)]
+        found.append(Section("Within each block", 3, words, table=blocks))
     found.append(Section("Pairing", 3, [methods_text.pairing(data, results)]))
     found += _score_rules(data, results)
     found.append(

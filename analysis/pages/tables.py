@@ -350,6 +350,26 @@ def exploratory(results: dict[str, Any]) -> Table | None:
     return Table("exploratory", pd.DataFrame(rows), text=["Contrast"]) if rows else None
 
 
+def within_blocks(results: dict[str, Any], metric: Metric) -> Table | None:
+    """Return the table of contrasts within each block, or None without blocks.
+
+    ``metric``: of the runs' own scores.
+    """
+    labels = {c["name"]: c["label"] for c in results["contrasts"]}
+    rows = [
+        {
+            "Block": one["block"],
+            "Contrast": labels[one["name"]],
+            "Seeds": one["n"],
+            "Difference": _or_dash(one["difference"], metric.show_signed),
+            "CI": _range(one, metric),
+            "p, not corrected": format_p(one["p"]),
+        }
+        for one in results["within_blocks"]
+    ]
+    return Table("within-blocks", pd.DataFrame(rows), text=["Contrast"]) if rows else None
+
+
 def by_seed(results: dict[str, Any], study: Study) -> Table | None:
     """Return the table of single runs of a study next to published scores, or None."""
     metric, words = study.metric, study.declaration.cumulative_steps
@@ -415,16 +435,17 @@ def layers(network: dict[str, Any]) -> Table:
 def runs(results: dict[str, Any], study: Study) -> Table:
     """Return the table of runs, each with its origin."""
     labels = {study.variant_name(v): study.variant_label(v) for v in study.variants}
-    unit = f" ({study.metric.unit})" if study.metric.unit else ""
-    shown = ("variant", "seed", "state", "score", "epochs", "minutes")
+    unit = f" ({study.logged.unit})" if study.logged.unit else ""
+    shown = ("block", "variant", "seed", "state", "score", "epochs", "minutes")
     rows, details = [], []
     for run_id, run in results["runs"].items():
         rows.append(
             {
                 "Run": run_id,
+                **({"Block": run["block"]} if "block" in run else {}),
                 "Variant": labels[run["variant"]],
                 "Seed": run["seed"],
-                f"Score{unit}": study.metric.show(run["score"]),
+                f"Score{unit}": study.logged.show(run["score"]),
                 "Epochs": run["epochs"],
                 "Minutes": f"{run['minutes']:.1f}",
                 "State": run["state"],

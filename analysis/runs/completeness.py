@@ -47,6 +47,7 @@ class Entry:
     seconds: float = 0.0
     resumed: int = 0
     replaced: tuple[str, ...] = ()
+    block: str = ""  # its name; nothing where there are no blocks
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Completeness:
 
     @property
     def included(self) -> list[str]:
-        """The ids of all runs that are included, by variant and seed."""
+        """The ids of all runs that are included, by block, variant and seed."""
         return [run for entry in self.entries for run in entry.runs]
 
     @property
@@ -108,19 +109,20 @@ def check(study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> Completene
     if "seconds" in history:
         seconds = history.groupby("run_id")["seconds"].sum()
     entries, problems, repeated, used = [], [], [], set()
-    for variant, seed in study.expected:
+    for block, variant, seed in study.expected:
         mask = fits & _matches(runs, study.declaration.seed, seed)
-        for name, level in study.configs[variant].items():
+        for name, level in (study.configs[variant] | block).items():
             mask &= _matches(runs, name, level)
         found = runs[mask]
         used |= set(found["run_id"])
         judged = [_judge(run, study, epochs, seconds) for _, run in found.iterrows()]
         where = ", ".join(
-            [study.variant_name(variant)] * bool(study.factors)
+            [study.block_name(block)] * bool(block)
+            + [study.variant_name(variant)] * bool(study.factors)
             + [f"{study.declaration.seed}={show_value(seed)}"]
         )
         entry, problem, again = _entry(judged)
-        entries.append(replace(entry, variant=variant, seed=seed))
+        entries.append(replace(entry, variant=variant, seed=seed, block=study.block_name(block)))
         repeated += [f"{where}: {one}, made again" for one in again]
         if problem:
             problems.append(f"{where}: {problem}")
@@ -147,7 +149,7 @@ def check(study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> Completene
 def _planned(study: Study) -> dict[str, list[Any]]:
     """Return the values that each config key of the plan may have."""
     planned: dict[str, list[Any]] = {name: [value] for name, value in study.fixed.items()}
-    for config in study.configs.values():
+    for config in [*study.configs.values(), *study.blocks]:
         for name, level in config.items():
             planned.setdefault(name, [])
             if not any(same_value(level, known) for known in planned[name]):
@@ -223,11 +225,11 @@ def _whole(value: float) -> int:
 
 def _out_of_bounds(study: Study, runs: pd.DataFrame) -> list[str]:
     """Name scores outside the metric's bounds, under every score rule."""
-    told, (low, high) = [], study.metric.bounds
+    told, (low, high) = [], study.logged.bounds
     for key in dict.fromkeys(study.score_key(rule) for rule in RULES):
         values = numbers(runs, key)
         for run, value in zip(runs["run_id"], values, strict=True):
-            if np.isfinite(value) and study.metric.outside(np.array([value])).any():
+            if np.isfinite(value) and study.logged.outside(np.array([value])).any():
                 told.append(
                     f"run {run}: {key} = {value:g} lies outside the metric's bounds, {low:g} to "
                     f"{high:g}; declare other `bounds:` with the metric if the score is right"
@@ -248,7 +250,7 @@ def _doubts(study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> dict[str
         for key in compared:
             values = runs.get(SUMMARY + key, pd.Series(dtype=object))
             values = values[~values.map(is_missing)].astype(str)
-            if values.nunique() > 1:
+            if values.groupby(_blocks(study, runs.loc[values.index], name)).nunique().max() > 1:
                 counts = values.value_counts()
                 short = [v if len(v) <= 12 else f"{v[:8]}…" for v in counts.index]
                 parts = [f"{n} with {v}" for n, v in zip(counts, short, strict=True)]
@@ -267,6 +269,14 @@ def _doubts(study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> dict[str
     return doubts
 
 
+def _blocks(study: Study, runs: pd.DataFrame, check: str = "data") -> pd.Series:
+    """Return the block of each run, for a check of the data, which blocks may have of their own."""
+    block = pd.Series("", index=runs.index)
+    for key in study.block_keys if check == "data" else []:
+        block = block + f"{key}=" + runs[CONFIG + key].map(show_value) + " "
+    return block
+
+
 def _splitting(study: Study, runs: pd.DataFrame) -> list[str]:
     """Return the factors that change the split: within each seed one split per level.
 
@@ -275,7 +285,7 @@ def _splitting(study: Study, runs: pd.DataFrame) -> list[str]:
     column, seed = f"{SUMMARY}split_sha256", CONFIG + study.declaration.seed
     if column not in runs or runs[column].map(is_missing).any() or runs.empty:
         return []
-    hashes, seeds = runs[column].astype(str), runs[seed].astype(str)
+    hashes, seeds = runs[column].astype(str), runs[seed].astype(str) + _blocks(study, runs)
     if hashes.groupby(seeds).nunique().max() == 1:
         return []
     keys = [key for key in study.factor_keys if CONFIG + key in runs]
@@ -293,7 +303,7 @@ def _unpaired(study: Study, runs: pd.DataFrame, splitting: list[str]) -> list[st
     """Say where runs of one seed are no pairs: another split, or another order of the images."""
     problems = []
     alike = runs[CONFIG + study.declaration.seed].astype(str)
-    for key in splitting:
+    for key in [*splitting, *study.block_keys]:
         alike = alike + f", {key} = " + runs[CONFIG + key].astype(str)
     for name in PAIR_HASHES:
         if (column := SUMMARY + name) in runs:

@@ -1,17 +1,20 @@
 """The one value that travels through the analysis: a study with its runs, as found."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.runs import completeness, per_item, recipe
+from analysis.runs import blocks, completeness, per_item, recipe
 from analysis.runs.completeness import Completeness
-from analysis.runs.tables import SUMMARY, numbers, read_tables
+from analysis.runs.tables import CONFIG, SUMMARY, TableError, numbers, read_tables
 from lib.spec.metric import count
 from lib.spec.study import LEAST_EPOCHS, Study, Variant, load_study
+from lib.spec.sweep import same_value
 
 
 @dataclass(frozen=True)
@@ -44,10 +47,18 @@ class StudyData:
         """Return the ids of a variant's runs, by seed."""
         return self.completeness.runs(variant)
 
+    def by_block(self, values: Sequence[Any]) -> np.ndarray:
+        """Return one value per included run as an array (blocks, variants, seeds)."""
+        study = self.study
+        shape = len(study.blocks), len(study.variants), len(study.seeds)
+        return np.asarray(values).reshape(shape)
+
     def values(self, key: str) -> np.ndarray:
-        """Return the summary ``key`` of every run, (variants, seeds); NaN where it is no number."""
-        found = numbers(self.included, key)
-        return found.to_numpy().reshape(len(self.study.variants), len(self.study.seeds))
+        """Return the summary ``key`` by variant and seed, (variants, seeds), averaged over blocks.
+
+        NaN where it is no number.
+        """
+        return self.by_block(numbers(self.included, key)).mean(axis=0)
 
     @cached_property
     def failures(self) -> dict[str, str]:
@@ -57,7 +68,7 @@ class StudyData:
         when its score is worse than the declared ``failure``.
         """
         found = {}
-        limit, metric = self.study.declaration.failure, self.study.metric
+        limit, metric = self.study.declaration.failure, self.study.logged
         scores = numbers(self.included, self.study.score_key())
         for entry in self.completeness.entries:
             for run in entry.runs:
@@ -71,16 +82,23 @@ class StudyData:
 
     @cached_property
     def failed(self) -> np.ndarray:
-        """Which runs failed (bool), (variants, seeds)."""
-        own = np.array([run in self.failures for run in self.run_ids])
-        return own.reshape(len(self.study.variants), len(self.study.seeds))
+        """Where a run failed, in any block (bool), (variants, seeds)."""
+        return self.by_block([run in self.failures for run in self.run_ids]).any(axis=0)
 
     def scored(self, rule: str) -> np.ndarray:
-        """Return the scores by a rule, (variants, seeds); a failed run has the worst score.
+        """Return the scores by a rule, (variants, seeds); where a run failed, the worst score.
 
-        The metric's worst value, or where it has none the worst score of all runs.
+        Averaged over blocks on the declared scale. The worst is the metric's worst value, or where
+        it has none the worst score of all.
         """
-        scores, metric = self.values(self.study.score_key(rule)), self.study.metric
+        study, metric = self.study, self.study.metric
+        logged = self.by_block(numbers(self.included, study.score_key(rule)))
+        scores = logged[0]
+        if len(study.blocks) > 1:
+            try:
+                scores = blocks.average(logged, study.declaration.block_scale)
+            except ValueError as error:
+                raise TableError(f"{study.name}, block_scale: relative: {error}") from error
         worst = metric.worst_value
         if worst is None:
             worst = metric.sign * np.nanmin(metric.sign * scores)
@@ -101,7 +119,7 @@ class StudyData:
         """The smallest step of a score: as declared, or one test item where that is a mistake."""
         metric = self.study.metric
         if metric.resolution is not None or metric.item_score not in ("wrong", "right"):
-            return metric.resolution
+            return metric.resolution and metric.resolution / len(self.study.blocks)
         found = per_item.scores(self.per_item, metric, self.run_ids)
         return None if found is None else 1 / (len(found) * LEAST_EPOCHS[self.study.rule])
 
@@ -145,22 +163,54 @@ class StudyData:
 
 
 def load(study: Study, folder: Path) -> StudyData:
-    """Return a study's data from the tables in ``folder``.
+    """Return a study's data from the tables in ``folder``; of planned looks the last complete one.
 
     Raises:
         TableError: when a table is missing, damaged, or from another sweep.
     """
     runs, history = read_tables(folder)
+    table = per_item.read(folder)
+    for n in sorted(study.declaration.looks or {}, reverse=True):
+        at = study.at_look(n)
+        data = _build(at, *_without_later(at, runs, history), table, folder)
+        if not data.completeness.problems:
+            return data  # the last look that is complete
+    if study.declaration.looks:
+        return data
+    return _build(study, runs, history, table, folder)
+
+
+def _without_later(
+    study: Study, runs: pd.DataFrame, history: pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the tables without the runs of seeds that a later look will see."""
+    column = CONFIG + study.declaration.seed
+    if column not in runs:
+        return runs, history
+    later = runs[column].map(lambda one: any(same_value(one, seed) for seed in study.later))
+    runs = runs[~later.astype(bool)]
+    return runs, history[history["run_id"].isin(runs["run_id"])]
+
+
+def _build(
+    study: Study,
+    runs: pd.DataFrame,
+    history: pd.DataFrame,
+    table: pd.DataFrame | None,
+    folder: Path,
+) -> StudyData:
     found = completeness.check(study, runs, history)
-    return StudyData(study, runs, history, per_item.read(folder), found, folder)
+    return StudyData(study, runs, history, table, found, folder)
 
 
 def test_scores(data: StudyData) -> pd.DataFrame | None:
     """Return the study's metric per test item (items, included runs), at the last epoch.
 
-    None where the runs saved none, or where their means are not the scores that the runs logged:
-    then they are of another metric or in another unit.
+    None where the runs saved none, where blocks have items of their own, or where their means are
+    not the scores that the runs logged: then they are of another metric or in another unit.
     """
+    if len(data.study.blocks) > 1:
+        return None
     found = per_item.scores(data.per_item, data.study.metric, data.run_ids)
     if found is None:
         return None

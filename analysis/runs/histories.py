@@ -12,9 +12,12 @@ from lib.spec.study import Variant
 def curve_metric(data: StudyData) -> Metric | None:
     """Return the study's metric as the history has it: on validation, else on training.
 
-    A history that has the score's own key comes first. None where it has none of them.
+    A history that has the score's own key comes first. None where it has none of them, or where
+    the study has blocks: their curves have no common axis.
     """
     metric, history = data.study.metric, data.history
+    if len(data.study.blocks) > 1:
+        return None
     columns = history.columns.drop(["run_id", "epoch"])
     known = [name for name in columns if history[name].notna().any()]
     if metric.key in known:

@@ -29,15 +29,18 @@ def grids(data: StudyData) -> list[dict[str, list[Any]]]:
     gets its own.
     """
     study, lacking = data.study, {}
-    for entry in data.completeness.entries:
+    for (block, variant, seed), entry in zip(
+        study.expected, data.completeness.entries, strict=True
+    ):
         if entry.state not in UNUSABLE:
-            lacking.setdefault(entry.variant, []).append(entry.seed)
+            config = study.configs[variant] | block
+            lacking.setdefault(tuple(config.items()), []).append(seed)
     by_seeds: dict[tuple, list[tuple]] = {}
-    for variant, seeds in lacking.items():
-        by_seeds.setdefault(tuple(seeds), []).append(variant)
+    for config, seeds in lacking.items():
+        by_seeds.setdefault(tuple(seeds), []).append(config)
     found = []
-    for seeds, variants in by_seeds.items():
-        configs = [study.configs[variant] for variant in variants]
+    for seeds, group in by_seeds.items():
+        configs = [dict(config) for config in group]
         levels = {key: list(dict.fromkeys(c[key] for c in configs)) for key in configs[0]}
         whole = len(configs) == len(list(itertools.product(*levels.values())))
         parts = [levels] if whole else [{k: [v] for k, v in c.items()} for c in configs]

@@ -64,6 +64,7 @@ def of_runs(data: StudyData) -> dict[str, dict[str, Any]]:
             origin = {name: found.get(SUMMARY + name) for name in OF_ONE}
             origin = {"source": found["source"], "url": found["url"]} | origin
             described[run] = {
+                **({"block": entry.block} if entry.block else {}),
                 "variant": data.study.variant_name(entry.variant),
                 SEED: entry.seed,
                 "state": entry.state,

@@ -52,6 +52,8 @@ def build_record(
     head = {"run_id": run_id, "state": state, "exit_code": exit_code, "source": source, "url": url}
     head |= {CONFIG + key: number(value) for key, value in flat(config).items()}
     head |= {SUMMARY + key: number(value) for key, value in loggable(summary).items()}
+    if isinstance(runtime := summary.get("_runtime"), int | float):
+        head[f"{SUMMARY}runtime_seconds"] = float(runtime)  # W&B's, from its start to its last row
     by_epoch: dict[int, dict[str, Any]] = {}  # a resumed run repeats epochs: the last value counts
     for row in sorted(rows, key=lambda row: row.get("_step", 0)):
         if row.get("epoch") is not None:  # W&B writes it into rows of pictures, too

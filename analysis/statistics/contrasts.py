@@ -55,8 +55,9 @@ def build(study: Study, scores: np.ndarray, resolution: float | None = None) -> 
     Main effects and two-way interactions of the two-level factors: with y[a][b] the scores of one
     seed, A = ((y11 + y10) - (y01 + y00)) / 2 and AB = (y11 - y10) - (y01 - y00), averaged over the
     levels of any further factors. A factor with more levels gives one main effect for each pair of
-    them. A study without factors is compared with each published score: the baseline is that
-    number, n times, and a score that would round to it is taken as equal.
+    them, or for each with the declared control. A study without factors is compared with each
+    published score: the baseline is that number, n times, and a score that would round to it is
+    taken as equal.
 
     Raises:
         StudyError: when ``primary`` names a contrast that the study does not have, or when there is
@@ -93,7 +94,7 @@ def _of_factors(study: Study, scores: np.ndarray, resolution: float | None) -> l
     places = np.arange(len(scores)).reshape(table.shape[:-1])
     for axis, name in enumerate(names):
         mean = table.mean(axis=tuple(i for i in range(len(names)) if i != axis))  # (levels, seeds)
-        for i, j in itertools.combinations(range(len(levels[axis])), 2):
+        for i, j in _pairs(levels[axis], study.control):
             part = Part(name, levels[axis][i], levels[axis][j])
             words = f"{name}: {show_value(part.treatment)} - {show_value(part.baseline)}"
             label = name if len(levels[axis]) == 2 else words
@@ -109,6 +110,14 @@ def _of_factors(study: Study, scores: np.ndarray, resolution: float | None) -> l
         sides = tuple(places.take(k, a).ravel().tolist() for k in (0, 1))
         contrasts.append(Contrast(name, "interaction", baseline, treatment, parts, sides, near))
     return contrasts
+
+
+def _pairs(levels: list[Any], control: Any) -> list[tuple[int, int]]:
+    """Return the places of levels to compare: all pairs, or each with the control."""
+    if control is not None and control in levels and len(levels) > 2:
+        first = levels.index(control)
+        return [(first, j) for j in range(len(levels)) if j != first]
+    return list(itertools.combinations(range(len(levels)), 2))
 
 
 def _with_published(study: Study, scores: np.ndarray) -> list[Contrast]:

@@ -1,128 +1,18 @@
-"""What a number of seeds can find: smallest p, power, and the spread that a pilot study shows."""
+"""What a number of seeds can find: smallest p, power, and how often each grade is reached."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from scipy.optimize import brentq
 
-from analysis.runs.tables import CONFIG, TableError, encode, numbers, read_tables
 from analysis.statistics import contrasts, grades, many, rank_tests
-from lib.spec.study import NUISANCE_FIELDS, Study
-from lib.spec.sweep import same_value, show_value
+from lib.spec.study import Study
 
-OUTLIER = 8  # robust standard deviations from a run's variant and seed
 FEWEST_SEEDS = 4  # to draw residuals from
+SIMULATED = 500  # studies per row of a design analysis: a standard error of at most 0.02
 RESAMPLES = 2_000  # simulated studies per power: a standard error of at most 0.011
-
-
-@dataclass(frozen=True)
-class Pilot:
-    """What earlier runs say: spread over seeds within a variant, and seconds per epoch.
-
-    ``deviation``: standard deviation of a run's score within variant and seed;
-    ``without_outliers``: the same without the ``outliers``; ``mismatches``: where the pilot's
-    recipe is not the plan's.
-    """
-
-    deviation: float
-    without_outliers: float
-    outliers: int
-    seconds_per_epoch: float | None
-    runs: int
-    mismatches: list[str]
-
-
-def read_pilot(folder: Path, study: Study) -> Pilot:
-    """Return what the tables of an earlier study say about spread and speed.
-
-    Where every variant has every seed, what a seed does to all variants alike is taken out: it
-    cancels in paired contrasts.
-
-    Raises:
-        TableError: when they lack the study's score, a variant has two runs of a seed (as when the
-            pilot varied something that the study does not), or none has two finished runs.
-    """
-    runs, history = read_tables(folder)
-    seed, key = CONFIG + study.declaration.seed, study.score_key()
-    names = [CONFIG + name for name in study.factor_keys if CONFIG + name in runs]
-    scores = numbers(runs, key)
-    if scores.isna().all() or seed not in runs or (study.factor_keys and not names):
-        wanted = ", ".join(study.factor_keys) or study.declaration.seed
-        raise TableError(f"{folder}/runs.csv has no scores {key} or none of {wanted}")
-    runs = runs.assign(score=scores)[(runs["state"] == "finished") & scores.notna()]
-    plain = runs[[*names, seed]].map(encode)
-    if (twice := plain.duplicated()).any():
-        told = ", ".join(name.removeprefix(CONFIG) for name in [*names, seed])
-        raise TableError(
-            f"{folder}: {told} are the same in several runs, such as "
-            f"{runs['run_id'][twice].iloc[0]}; did this pilot vary something else?"
-        )
-    plain = plain.assign(score=runs["score"], variant="all")
-    table = plain.pivot_table(index=seed, columns=names or "variant", values="score")
-    deviation = _spread(table)
-    if deviation is None:
-        raise TableError(
-            f"{folder} has no variant with two finished runs: there is no spread to learn from"
-        )
-    centred = table - table.median()
-    centred = centred.sub(centred.median(axis=1), axis=0)
-    typical = 1.4826 * np.nanmedian(np.abs(centred))  # to a normal distribution's deviation
-    off = np.abs(centred) > OUTLIER * typical
-    without = _spread(table.mask(off)) if typical > 0 else None
-    seconds = None
-    if "seconds" in history:
-        seconds = float(history[history["run_id"].isin(runs["run_id"])]["seconds"].median())
-    return Pilot(
-        deviation,
-        without or deviation,
-        int(off.sum(axis=None)),
-        seconds,
-        len(runs),
-        _mismatches(study, runs),
-    )
-
-
-def _mismatches(study: Study, runs: pd.DataFrame) -> list[str]:
-    found = []
-    for name, value in study.fixed.items():
-        own = runs.get(CONFIG + name)
-        if own is None or name in NUISANCE_FIELDS or name == "data":
-            continue
-        if not all(same_value(one, value) for one in own):
-            shown = ", ".join(sorted({show_value(one) for one in own}))
-            found.append(f"{name} = {shown}, planned {show_value(value)}")
-    return found
-
-
-def _spread(scores: pd.DataFrame) -> float | None:
-    """Return the standard deviation within variant and seed of a table (seeds, variants).
-
-    A seed's own effect is taken out where there are several variants; gaps cost degrees of freedom.
-    """
-    residuals = scores - scores.mean()
-    freedom = int((scores.count() - 1).clip(lower=0).sum())
-    if scores.shape[1] > 1 and (scores.count(axis=1) > 1).all():
-        residuals = residuals.sub(residuals.mean(axis=1), axis=0)
-        freedom -= scores.shape[0] - 1
-    return float(np.sqrt((residuals**2).sum(axis=None) / freedom)) if freedom > 0 else None
-
-
-def contrast_deviation(study: Study, deviation: float) -> float:
-    """Return the standard deviation over seeds of a main effect, from that of a run.
-
-    A main effect is a difference of two levels' means over the other factors' variants; with
-    independent runs its variance is 2 deviation² / (variants per level). Of factors with unlike
-    numbers of levels the one with the most decides: its contrasts are the least sure. Without
-    factors a run is compared with a number, and the deviation is its own.
-    """
-    if not study.factors:
-        return deviation
-    most = max(len(levels) for levels in study.factors.values())
-    return deviation * math.sqrt(2 / (len(study.variants) // most))
 
 
 def power_at(n: int, effect: float, family: int, alpha: float, rng: np.random.Generator) -> float:
@@ -203,7 +93,7 @@ def outcome(
     effect: float,
     paired: bool = True,
     splitting: Sequence[str] = (),
-    studies: int = 500,
+    studies: int = SIMULATED,
 ) -> Outcome:
     """Simulate studies of ``n`` seeds in which one contrast's true effect is ``effect``.
 

@@ -1,11 +1,12 @@
 """Everything that a report says in numbers: one mapping, which results.json holds."""
 
+import json
 from collections import Counter
 from typing import Any
 
 import numpy as np
 
-from analysis.runs import provenance
+from analysis.runs import declared, provenance
 from analysis.runs.completeness import PAIR_HASHES
 from analysis.runs.data import StudyData
 from analysis.runs.tables import SUMMARY, is_missing, numbers
@@ -41,12 +42,19 @@ def analyze(data: StudyData) -> dict[str, Any]:
     rows = _rows(data, tested, over)
     for row, one in zip(rows, tested, strict=True):
         row["notes"] += _notes_on_all(data, row, one, rows, secondary, planned)
+    before, about_declaration = declared.verdict(study, data.folder, data.included)
+    looks = _earlier_looks(data)
+    if looks and before:
+        before, about_declaration = False, sentences.second_look(looks, len(study.seeds))
     table = data.per_item
     duplicates = table is not None and "in_training" in table
     return {
         "study": study.name,
         "question": study.declaration.question,
-        "declared": study.declared,
+        "declared": before,
+        "declaration": about_declaration,
+        "earlier_looks": looks,
+        "look": sentences.look(study) if study.level is not None else "",
         "metric": study.metric.key,
         "goal": study.metric.goal,
         "score_rule": study.rule,
@@ -76,6 +84,7 @@ def analyze(data: StudyData) -> dict[str, Any]:
         "contrasts": rows,
         "secondary": secondary,
         "other_scale": study.metric.scale_name,
+        "within_blocks": robustness.within_blocks(data),
         "exploratory": robustness.exploratory(data),
         "published_scores": _published(data, by_item),
         "design": [_outcome(one) for one in planned],
@@ -86,6 +95,19 @@ def analyze(data: StudyData) -> dict[str, Any]:
         "runs": provenance.of_runs(data),
         "provenance": provenance.of_study(data),
     }
+
+
+def _earlier_looks(data: StudyData) -> list[int]:
+    """Return the numbers of seeds at which earlier reports in the folder looked at this study."""
+    try:
+        earlier = json.loads((data.folder / "results.json").read_text(encoding="utf-8"))
+        looks, n = earlier.get("earlier_looks", []), earlier["n_seeds"]
+        same = earlier["study"] == data.study.name
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    own, planned = len(data.study.seeds), data.study.declaration.looks or {}
+    found = {look for look in [*looks, n] if look < own and look not in planned}
+    return sorted(found) if same else []
 
 
 def _all_have(data: StudyData, key: str) -> bool:

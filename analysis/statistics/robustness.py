@@ -7,7 +7,7 @@ import numpy as np
 
 from analysis.runs import per_item
 from analysis.runs.data import StudyData, test_scores
-from analysis.runs.tables import SUMMARY, keys
+from analysis.runs.tables import SUMMARY, keys, numbers
 from analysis.statistics import bootstrap, contrasts, testing
 from analysis.statistics.testing import Tested
 from lib.spec.metric import PARTS, split_part
@@ -87,6 +87,27 @@ def on_test_metric(data: StudyData) -> list[dict[str, Any]] | None:
     return [_described(f"test/{rest}", tested) for tested in contrasts_of(data, values)]
 
 
+def within_blocks(data: StudyData) -> list[dict[str, Any]]:
+    """Return the contrasts within each block, in the logged metric's unit; not corrected.
+
+    Empty where the study has no blocks. Nothing is decided by them.
+    """
+    study, rows = data.study, []
+    logged = data.by_block(numbers(data.included, study.score_key()))
+    failed = data.by_block([run in data.failures for run in data.run_ids])
+    for block, scores, lost in zip(study.blocks, logged, failed, strict=True):
+        if not block:
+            continue
+        worst = study.logged.sign * np.min(study.logged.sign * scores)
+        built = contrasts.build(study, np.where(lost, worst, scores), study.logged.resolution)
+        tested = testing.run_tests(
+            built, study.alpha, data.paired, data.completeness.splitting, failed=lost
+        )
+        name = study.block_name(block)
+        rows += [_described(study.logged.key, one) | {"block": name} for one in tested]
+    return rows
+
+
 def _described(metric: str, tested: Tested) -> dict[str, Any]:
     """Return what a secondary table says of a contrast on another metric, not corrected."""
     bounds = tested.interval_alone
@@ -137,6 +158,8 @@ def items_at_hand(data: StudyData) -> tuple[np.ndarray | None, str]:
     if study.rule != "last":
         return None, f"{UNKNOWN}: the outputs per item are of the last epoch, the score is not."
     scores = test_scores(data)
+    if len(study.blocks) > 1:
+        return None, f"{UNKNOWN}: each block has test items of its own."
     if scores is None or len(scores) < FEWEST_ITEMS:
         return None, f"{UNKNOWN}: the runs kept no output per item of this metric that all share."
     table = scores.to_numpy(dtype=float).reshape(len(scores), *data.scores.shape)

@@ -330,3 +330,24 @@ def not_known(at_delta: Outcome, at_zero: Outcome, study: Study) -> str:
         f"probability {at_delta.found:.2f}, and a true effect of 0 as practically equivalent "
         f"with probability {equivalent:.2f}."
     )
+
+
+def second_look(looks: list[int], n: int) -> str:
+    """Say that a study was looked at before with fewer seeds, and that this was not planned."""
+    before = " and ".join(map(str, looks))
+    return (
+        f"Exploratory: this study was reported before with {before} seeds and now has {n}. Adding "
+        "seeds after a look makes more wrong claims than α; plan looks with `looks:` to allow it."
+    )
+
+
+def look(study: Study) -> str:
+    """Say which of the planned looks this is, and what α the others spend."""
+    looks, n = study.declaration.looks, len(study.seeds)
+    number = sorted(looks).index(n) + 1
+    others = ", ".join(f"{seeds} seeds: {looks[seeds]:g}" for seeds in sorted(looks) if seeds != n)
+    return (
+        f"Planned look {number} of {len(looks)}, at {n} seeds and α = {looks[n]:g} ({others}). All "
+        f"looks together make a wrong claim of a kind in at most {100 * study.declaration.alpha:g} "
+        "% of studies."
+    )

@@ -1,6 +1,8 @@
 """The declaration of a study, analysis/studies/<name>.yaml: what is fixed before the runs."""
 
 import difflib
+import hashlib
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,6 +12,11 @@ from lib.spec.errors import UserError
 from lib.spec.files import read_yaml
 
 SEED = "seed"  # the replicate's usual name in a config
+
+# Keys that decide what is claimed; the others are words, figures and pictures.
+DECLARING = ("metric", "score", "seed", "sweeps", "factors", "arms", "primary", "smallest_effect")
+DECLARING += ("alpha", "looks", "failure", "free", "published_scores", "block", "block_scale")
+DECLARING += ("compare", "unit")
 
 
 class StudyError(UserError):
@@ -34,6 +41,14 @@ class Failure(BaseModel):
     worse_than: float  # in the metric's own unit
 
 
+class Control(BaseModel):
+    """The level that each other level of its factor is compared with."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    control: Level
+
+
 class Declaration(BaseModel):
     """The keys of a declaration; all but ``metric`` may be left out."""
 
@@ -50,9 +65,17 @@ class Declaration(BaseModel):
     # Named combinations of config values instead of factors, baseline first.
     arms: dict[str, dict[str, Level]] | None = None
     primary: Names | None = None  # contrasts tested as one family; default: all
+    # Of a factor's levels: all pairs, or {control: level}, each other level against that one.
+    compare: Literal["pairs"] | Control = "pairs"
+    # Config keys that are compared within and averaged over, such as a data set or environment.
+    block: list[str] = []
+    block_scale: Literal["raw", "rank", "relative"] = "raw"  # on which blocks are averaged
+    unit: Literal["seed", "block", "fold"] = "seed"  # what the values of ``seed`` are
     # The smallest effect of interest, in the metric's own unit.
     smallest_effect: Annotated[float, Field(gt=0)] | None = None
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05  # family-wise, two-sided
+    # Planned looks, {10: 0.02, 20: 0.03}: α at each number of seeds, at most alpha together.
+    looks: dict[int, Annotated[float, Field(gt=0, lt=1)]] | None = None
     # {worse_than: 0.5}: a finished run with a worse score has failed, as diverged ones have.
     failure: Failure | None = None
     free: list[str] = []  # config keys in which runs may differ
@@ -68,6 +91,17 @@ class Declaration(BaseModel):
     notes: str | list[str] = []  # paragraphs for the report
     class_names: Literal["gtsrb"] | None = None  # whose classes the labels count
     data_source: str = ""  # citation of the images that a figure shows
+
+
+def declaring(declaration: Declaration) -> dict[str, Any]:
+    """Return the keys that decide what is claimed, without those that have their default."""
+    return declaration.model_dump(include=set(DECLARING), exclude_defaults=True)
+
+
+def study_hash(declaration: Declaration) -> str:
+    """Return the hash of the declaring keys, 12 hexadecimal digits: equal keys, equal hash."""
+    text = json.dumps(declaring(declaration), sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def read_declaration(path: Path) -> Declaration:
@@ -91,7 +125,8 @@ def _faults(error: ValidationError) -> list[str]:
     for one in error.errors():
         place, own = ".".join(map(str, one["loc"])), str(one["loc"][-1])
         if one["type"] == "extra_forbidden":
-            known = Declaration.model_fields if len(one["loc"]) == 1 else Failure.model_fields
+            nested = Control if one["loc"][0] == "compare" else Failure
+            known = (Declaration if len(one["loc"]) == 1 else nested).model_fields
             near = difflib.get_close_matches(own, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"accepted: {', '.join(known)}"
             faults.append(f"{place}: unknown key; {hint}")

@@ -7,12 +7,13 @@ the report calls its contrasts exploratory.
 import difflib
 import itertools
 import json
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lib.spec.declaration import Declaration, StudyError, read_declaration
+from lib.spec.declaration import Declaration, StudyError, read_declaration, study_hash
 from lib.spec.errors import UserError
 from lib.spec.metric import PARTS, Metric, last_word, metric
 from lib.spec.sweep import Sweep, read_sweep, same_value, show_value
@@ -62,7 +63,11 @@ class Study:
     """What is compared, and how: the one value that all of the analysis takes.
 
     ``factors``: levels by name, baseline first. ``seeds``: the replicates. ``fixed``: config values
-    that the sweep gives to all runs. ``configs``: the config values of each variant.
+    that the sweep gives to all runs. ``configs``: the config values of each variant. ``metric``: of
+    the scores that are compared; ``logged``: of the runs' own, which is another where scores are
+    averaged over blocks on a scale of ranks, or relative to a baseline. ``blocks``: the config
+    values of each block; one without any where there are none. ``level``: α at one of several
+    planned looks; ``later``: seeds of looks that are still to come.
     """
 
     name: str
@@ -77,6 +82,10 @@ class Study:
     declared: bool = False
     places: Places = field(default_factory=Places)
     labels: dict[str, str] = field(default_factory=dict)  # words by factor, or by factor=level
+    logged: Metric | None = None
+    blocks: list[dict[str, Any]] = field(default_factory=lambda: [{}])
+    level: float | None = None
+    later: list[Any] = field(default_factory=list)
 
     @property
     def variants(self) -> list[Variant]:
@@ -84,14 +93,34 @@ class Study:
         return list(self.configs)
 
     @property
-    def expected(self) -> list[tuple[Variant, Any]]:
-        """Every variant and seed that must have one run."""
-        return list(itertools.product(self.variants, self.seeds))
+    def expected(self) -> list[tuple[dict[str, Any], Variant, Any]]:
+        """Every block, variant and seed that must have one run; the block by its config values."""
+        return list(itertools.product(self.blocks, self.variants, self.seeds))
+
+    def at_look(self, n: int) -> "Study":
+        """Return the study as it is at the planned look of ``n`` seeds, the first ones."""
+        level = self.declaration.looks[n]
+        return replace(self, seeds=self.seeds[:n], later=self.seeds[n:], level=level)
+
+    @property
+    def block_keys(self) -> list[str]:
+        """The config keys in which blocks differ."""
+        return list(self.blocks[0])
+
+    def block_name(self, block: dict[str, Any]) -> str:
+        """Name a block by its config: "dataset=cifar"; nothing where there are none."""
+        return ", ".join(f"{key}={show_value(value)}" for key, value in block.items())
 
     @property
     def factor_keys(self) -> list[str]:
         """The config keys in which the variants differ."""
         return list(dict.fromkeys(key for config in self.configs.values() for key in config))
+
+    @property
+    def control(self) -> Any:
+        """The level that each other level of its factor is compared with; None: all pairs."""
+        compare = self.declaration.compare
+        return None if compare == "pairs" else _hashable(compare.control)
 
     @property
     def notes(self) -> list[str]:
@@ -101,8 +130,8 @@ class Study:
 
     @property
     def alpha(self) -> float:
-        """The family-wise error rate."""
-        return self.declaration.alpha
+        """The family-wise error rate; at a planned look, what is spent at that look."""
+        return self.declaration.alpha if self.level is None else self.level
 
     @property
     def smallest_effect(self) -> float | None:
@@ -183,6 +212,32 @@ def load_study(
     return build_study(name, [read_sweep(p) for p in paths], declared, places, path)
 
 
+def hashes_of(program: str, config: dict[str, Any], places: Places | None = None) -> str:
+    """Return the hashes of the declared studies that a run belongs to: "name:hash name:hash".
+
+    A run belongs to a study if one of its sweeps has this program and all its parameters have
+    values of the sweep. Declarations and sweeps that cannot be read are passed over: they are no
+    reason to stop a run.
+    """
+    places, found = places or Places(), []
+    for path in sorted(places.studies.glob("*.yaml")):
+        try:
+            declared = read_declaration(path)
+            sweeps = [read_sweep(places.sweep(n)) for n in declared.sweeps or [path.stem]]
+        except UserError:
+            continue
+        if any(_belongs(program, config, sweep) for sweep in sweeps):
+            found.append(f"{path.stem}:{study_hash(declared)}")
+    return " ".join(found)
+
+
+def _belongs(program: str, config: dict[str, Any], sweep: Sweep) -> bool:
+    return Path(sweep.program).name == Path(program).name and all(
+        name in config and any(same_value(config[name], value) for value in values)
+        for name, values in sweep.parameters.items()
+    )
+
+
 def build_study(
     name: str,
     sweeps: Sequence[Sweep],
@@ -216,9 +271,11 @@ def build_study(
             f"3, 4, 5, 6]}}` to the sweep, or name the replicate's parameter with `seed:` in "
             f"{places.declaration(name) if places else 'the declaration'}."
         )
-    factors, configs = _variants(where, declaration, parameters, seed)
+    blocks = _blocks(where, declaration, parameters, seed)
+    compared = {n: v for n, v in parameters.items() if n not in blocks[0]}
+    factors, configs = _variants(where, declaration, compared, seed)
     varied = [n for n, v in parameters.items() if len(v) > 1 and n != seed]
-    keys = {key for config in configs.values() for key in config}
+    keys = {key for config in [*configs.values(), *blocks] for key in config}
     if loose := [n for n in varied if n not in keys and n not in declaration.free]:
         raise StudyError(
             f"{where}: the sweep varies {', '.join(loose)}, which is neither a factor nor free. "
@@ -229,7 +286,9 @@ def build_study(
         name=name,
         sweeps=list(sweeps),
         declaration=declaration,
-        metric=found,
+        metric=_on_scale(found, declaration),
+        logged=found,
+        blocks=blocks,
         rule=_rule(where, declaration.score, found),
         factors=factors,
         seeds=parameters[seed],
@@ -241,6 +300,38 @@ def build_study(
     )
     _check_sizes(where, study)
     return study
+
+
+def _blocks(
+    where: str, declaration: Declaration, parameters: dict[str, list[Any]], seed: str
+) -> list[dict[str, Any]]:
+    """Return the config values of each block; one without any where no block is declared."""
+    for key in declaration.block:
+        if key not in parameters or key == seed:
+            raise StudyError(
+                f"{where}: block names {key}, which is no parameter of the sweep beside the seed; "
+                f"it has {', '.join(name for name in parameters if name != seed)}"
+            )
+        if key in (declaration.factors or {}):
+            raise StudyError(f"{where}: {key} is both a block and a factor; it can be one of them")
+    levels = [parameters[key] for key in declaration.block]
+    return [
+        dict(zip(declaration.block, values, strict=True)) for values in itertools.product(*levels)
+    ]
+
+
+def _on_scale(found: Metric, declaration: Declaration) -> Metric:
+    """Return the metric of scores that are averaged over blocks, on the declared scale."""
+    if not declaration.block or declaration.block_scale == "raw":
+        return found
+    plain = {"scale": "identity", "complement": "", "resolution": None, "worst": None}
+    plain |= {"item_score": "score", "whole_label": True}
+    name = found.title
+    if declaration.block_scale == "rank":
+        words = {"label": f"mean rank of the {name}", "unit": "", "display_factor": 1.0}
+        return replace(found, **plain, **words, decimals=3, bounds=(0.0, 1.0))
+    words = {"label": f"{name} relative to the baseline", "unit": "%", "display_factor": 100.0}
+    return replace(found, **plain, **words, decimals=2, bounds=(-math.inf, math.inf))
 
 
 def _pooled(sweeps: Sequence[Sweep]) -> dict[str, list[Any]]:
@@ -425,6 +516,19 @@ def _check_sizes(where: str, study: Study) -> None:
                 f"{where}: published_scores.{words} = {value} lies outside the bounds of "
                 f"{study.metric.key}, {low} to {high}"
             )
+    if looks := study.declaration.looks:
+        seeds, spent = sorted(looks), sum(looks.values())
+        if seeds[0] < 1 or seeds[-1] != len(study.seeds) or spent > study.declaration.alpha + 1e-12:
+            raise StudyError(
+                f"{where}: looks {looks} must end at the sweep's {len(study.seeds)} seeds, and "
+                f"spend at most alpha, {study.declaration.alpha}, together; they spend {spent:g}"
+            )
+    control, known = study.control, [v for levels in study.factors.values() for v in levels]
+    if control is not None and control not in known:
+        raise StudyError(
+            f"{where}: compare: control {control!r} is no level of a factor; accepted: "
+            f"{', '.join(map(show_value, known))}"
+        )
     if study.factors and study.declaration.published_scores:
         raise StudyError(
             f"{where}: {study.name} varies {', '.join(study.factors)}, but has published_scores: "

@@ -20,12 +20,14 @@ from tqdm import tqdm
 from lib.spec.errors import UserError
 from lib.spec.files import locked, write_atomically
 from lib.spec.metric import count
+from lib.spec.study import hashes_of
 from lib.spec.sweep import read_sweep
 from lib.tracking import finished, run_names
 from lib.training import config
 
 T = TypeVar("T")
 
+DECLARED = "declared.txt"  # in a run's folder: hashes of its studies' declarations at its start
 INTERRUPTED = 255  # exit code that W&B gives a run that Ctrl-C ended
 STOPPING = [name for name in ("SIGTERM", "SIGALRM") if hasattr(signal, name)]
 SECOND_SIGTERM_S = 2  # seconds after which another SIGTERM is meant
@@ -129,6 +131,7 @@ def start(flags: T) -> Iterator[tuple[T, Run]]:
                 wandb_run.define_metric("epoch")
                 wandb_run.define_metric("*", step_metric="epoch")
                 run.log_pictures = cfg.media
+                run.summarize(_declared(folder, dataclasses.asdict(cfg)))
                 yield cfg, run
                 _ignore_signals()
             except KeyboardInterrupt:
@@ -151,6 +154,15 @@ def start(flags: T) -> Iterator[tuple[T, Run]]:
             print(f"run {run_id} finished: {', '.join(tests)}; see {folder}", flush=True)
     except UserError as error:
         raise SystemExit(f"error: {error}") from error
+
+
+def _declared(folder: Path, values: dict[str, Any]) -> dict[str, str]:
+    """Return the hashes of the run's studies as they were declared when it first started."""
+    path = folder / DECLARED
+    if not path.exists():
+        write_atomically(path, hashes_of(sys.argv[0], values).encode())
+    text = path.read_text()
+    return {"study_sha256": text} if text else {}
 
 
 def progress_bar(total: int, done: int) -> tqdm:

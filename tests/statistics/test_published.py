@@ -14,7 +14,7 @@ from analysis.figures import misclassified
 from analysis.runs import per_item
 from analysis.runs.tables import TableError, read_tables, write_tables
 from analysis.statistics import contrasts, grades, sentences, testing
-from analysis.statistics.design import contrast_deviation, read_pilot
+from analysis.statistics.pilot import contrast_deviation, read_pilot
 from lib.spec.declaration import StudyError
 from tests import factories
 

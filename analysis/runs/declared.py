@@ -1,0 +1,161 @@
+"""Was the study declared before its runs? By the hash that runs log, else by the code's history."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from analysis.runs.tables import SUMMARY, is_missing
+from lib.spec.declaration import DECLARING, declaring, study_hash
+from lib.spec.files import write_atomically
+from lib.spec.metric import count
+from lib.spec.study import ROOT, Study
+from lib.spec.sweep import show_value
+
+NAME = "declared_at_runs.json"  # next to the tables: the declaring keys at the runs' commits
+KEY = "study_sha256"  # summary key; "name:hash name:hash", as a run may belong to several studies
+COMMIT = re.compile(r"[0-9a-f]{40}")
+EARLIER = {"score_rule": "score", "family": "primary", "references": "published_scores"}
+EARLIER_GOALS = {"lower": "minimize", "higher": "maximize"}  # as `direction:` said it
+
+
+def record(study: Study, folder: Path, runs: Any) -> None:
+    """Write what git says of the declaration at the commits of runs that logged no hash.
+
+    Commits that are known from an earlier call, or that git does not have, stay as they are.
+    """
+    logged = [value for value in _values(runs, KEY) if _logged(study, value)]
+    if not study.declared or len(logged) == len(runs):
+        return
+    known = read(folder)
+    found = {
+        commit: keys
+        for commit in sorted({str(value)[:40] for value in _values(runs, "git_commit")})
+        if COMMIT.fullmatch(commit) and commit not in known
+        if (keys := _at_commit(study, commit)) is not None
+    }
+    if found:
+        text = json.dumps(known | found, indent=1, sort_keys=True, ensure_ascii=False)
+        write_atomically(folder / NAME, f"{text}\n".encode())
+
+
+def read(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the declaring keys by commit, as recorded; empty where nothing was or can be read."""
+    try:
+        found = json.loads((folder / NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def verdict(study: Study, folder: Path, runs: Any) -> tuple[bool, str]:
+    """Return whether the study was declared before its runs, and how that is known, in words."""
+    if not study.declared:
+        return False, "Exploratory: nothing was declared."
+    number = len(runs)
+    logged = [_logged(study, value) for value in _values(runs, KEY)]
+    logged += [""] * (number - len(logged))
+    own = study_hash(study.declaration)
+    if all(value == own for value in logged):
+        return True, (
+            f"Declared before the runs: all {number} logged the hash of the declaring keys as they "
+            f"are now, {own}."
+        )
+    at_runs, commits = read(folder), [str(value) for value in _values(runs, "git_commit")]
+    base = {commit[:40] for commit in commits}
+    if not base or len(commits) < number or not base <= set(at_runs):
+        why = "another hash" if any(logged) else "no hash of it"
+        return False, (
+            "Exploratory: whether the declaration is as it was before the runs is not known, since "
+            f"{count(sum(value != own for value in logged), 'run')} logged {why} and no record of "
+            "the code's history says."
+        )
+    changed = sorted({text for commit in base for text in _changes(study, at_runs[commit])})
+    where = "commit " + ", ".join(commit[:8] for commit in sorted(base))
+    if changed:
+        return False, (
+            f"Exploratory: the declaration has changed since the runs ({where}): "
+            f"{'; '.join(changed)}."
+        )
+    dirty = any(commit.endswith("-dirty") for commit in commits)
+    unless = ", but files were changed and not committed then" if dirty else ""
+    shown = set(declaring(study.declaration)).union(*(at_runs[commit] for commit in base))
+    keys = ", ".join(sorted(shown - {"goal"}))
+    return not dirty, (
+        f"Declared before the runs, by the code's history: the runs logged no hash, and at their "
+        f"{where} the declaring keys had the same values ({keys}){unless}."
+    )
+
+
+def _values(runs: Any, key: str) -> list[Any]:
+    column = SUMMARY + key
+    return [] if column not in runs else [v for v in runs[column] if not is_missing(v) and v]
+
+
+def _logged(study: Study, value: Any) -> str:
+    """Return the hash that a run logged for this study, or nothing."""
+    pairs = dict(part.split(":", 1) for part in str(value).split() if ":" in part)
+    return pairs.get(study.name, "")
+
+
+def _at_commit(study: Study, commit: str) -> dict[str, Any] | None:
+    """Return the declaring keys of the study's file at a commit, empty where there was none.
+
+    None where git or the commit is not here.
+    """
+    path = study.places.declaration(study.name).resolve()
+    if not path.is_relative_to(ROOT):
+        return None
+    try:
+        here = ["git", "-C", str(ROOT)]
+        subprocess.run([*here, "cat-file", "-e", f"{commit}^{{commit}}"], check=True, **_QUIET)
+        file = f"{commit}:{path.relative_to(ROOT).as_posix()}"
+        done = subprocess.run([*here, "show", file], check=False, **_QUIET)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    raw = yaml.safe_load(done.stdout) if done.returncode == 0 else {}
+    return _as_now(raw if isinstance(raw, dict) else {})
+
+
+_QUIET = {"capture_output": True, "text": True}
+
+
+def _as_now(raw: dict[str, Any]) -> dict[str, Any]:
+    """Return the declaring keys of a declaration under the names that they have now."""
+    found = {EARLIER.get(key, key): value for key, value in raw.items()}
+    if "primary" in found:
+        found["primary"] = [name.replace(" × ", ":") for name in found["primary"]]
+    kept = {key: value for key, value in found.items() if key in DECLARING}
+    if (goal := EARLIER_GOALS.get(found.get("direction"))) is not None:
+        kept["goal"] = goal
+    return kept
+
+
+def _changes(study: Study, then: dict[str, Any]) -> list[str]:
+    if not then:
+        return ["there was no declaration"]
+    then, told = dict(then), []
+    if then.pop("goal", study.metric.goal) != study.metric.goal:
+        told.append(f"the goal is {study.metric.goal} now")
+    now = declaring(study.declaration)
+    before = declaring(study.declaration.model_copy(update=then))
+    for key in sorted({*now, *before}):
+        one, other = before.get(key), now.get(key)
+        if one == other:
+            continue
+        if (
+            key == "published_scores"
+            and one
+            and other
+            and sorted(one.values()) == sorted(other.values())
+        ):
+            continue  # other words for the same numbers
+        told.append(f"{key} was {_shown(one)}, is {_shown(other)}")
+    return told
+
+
+def _shown(value: Any) -> str:
+    return "not set" if value is None else show_value(value)

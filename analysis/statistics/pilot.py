@@ -1,0 +1,164 @@
+"""What an earlier study says about one that is planned: spread over seeds, and time."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from analysis.runs.tables import CONFIG, SUMMARY, TableError, encode, numbers, read_tables
+from analysis.statistics import design
+from lib.spec.study import NUISANCE_FIELDS, RULES, Study
+from lib.spec.sweep import same_value, show_value
+
+OUTLIER = 8  # robust standard deviations from a run's variant and seed
+
+
+@dataclass(frozen=True)
+class Pilot:
+    """What earlier runs say: spread over seeds within a variant, and how long runs take.
+
+    ``deviation``: standard deviation of a run's score within variant and seed;
+    ``without_outliers``: the same without the ``outliers``; ``startup_seconds``: of a run beside
+    its epochs, where its tables say; ``mismatches``: where the pilot's recipe is not the plan's, by
+    config key; ``residuals``: of the plan's variants over seeds without a failed run or outlier,
+    (variants, seeds) for the declared score rule and then others; empty where the pilot has not
+    all of these variants, or too few seeds.
+    """
+
+    deviation: float
+    without_outliers: float
+    outliers: int
+    seconds_per_epoch: float | None
+    startup_seconds: float | None
+    runs: int
+    mismatches: dict[str, str]
+    residuals: list[np.ndarray]
+
+
+def read_pilot(folder: Path, study: Study) -> Pilot:
+    """Return what the tables of an earlier study say about spread and speed.
+
+    Where every variant has every seed, what a seed does to all variants alike is taken out: it
+    cancels in paired contrasts.
+
+    Raises:
+        TableError: when they lack the study's score, a variant has two runs of a seed (as when the
+            pilot varied something that the study does not), or none has two finished runs.
+    """
+    runs, history = read_tables(folder)
+    seed, key = CONFIG + study.declaration.seed, study.score_key()
+    names = [CONFIG + name for name in study.factor_keys if CONFIG + name in runs]
+    scores = numbers(runs, key)
+    if scores.isna().all() or seed not in runs or (study.factor_keys and not names):
+        wanted = ", ".join(study.factor_keys) or study.declaration.seed
+        raise TableError(f"{folder}/runs.csv has no scores {key} or none of {wanted}")
+    runs = runs.assign(score=scores)[(runs["state"] == "finished") & scores.notna()]
+    plain = runs[[*names, seed]].map(encode)
+    if (twice := plain.duplicated()).any():
+        told = ", ".join(name.removeprefix(CONFIG) for name in [*names, seed])
+        raise TableError(
+            f"{folder}: {told} are the same in several runs, such as "
+            f"{runs['run_id'][twice].iloc[0]}; did this pilot vary something else?"
+        )
+    plain = plain.assign(score=runs["score"], variant="all")
+    table = plain.pivot_table(index=seed, columns=names or "variant", values="score")
+    deviation = _spread(table)
+    if deviation is None:
+        raise TableError(
+            f"{folder} has no variant with two finished runs: there is no spread to learn from"
+        )
+    centred = table - table.median()
+    centred = centred.sub(centred.median(axis=1), axis=0)
+    typical = 1.4826 * np.nanmedian(np.abs(centred))  # to a normal distribution's deviation
+    off = np.abs(centred) > OUTLIER * typical
+    without = _spread(table.mask(off)) if typical > 0 else None
+    return Pilot(
+        deviation,
+        without or deviation,
+        int(off.sum(axis=None)),
+        *_times(runs, history),
+        len(runs),
+        _mismatches(study, runs),
+        _residuals(study, runs, off, names, seed),
+    )
+
+
+def _times(runs: pd.DataFrame, history: pd.DataFrame) -> tuple[float | None, float | None]:
+    """Return the median seconds of an epoch, and of a run beside its epochs; None if not known."""
+    if "seconds" not in history:
+        return None, None
+    own = history[history["run_id"].isin(runs["run_id"])]
+    beside = numbers(runs, "runtime_seconds").set_axis(runs["run_id"])
+    beside = (beside - own.groupby("run_id")["seconds"].sum()).dropna()
+    if f"{SUMMARY}resumed_from_epoch" in runs:  # such a run started twice
+        once = numbers(runs, "resumed_from_epoch").set_axis(runs["run_id"]).fillna(0) == 0
+        beside = beside[once.reindex(beside.index).fillna(True)]
+    startup = float(max(0.0, beside.median())) if len(beside) else None
+    return float(own["seconds"].median()), startup
+
+
+def _residuals(
+    study: Study, runs: pd.DataFrame, off: pd.DataFrame, names: list[str], seed: str
+) -> list[np.ndarray]:
+    """Return the residuals of the plan's variants, one array per score rule that all runs have."""
+    keys = [name.removeprefix(CONFIG) for name in names]
+    wanted = [tuple(encode(config[key]) for key in keys) for config in study.configs.values()]
+    if set(keys) != set(study.factor_keys) or len(set(wanted)) < len(wanted) or len(wanted) < 2:
+        return []
+    columns = [one[0] if len(keys) == 1 else one for one in wanted]
+    if not set(columns) <= set(off.columns):
+        return []
+    found: list[np.ndarray] = []
+    diverged = runs.get(f"{SUMMARY}diverged", pd.Series(False, index=runs.index)) == True  # noqa: E712
+    plain = runs[[*names, seed]].map(encode)
+    for rule in (study.rule, *(rule for rule in RULES if rule != study.rule)):
+        scores = numbers(runs, study.score_key(rule)).mask(diverged)
+        table = plain.assign(score=scores).pivot(index=seed, columns=names, values="score")
+        usable = table[columns].mask(off[columns].reindex(table.index)).dropna()
+        one = design.residuals(usable.to_numpy().T)
+        if one is not None and (not found or one.shape == found[0].shape):
+            found.append(one)
+        elif not found:
+            return []
+    return found
+
+
+def _mismatches(study: Study, runs: pd.DataFrame) -> dict[str, str]:
+    found = {}
+    for name, value in study.fixed.items():
+        own = runs.get(CONFIG + name)
+        if own is None or name in NUISANCE_FIELDS or name == "data":
+            continue
+        if not all(same_value(one, value) for one in own):
+            shown = ", ".join(sorted({show_value(one) for one in own}))
+            found[name] = f"{name} = {shown}, planned {show_value(value)}"
+    return found
+
+
+def _spread(scores: pd.DataFrame) -> float | None:
+    """Return the standard deviation within variant and seed of a table (seeds, variants).
+
+    A seed's own effect is taken out where there are several variants; gaps cost degrees of freedom.
+    """
+    residuals = scores - scores.mean()
+    freedom = int((scores.count() - 1).clip(lower=0).sum())
+    if scores.shape[1] > 1 and (scores.count(axis=1) > 1).all():
+        residuals = residuals.sub(residuals.mean(axis=1), axis=0)
+        freedom -= scores.shape[0] - 1
+    return float(np.sqrt((residuals**2).sum(axis=None) / freedom)) if freedom > 0 else None
+
+
+def contrast_deviation(study: Study, deviation: float) -> float:
+    """Return the standard deviation over seeds of a main effect, from that of a run.
+
+    A main effect is a difference of two levels' means over the other factors' variants; with
+    independent runs its variance is 2 deviation² / (variants per level). Of factors with unlike
+    numbers of levels the one with the most decides: its contrasts are the least sure. Without
+    factors a run is compared with a number, and the deviation is its own.
+    """
+    if not study.factors:
+        return deviation
+    most = max(len(levels) for levels in study.factors.values())
+    return deviation * math.sqrt(2 / (len(study.variants) // most))
