@@ -2,13 +2,15 @@
 
     python -m analysis.calibrate gtsrb_short                    (10,000 studies a line)
     python -m analysis.calibrate gtsrb_short --studies 200000   (longer, twenty times as many)
+    python -m analysis.calibrate gtsrb_short --into docs/methods.md
     python -m analysis.calibrate gtsrb_short --permute analysis/results/gtsrb_short
 
 Made-up studies of this design go through the same contrasts, tests and grades as real ones. Each
 line of the table is one kind of truth: nothing differs, all effects are exactly δ, skewed noise of
 unequal spread, discrete scores, failing runs, several score rules, blocks, seeds that are no pairs,
 planned looks. For each kind of claim it counts the studies in which that kind is wrong somewhere,
-with a 95 % Monte-Carlo interval. The command exits with 1 when a rate is beyond α.
+with a 95 % Monte-Carlo interval. The command exits with 1 when a rate is beyond α. With --into the
+table goes into a file, too, between its lines <!-- calibrate --> and <!-- /calibrate -->.
 
 With --permute the scores of a real study are permuted among the variants of each seed: every
 difference that is then claimed is wrong.
@@ -24,11 +26,13 @@ import numpy as np
 from scipy.stats import binomtest
 from tqdm import tqdm
 
+from analysis.readme import insert
 from analysis.runs import blocks
 from analysis.runs import data as study_data
 from analysis.statistics import contrasts, grades, many, rank_tests, testing
 from lib.spec.declaration import StudyError
 from lib.spec.errors import UserError, command
+from lib.spec.files import write_atomically
 from lib.spec.study import Study, load_study
 
 KINDS = ("difference", "beyond ±δ", "within ±δ", "interval")
@@ -282,6 +286,7 @@ def main() -> None:
     parser.add_argument("--studies", type=int, default=10_000, help="made-up studies per line")
     parser.add_argument("--seeds", type=int, nargs="+", default=[7, 10], help="seeds per variant")
     parser.add_argument("--permute", type=Path, help="folder of a study's tables to permute")
+    parser.add_argument("--into", type=Path, help="Markdown file with the table's two markers")
     arguments = parser.parse_args()
     if arguments.studies < 1 or min(arguments.seeds) < 1:
         parser.error("--studies and --seeds must be 1 or more")
@@ -294,28 +299,33 @@ def main() -> None:
             f"{name} has one variant next to published scores: there is nothing to permute among "
             "variants; calibrate takes a study with factors"
         )
-    print(heading())
-    failed = []
+    rows, failed = [heading()], []
+
+    def add(seeds: str, truth: str, rates: Rates) -> None:
+        rows.append(line(seeds, truth, rates))
+        tqdm.write(rows[-1])
+        failed.extend(f"{kind} ({truth}, {seeds} seeds)" for kind in rates.beyond(study.alpha))
+
+    tqdm.write(heading())
     if arguments.permute:
         data = study_data.load(study, arguments.permute)
         if data.completeness.problems:
             problem = data.completeness.problems[0]
             raise UserError(f"{arguments.permute} is incomplete: {problem}")
         rates = permuted(study, data.scores, arguments.studies, rng, data.paired)
-        print(line(str(len(study.seeds)), f"{arguments.permute}, permuted", rates))
-        failed += rates.beyond(study.alpha)
+        add(str(len(study.seeds)), f"{arguments.permute}, permuted", rates)
     else:
         todo = [(n, truth) for n in arguments.seeds for truth in scenarios(study)]
         for n, truth in tqdm(todo, unit="line", disable=None):
             made = scenarios(study)[truth](rng, arguments.studies, n)
-            rates = count_wrong(study, made)
-            tqdm.write(line(str(n), truth, rates))
-            failed += [f"{kind} ({truth}, {n} seeds)" for kind in rates.beyond(study.alpha)]
+            add(str(n), truth, count_wrong(study, made))
+        looks = ", ".join(f"{n} at {alpha:g}" for n, alpha in LOOKS.items())
         for effect, truth in ((0, "nothing differs"), (1, "all effects δ")):
             rates = over_looks(study, effect, arguments.studies, rng)
-            looks = ", ".join(f"{n} at {alpha:g}" for n, alpha in LOOKS.items())
-            print(line(" / ".join(map(str, LOOKS)), f"three looks ({looks}), {truth}", rates))
-            failed += [f"{kind} (three looks, {truth})" for kind in rates.beyond(study.alpha)]
+            add(" / ".join(map(str, LOOKS)), f"three looks ({looks}), {truth}", rates)
+    if arguments.into:
+        text = insert(arguments.into.read_text(encoding="utf-8"), "calibrate", "\n".join(rows))
+        write_atomically(arguments.into, text.encode())
     if failed:
         raise UserError(f"wrong more often than α = {study.alpha}: {'; '.join(failed)}")
 

@@ -60,8 +60,13 @@ def test_without_a_correction_the_command_fails(
 def test_the_command(tmp_path: Path) -> None:
     sweep_path = factories.write_sweep(tmp_path / "s.yaml")
     factories.write_study(tmp_path / "study", *factories.tables(sweep_path))
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- calibrate -->\nold\n<!-- /calibrate -->\nafter\n")
     words = ("-m", "analysis.calibrate", sweep_path, "--studies", "20")
-    rows = call(*words, "--seeds", "7").stdout.splitlines()
+    output = call(*words, "--seeds", "7", "--into", page).stdout
+    rows = output.splitlines()
+    shown = f"<!-- calibrate -->\n\n{output.strip()}\n\n<!-- /calibrate -->"
+    assert page.read_text() == f"before\n{shown}\nafter\n"
     assert rows[0] == "| seeds | truth | difference | beyond ±δ | within ±δ | interval |"
     study = factories.study(sweep_path)
     shown = [row.split(" | ")[1] for row in rows[2:]]
