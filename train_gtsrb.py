@@ -241,7 +241,9 @@ def main() -> None:
     """Read flags and sweep, load the data, train."""
     hardware.prepare()
     with wandb_run.start(config.from_flags(Config)) as (cfg, run):
-        train(cfg, load_data(cfg), run)
+        data = load_data(cfg)
+        if not run.dry:
+            train(cfg, data, run)
 
 
 if __name__ == "__main__":

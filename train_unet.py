@@ -257,7 +257,9 @@ def main() -> None:
     hardware.prepare()
     with wandb_run.start(config.from_flags(Config)) as (cfg, run):
         unet.check_size(cfg.image_size, cfg.image_size, 2 ** (cfg.depth - 1))
-        train(cfg, load_data(cfg), run)
+        data = load_data(cfg)
+        if not run.dry:
+            train(cfg, data, run)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,13 @@
     python -m lib.agent gtsrb_short [--workers 2] [--out runs/gtsrb_short]
     python -m lib.agent sweeps/gtsrb_short.yaml
 
-Every run is a process of its own that is given what W&B's agent gives it (sweep id, run id, a
-file with the variant's parameters) and writes offline W&B files below the study's folder. A run's
-id derives from its parameters, so the same command again runs only what is missing or unfinished
-and resumes from checkpoints. `wandb sync` can send the runs to a server later.
+Every run is a process of its own that is given what W&B's agent gives it (the sweep's command line,
+sweep id, run id, a file with the variant's parameters) and writes offline W&B files below the
+study's folder. A run's id derives from its parameters, so the same command again runs only what is
+missing or unfinished. Scripts that use lib.tracking resume from checkpoints, and are first run
+dry, so that a misspelt setting or missing data fails once; any other script that calls
+wandb.init() can be run too: it has finished when its exit code is 0, and an unfinished run starts
+again. `wandb sync` can send the runs to a server later.
 """
 
 import argparse
@@ -27,16 +30,18 @@ import filelock
 import yaml
 from tqdm import tqdm
 
+from lib.spec.command import check_command, command_line
 from lib.spec.declaration import read_declaration
-from lib.spec.defaults import config_defaults
+from lib.spec.defaults import config_defaults, uses_tracking
 from lib.spec.errors import command
+from lib.spec.files import write_json
 from lib.spec.machine import cores, gpus
 from lib.spec.metric import count
 from lib.spec.study import NUISANCE_FIELDS, Places
 from lib.spec.sweep import Sweep, SweepError, read_sweep, same_value
 from lib.tracking import finished, run_names
 
-MACROS = {"${env}", "${interpreter}", "${program}", "python"}
+JSON_FILE = "sweep_parameters.json"  # in a run's folder, for ${args_json_file}
 STOP_SECONDS = 30  # a stopped run may take so long to close its files
 LOG_LINES = 12  # of a failed run's log are shown
 
@@ -59,20 +64,14 @@ def load_sweep(path: Path) -> Sweep:
     """Return the sweep of a YAML file, if this agent can run it.
 
     Raises:
-        SweepError: when it is no grid, its program does not exist, or it needs W&B's server.
+        SweepError: when it is no grid, its program or command cannot be run, or it needs W&B's
+            server.
     """
     sweep = read_sweep(path)
     sweep.require_grid("the local agent")
-    if not Path(sweep.program).is_file():
+    check_command(sweep)
+    if sweep.program and not Path(sweep.program).is_file():
         raise SweepError(f"{path}: program {sweep.program!r} not found in {Path.cwd()}")
-    words = sweep.raw.get("command") or []
-    if not isinstance(words, list):
-        raise SweepError(f"{path}: command must be a list, got {words!r}")
-    if extra := set(map(str, words)) - MACROS:
-        raise SweepError(
-            f"{path}: command holds {', '.join(sorted(extra))}; the local agent runs the program "
-            "plainly. Write such settings as parameters with `value:`."
-        )
     if ignored := [key for key in ("early_terminate", "run_cap") if key in sweep.raw]:
         raise SweepError(f"{path}: the local agent runs the whole grid, without {ignored[0]}")
     return sweep
@@ -90,7 +89,7 @@ def environment(
     """Return the environment of one run: W&B's sweep variables, its share of cores, its GPU."""
     folder = out / run_id(sweep, cell)
     folder.mkdir(parents=True, exist_ok=True)
-    parameters = {name: {"value": value} for name, value in cell.items()}
+    parameters = {name: {"value": value} for name, value in sweep.nested(cell).items()}
     sweep_file = folder / "sweep_parameters.yaml"
     sweep_file.write_text(yaml.safe_dump({"wandb_version": 1, **parameters}))
     name, group, job_type = run_names.names(sweep.varied, cell, sweep.name)
@@ -108,6 +107,8 @@ def environment(
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
         "PYTHONUNBUFFERED": "1",
+        # So that a command's plain `python` is this one, with its packages.
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
     }
     if devices:
         values["CUDA_VISIBLE_DEVICES"] = devices[slot % len(devices)]
@@ -151,6 +152,14 @@ def run_all(sweep: Sweep, out: Path, workers: int, devices: list[str]) -> list[s
     """
     grid = sweep.grid()
     todo = [cell for cell in grid if not is_finished(out, run_id(sweep, cell))]
+    if todo and uses_tracking(Path(sweep.program)):
+        dry_run(sweep, todo, out)
+    elif again := [i for c in todo if (out / (i := run_id(sweep, c)) / "log.txt").exists()]:
+        print(
+            f"{count(len(again), 'run')} did not finish and {sweep.program} keeps no checkpoints "
+            f"that the agent knows of: starting again: {', '.join(again)}"
+        )
+    cells = {run_id(sweep, cell): cell for cell in todo}
     running: dict[int, tuple[subprocess.Popen, str]] = {}
     failed = []
     with tqdm(
@@ -166,13 +175,13 @@ def run_all(sweep: Sweep, out: Path, workers: int, devices: list[str]) -> list[s
                     if todo:
                         cell = todo.pop(0)
                         values = environment(sweep, cell, out, slot, workers, devices)
-                        process = _launch(sweep.program, values, out)
+                        process = _launch(sweep, cell, values, out)
                         running[slot] = (process, values["WANDB_RUN_ID"])
                 for slot, (process, identifier) in list(running.items()):
                     if process.poll() is None:
                         continue
                     del running[slot]
-                    if process.returncode == 0 and finished.read(out / identifier):
+                    if process.returncode == 0 and is_done(out, identifier, cells[identifier]):
                         bar.update()
                     else:
                         failed.append(identifier)
@@ -185,19 +194,63 @@ def run_all(sweep: Sweep, out: Path, workers: int, devices: list[str]) -> list[s
     return failed
 
 
+def dry_run(sweep: Sweep, cells: list[dict[str, Any]], out: Path) -> None:
+    """Let the script read every cell's settings and the first one's data, without training.
+
+    Raises:
+        SweepError: with the script's own words, when it refuses them.
+    """
+    values = environment(sweep, cells[0], out, 0, 1, [])
+    folder = out / values["WANDB_RUN_ID"]
+    listed = folder / "cells.json"
+    listed.write_text(json.dumps(cells))
+    words = command_line(sweep, cells[0], folder / JSON_FILE)
+    done = subprocess.run(
+        words,
+        env=values | {"DRY_RUN": str(listed.resolve())},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    listed.unlink()
+    if done.returncode:
+        lines = "\n".join(f"    {line}" for line in done.stdout.splitlines()[-LOG_LINES:])
+        raise SweepError(f"{sweep.where}: no run was started, since {sweep.program} says:\n{lines}")
+
+
+def is_done(out: Path, identifier: str, cell: dict[str, Any]) -> bool:
+    """Say whether a run that ended with exit code 0 is whole; mark it where its script did not.
+
+    Without a W&B file there is nothing to analyze: its script logged nothing.
+    """
+    if finished.read(out / identifier) is None and _has_file(out, identifier):
+        finished.write(out / identifier, {}, cell)
+    return finished.read(out / identifier) is not None
+
+
+def _has_file(out: Path, identifier: str) -> bool:
+    return any(out.glob(f"wandb/offline-run-*-{identifier}/*.wandb"))
+
+
 def is_finished(out: Path, identifier: str) -> bool:
     """Say whether a run ended well and its W&B file is there; without the file it is run again."""
     marker = out / identifier / finished.FINISHED
-    if marker.exists() and not any(out.glob(f"wandb/offline-run-*-{identifier}/*.wandb")):
+    if marker.exists() and not _has_file(out, identifier):
         marker.unlink()  # it resumes from its last checkpoint: moments
     return finished.read(out / identifier) is not None
 
 
-def _launch(program: str, values: dict[str, str], out: Path) -> subprocess.Popen:
+def _launch(
+    sweep: Sweep, cell: dict[str, Any], values: dict[str, str], out: Path
+) -> subprocess.Popen:
     """Start one run in a session of its own: Ctrl-C reaches it through ``_stop`` alone, once."""
-    with open(out / values["WANDB_RUN_ID"] / "log.txt", "ab") as log:
+    folder = out / values["WANDB_RUN_ID"]
+    write_json(folder / JSON_FILE, sweep.nested(cell))
+    with open(folder / "log.txt", "ab") as log:
         return subprocess.Popen(
-            [sys.executable, program],
+            command_line(sweep, cell, (folder / JSON_FILE).resolve()),
             env=values,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -218,6 +271,11 @@ def _stop(processes: list[subprocess.Popen]) -> None:
 
 
 def _failure(log: Path, code: int) -> str:
+    if code == 0:
+        return (
+            f"run {log.parent.name} ended well but left no W&B file; does the script call "
+            f"wandb.init()? Its output is in {log}"
+        )
     lines = log.read_text(errors="replace").splitlines()[-LOG_LINES:]
     return f"run {log.parent.name} FAILED (exit code {code}); the end of {log}:\n" + "\n".join(
         f"    {line}" for line in lines

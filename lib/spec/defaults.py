@@ -1,4 +1,4 @@
-"""The defaults of a script's hyperparameters, read from its source without running it."""
+"""What a script's source says without running it: its hyperparameters' defaults, its imports."""
 
 import ast
 from pathlib import Path
@@ -25,3 +25,18 @@ def config_defaults(program: Path) -> dict[str, Any]:
                     except (ValueError, AttributeError):
                         continue
     return found
+
+
+def uses_tracking(program: Path) -> bool:
+    """Say whether a script imports lib.tracking: then it keeps checkpoints and can run dry."""
+    try:
+        tree = ast.parse(program.read_text(encoding="utf-8"))
+    except (OSError, ValueError, SyntaxError):
+        return False
+    names = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            names.append(node.module or "")
+        elif isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+    return any(name == "lib.tracking" or name.startswith("lib.tracking.") for name in names)

@@ -54,6 +54,13 @@ class Sweep:
         levels = [self.parameters[name] for name in names]
         return [dict(zip(names, values, strict=True)) for values in itertools.product(*levels)]
 
+    def nested(self, cell: dict[str, Any]) -> dict[str, Any]:
+        """Return a cell's values as W&B hands them to a run: nested where the YAML nests them.
+
+        A name that is written with a dot stays as it is.
+        """
+        return _nested(self.raw["parameters"], cell) if "parameters" in self.raw else dict(cell)
+
     def require_grid(self, purpose: str) -> None:
         """Raise a SweepError unless the method is ``grid``: others need a server to choose runs."""
         if self.method != "grid":
@@ -152,6 +159,19 @@ def _values(
             yield from _values(where, parameter["parameters"], method, f"{name}.")
         else:
             yield name, _of_parameter(where, name, parameter, method)
+
+
+def _nested(
+    parameters: Mapping[str, Any], cell: dict[str, Any], prefix: str = ""
+) -> dict[str, Any]:
+    found = {}
+    for key, parameter in parameters.items():
+        name = f"{prefix}{key}"
+        if "parameters" in parameter:
+            found[key] = _nested(parameter["parameters"], cell, f"{name}.")
+        else:
+            found[key] = cell[name]
+    return found
 
 
 def _of_parameter(where: str, name: str, parameter: dict[str, Any], method: str) -> list[Any]:

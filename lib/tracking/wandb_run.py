@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import os
 import secrets
 import signal
@@ -44,6 +45,7 @@ class Run:
     last_logged: int = 0  # epoch; above 0 when the server already has this run's first epochs
     stopped_at: float = 0.0  # when SIGTERM came, of time.monotonic(); 0: it did not
     log_pictures: bool = False  # pictures of the test results go to W&B
+    dry: bool = False  # only settings and data are read, nothing is trained or logged
 
     def resume(self, rows: list[dict[str, float]]) -> None:
         """Log the epochs of a checkpoint, except those that the server already has.
@@ -101,7 +103,8 @@ def start(flags: T) -> Iterator[tuple[T, Run]]:
 
     ``flags`` is the script's dataclass from the command line; values that a sweep sets replace its
     own, with a line for each that was given. Files go to $WANDB_DIR (default runs/), this run's
-    own to the folder of its id in it.
+    own to the folder of its id in it. With $DRY_RUN, a file with the configurations of a sweep's
+    runs, each of them is checked and a dry Run given: the script then reads its data and returns.
     A run with the same id in another process is waited for; one that is finished is not repeated.
 
     Raises:
@@ -117,6 +120,9 @@ def start(flags: T) -> Iterator[tuple[T, Run]]:
     run_id = os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
     folder = root / run_id
     try:
+        if "DRY_RUN" in os.environ:
+            yield _first_of(flags, Path(os.environ["DRY_RUN"])), Run(run_id, folder, None, dry=True)
+            return
         with locked(folder / "lock", f"waiting: another process works on run {run_id}"):
             if finished.read(folder) is not None:
                 print(f"run {run_id} already finished ({folder}), skipping")
@@ -154,6 +160,23 @@ def start(flags: T) -> Iterator[tuple[T, Run]]:
             print(f"run {run_id} finished: {', '.join(tests)}; see {folder}", flush=True)
     except UserError as error:
         raise SystemExit(f"error: {error}") from error
+
+
+def _first_of(flags: T, cells: Path) -> T:
+    """Check the configurations of all runs in a file; return the first.
+
+    Raises:
+        ConfigError: listing the faults of all of them, each once.
+    """
+    checked, faults = [], {}
+    for cell in json.loads(cells.read_text()):
+        try:
+            checked.append(config.parse(type(flags), dataclasses.asdict(flags) | cell))
+        except config.ConfigError as error:
+            faults[str(error)] = error
+    if faults:
+        raise config.ConfigError("\n".join(faults))
+    return checked[0]
 
 
 def _declared(folder: Path, values: dict[str, Any]) -> dict[str, str]:

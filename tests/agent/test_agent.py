@@ -32,6 +32,7 @@ def write_sweep(path: Path, **parameters: dict) -> Path:
         "program": "tests/fakes/stub.py",
         "method": "grid",
         "metric": {"name": "val/error", "goal": "minimize"},
+        "command": ["${env}", "${interpreter}", "${program}"],
         "parameters": values | parameters,
     }
     path.write_text(yaml.safe_dump(sweep))
@@ -126,16 +127,30 @@ def test_a_failed_run_is_told_and_does_not_stop_the_others(
         batch_norm={"value": True},
         seed={"value": 0},
         epochs={"value": 1},
-        optimizer={"values": ["adamw", "sgd"]},
+        lr={"values": [99.0, 0.1]},
     )
     out = tmp_path / "out"
     done = run_agent(sweep, out, offline)
     assert done.returncode == 1
     assert "FAILED (exit code 1)" in done.stdout
-    assert "optimizer = 'adamw': should be 'adam' or 'sgd'" in done.stdout
+    assert "lr = 99.0 diverges at once" in done.stdout
     assert "1 of 2 runs finished" in done.stdout
     runs, _ = fetch(sweep, out, tmp_path / "tables", offline)
     assert sorted(runs["state"]) == ["failed", "finished"]
+
+
+def test_what_a_script_refuses_fails_once(offline: dict[str, str], tmp_path: Path) -> None:
+    sweep = write_sweep(
+        tmp_path / "tiny.yaml",
+        optimizer={"values": ["adam", "adamw"]},
+        learning_rate={"value": 0.1},
+    )
+    done = run_agent(sweep, tmp_path / "out", offline)
+    assert done.returncode == 1
+    assert "no run was started, since tests/fakes/stub.py says" in done.stderr
+    assert "learning_rate = 0.1: unknown key" in done.stderr
+    assert "optimizer = 'adamw': should be 'adam' or 'sgd'" in done.stderr
+    assert not list((tmp_path / "out").glob("wandb/offline-run-*"))
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
@@ -174,10 +189,8 @@ def test_what_a_run_is_given(sweep: Path, tmp_path: Path, monkeypatch: pytest.Mo
     [
         ("method: bayes\nprogram: train_gtsrb.py\nparameters: {a: {value: 1}}", "`wandb sweep"),
         ("method: grid\nprogram: nope.py\nparameters: {a: {value: 1}}", "'nope.py' not found"),
-        (
-            GRID + "{a: {value: 1}}\ncommand: [python, '${program}', --epochs, 3]",
-            "holds --epochs, 3",
-        ),
+        (GRID + "{a: {value: 1}}\ncommand: ['${arg}']", "holds ${arg}, which W&B does not have"),
+        (GRID.replace("train_gtsrb.py", "") + "{a: {value: 1}}", "has no `program:`"),
         (GRID + "{a: {value: 1}}\ncommand: python", "command must be a list, got 'python'"),
         (GRID + "{a: {value: 1}}\nearly_terminate: {type: hyperband}", "without early_terminate"),
         ("method: [", "cannot read"),

@@ -17,6 +17,8 @@ from lib.spec.files import write_json
 from lib.tracking import wandb_run
 from lib.training import config
 
+FATAL_LR = 99.0  # a run with it crashes
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -34,6 +36,8 @@ class Config:
 
 def train(cfg: Config, run: wandb_run.Run) -> None:
     """Train nothing: draw a number per epoch, keep the generator's state."""
+    if cfg.lr == FATAL_LR:
+        raise ValueError(f"lr = {cfg.lr} diverges at once")
     generator, rows = random.Random(cfg.seed), []
     path = run.folder / "state.json"
     if path.exists():
@@ -66,7 +70,8 @@ def train(cfg: Config, run: wandb_run.Run) -> None:
 def main() -> None:
     """Read flags and sweep, train."""
     with wandb_run.start(config.from_flags(Config)) as (cfg, run):
-        train(cfg, run)
+        if not run.dry:
+            train(cfg, run)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from analysis.runs import tables
+from lib.data import gtsrb
 from tests.conftest import ROOT, call
 from tests.fakes.wandb_cli import (
     agents,
@@ -165,6 +166,7 @@ def test_a_full_disk_at_checkpoint_time_loses_no_epoch(
     server: WandbServer, online: dict[str, str], signs: Path, tmp_path: Path
 ) -> None:
     """No file may grow beyond 300 kB for a while, which W&B's own files do not reach."""
+    gtsrb.load(signs)  # its cache is larger
     words = [sys.executable, "train_gtsrb.py", "--data", str(signs), "--epochs", "4"]
     words += ["--checkpoint-every", "2", "--batch-norm", "True"]
     env = online | {"WANDB_RUN_ID": "full", "WANDB_PROJECT": "p"}

@@ -1,0 +1,176 @@
+"""Scripts that know nothing of this project, under the local agent as under W&B's."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from wandb.sdk.launch.sweeps import utils as wandb_utils
+
+from analysis.runs.tables import read_tables
+from lib.spec.command import check_command, command_line
+from lib.spec.sweep import SweepError, read_sweep
+from tests.conftest import call
+
+# As people write them: argparse and wandb, values on the command line.
+SCRIPT = """\
+import argparse, json, sys
+import wandb
+
+if len(sys.argv) == 2 and sys.argv[1].startswith("{"):
+    values = json.loads(sys.argv[1])
+else:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--lr", type=float, default=9.0)
+    parser.add_argument("--seed", type=int, default=9)
+    parser.add_argument("--warmup", default="unset", nargs="?", const="yes")
+    words = [w if w.startswith("-") or "=" not in w else f"--{w}" for w in sys.argv[1:]]
+    values = vars(parser.parse_args(words))
+run = wandb.init(config=values)
+for epoch in (1, 2):
+    run.log({"epoch": epoch, "val/error": values["lr"] / epoch + 0.001 * values["seed"]})
+run.summary["test/error"] = values["lr"] / 2 + 0.001 * values["seed"]
+run.finish()
+"""
+COMMANDS = [
+    None,
+    ["${env}", "${interpreter}", "${program}", "${args}"],
+    ["${env}", "${interpreter}", "${program}", "${args_no_hyphens}"],
+    ["${env}", "${interpreter}", "${program}", "${args_no_equals}"],
+    ["${env}", "${interpreter}", "${program}", "${args_no_boolean_flags}"],
+    ["${interpreter}", "${program}", "${args_json}"],
+    ["${interpreter}", "${program}", "${args_json_file}"],
+    ["${interpreter}", "${program}", "${args_append_hydra}", "${args_override_hydra}"],
+    ["${env}", "${interpreter}", "${program}", "--data", "/x/${envvar:PLACE}/y", "--T_max", 5],
+    ["${envvar:NOWHERE}", "--flag"],
+]
+PARAMETERS = {
+    "lr": {"values": [0.1, 1.0e-3]},
+    "seed": {"min": 0, "max": 2},
+    "warm": {"values": [True, False]},
+    "noise": {"values": [None, 0.05]},
+    "model.decoder": {"values": [[64, 32], [128]]},
+    "optimizer": {"parameters": {"momentum": {"value": 0.9}, "name": {"values": ["a b", "007"]}}},
+}
+
+
+def theirs(sweep: dict[str, Any], values: dict[str, Any], json_file: str) -> list[str]:
+    """Return the command line that W&B's agent makes, by its own functions."""
+    words = wandb_utils.create_sweep_command(list(sweep.get("command") or []) or None)
+    given = {"args": {name: {"value": value} for name, value in values.items()}}
+    macros = wandb_utils.create_sweep_command_args(given)
+    macros |= {"interpreter": ["python"], "program": [sweep["program"]], "env": ["/usr/bin/env"]}
+    macros["args_json_file"] = [json_file]
+    found = []
+    for word in map(str, words):
+        whole = word.startswith("${") and word.endswith("}")
+        found += macros.get(word[2:-1]) or [] if whole else [word]
+    return found
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_command_line_is_wandbs(
+    command: list | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PLACE", "somewhere")
+    raw = {"program": "x.py", "method": "grid", "parameters": PARAMETERS}
+    raw |= {"command": list(command)} if command else {}
+    sweep = read_sweep(raw)
+    check_command(sweep)
+    for cell in sweep.grid()[::7]:
+        own = command_line(sweep, cell, tmp_path / "p.json")
+        nested = sweep.nested(cell)
+        assert nested["optimizer"]["momentum"] == 0.9
+        assert "model.decoder" in nested
+        expected = theirs(raw, nested, str(tmp_path / "p.json"))
+        python = [word for word in own if Path(word).name.startswith("python")]
+        own = ["python" if word in python else word for word in own]
+        assert own == expected
+
+
+@pytest.mark.parametrize(
+    ("raw", "told"),
+    [
+        ({"command": "python x.py"}, "command must be a list, got 'python x.py'"),
+        ({"command": ["${python}"]}, "holds ${python}, which W&B does not have"),
+        ({"command": [["a"]]}, "each word must be text"),
+        ({"program": ""}, "has no `program:`"),
+        ({"program": None, "command": []}, "has no `program:`"),
+    ],
+)
+def test_commands_that_cannot_be_are_refused(raw: dict, told: str) -> None:
+    base = {"program": "x.py", "method": "grid", "parameters": {"a": {"value": 1}}}
+    with pytest.raises(SweepError) as error:
+        check_command(read_sweep(base | raw))
+    assert told in str(error.value)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """Give a folder with somebody's script."""
+    (tmp_path / "train.py").write_text(SCRIPT)
+    return tmp_path
+
+
+def write(project: Path, name: str, **keys: Any) -> Path:
+    parameters = {"lr": {"values": [0.1, 0.01]}, "seed": {"values": [0, 1]}}
+    raw = {"program": str(project / "train.py"), "method": "grid", "parameters": parameters}
+    raw |= {"metric": {"name": "val/error", "goal": "minimize"}} | keys
+    path = project / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(raw, sort_keys=False))
+    return path
+
+
+def test_a_foreign_script_runs_and_is_fetched(project: Path, offline: dict[str, str]) -> None:
+    """Success is exit code 0; a second call has nothing to do; a lost run starts again."""
+    sweep, out = write(project, "plain"), project / "out"
+    words = ("-m", "lib.agent", sweep, "--workers", "2", "--out", out)
+    done = call(*words, env=offline)
+    assert "4 of 4 runs finished" in done.stdout, done.stdout + done.stderr
+    before = sorted(out.glob("wandb/offline-run-*"))
+    assert "4 of 4 runs finished" in call(*words, env=offline).stdout
+    assert sorted(out.glob("wandb/offline-run-*")) == before
+    fetch = ("-m", "analysis.fetch", out, "--sweep", sweep, "--out", project / "tables")
+    assert call(*fetch, env=offline).returncode == 0
+    runs, _ = read_tables(project / "tables")
+    scores = dict(
+        zip(
+            zip(runs["config.lr"], runs["config.seed"], strict=True),
+            runs["summary.test/error"],
+            strict=True,
+        )
+    )
+    assert scores == {(lr, s): lr / 2 + 0.001 * s for lr in (0.1, 0.01) for s in (0, 1)}
+    lost = runs["run_id"][0]
+    shutil.rmtree(next(out.glob(f"wandb/offline-run-*-{lost}")))
+    done = call(*words, env=offline)
+    assert f"keeps no checkpoints that the agent knows of: starting again: {lost}" in done.stdout
+    assert "4 of 4 runs finished" in done.stdout
+
+
+@pytest.mark.parametrize("form", ["${args_no_hyphens}", "${args_json}", "${args_no_equals}"])
+def test_each_form_of_arguments_reaches_the_script(
+    project: Path, offline: dict[str, str], form: str
+) -> None:
+    one = {"lr": {"value": 0.5}, "seed": {"values": [3]}}
+    command = ["${env}", "python", "${program}", form]
+    sweep = write(project, "form", parameters=one, command=command)
+    done = call("-m", "lib.agent", sweep, "--out", project / "out", env=offline)
+    assert "1 of 1 run finished" in done.stdout, done.stdout
+    fetch = ("-m", "analysis.fetch", project / "out", "--sweep", sweep, "--out", project / "t")
+    assert call(*fetch, env=offline).returncode == 0
+    runs, _ = read_tables(project / "t")
+    assert runs["summary.test/error"].tolist() == [0.253]
+
+
+def test_a_script_that_logs_nothing_has_failed(project: Path, offline: dict[str, str]) -> None:
+    (project / "train.py").write_text("print('done')\n")
+    one = {"seed": {"values": [3]}}
+    done = call(
+        "-m", "lib.agent", write(project, "s", parameters=one), "--out", project / "o", env=offline
+    )
+    assert done.returncode == 1
+    assert "ended well but left no W&B file; does the script call wandb.init()?" in done.stdout
+    assert os.path.exists(project / "o")
