@@ -2,7 +2,8 @@
 
     python -m analysis.report gtsrb_short              (runs/gtsrb_short, or its committed tables)
     python -m analysis.report runs/mine --sweep mine.yaml --out results/mine
-    python -m analysis.report entity/project/sweep_id --sweep sweeps/gtsrb.yaml
+    python -m analysis.report entity/project/sweep_id
+    python -m analysis.report entity/project --filter '{"config.algo": "ppo"}' --study mine.yaml
 
 Completeness comes first: with a run missing, repeated, unfinished, shorter than planned or of
 another recipe, it lists what is wrong, draws it (incomplete/), writes fill_in_<study>.yaml, a sweep
@@ -105,11 +106,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         + "; ".join(f"{name}: {meaning}" for name, meaning in CHECKS.items()),
     )
     arguments = parser.parse_args(argv)
-    study, sources, folder = fetch.resolve(
-        arguments.sources, arguments.sweep, arguments.declaration, arguments.out
-    )
+    asked = fetch.request(arguments)
+    study, sources, folder = fetch.resolve(asked)
     if sources:
-        print(fetch.collect(sources, folder, study, arguments.prune))
+        step = study.declaration.step
+        print(fetch.collect(sources, folder, study, asked.prune, asked.filters, step))
     results: dict[str, Any] = report(study, folder, arguments.allow)
     page = (folder / "report.html").resolve()
     print(f"report: {page}")

@@ -6,6 +6,7 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis.figures import style
 from analysis.runs import histories
+from analysis.runs.axis import label as label_of
 from analysis.runs.data import StudyData
 from analysis.statistics import contrasts
 from analysis.statistics.sentences import subject
@@ -29,8 +30,8 @@ def learning_curves(data: StudyData, metric: Metric) -> Figure:
             if level is not None:  # it is the panel's title
                 label = study.variant_label(study.variants[members[0]], skip=first)
             curve = np.concatenate(values[members])
-            style.draw_seeds(axis, np.arange(1, curve.shape[1] + 1), curve, i, label)
-        axis.set_xlabel("Epoch")
+            style.draw_seeds(axis, histories.axis_values(data), curve, i, label)
+        axis.set_xlabel(label_of(data.axis))
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         if level is not None:
             axis.set_title(study.level_label(first, level))
@@ -72,7 +73,7 @@ def difference_curves(data: StudyData, metric: Metric) -> Figure:
         if study.smallest_effect:
             delta = metric.display(study.smallest_effect)
             axis.axhspan(-delta, delta, color="0.9", zorder=0)
-        style.draw_seeds(axis, np.arange(1, table.shape[1] + 1), table, i, "")
+        style.draw_seeds(axis, histories.axis_values(data), table, i, "")
         axis.set_title(subject(contrast, study), loc="left", fontsize=8)
         last = np.nan_to_num(np.abs(table[:, -1]))
         if _far_off(table):  # single seeds far off would hide the rest
@@ -80,7 +81,7 @@ def difference_curves(data: StudyData, metric: Metric) -> Figure:
             style.symmetric_log(axis, float(f"{linear:.1g}"), np.nanmax(np.abs(table)), "y")
         elif np.nan_to_num(np.abs(table)).max() > 4 * last.max() > 0:  # so would the first epochs
             axis.set_ylim(-4 * last.max(), 4 * last.max())
-    axes[-1].set_xlabel("Epoch")
+    axes[-1].set_xlabel(label_of(data.axis))
     axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     unit = f" ({metric.difference_unit})" if metric.difference_unit else ""
     figure.supylabel(f"Difference in {metric.title}{unit}", fontsize=9)
@@ -145,14 +146,15 @@ def epochs_until(data: StudyData, metric: Metric) -> Figure:
     for i, (label, members) in enumerate(groups):
         ever = np.concatenate(reached[members])
         share = np.concatenate([[0], ever.mean(axis=0)])
+        places = np.concatenate([[0], histories.axis_values(data)])
         label = f"{label}: {ever[:, -1].sum()} of {len(ever)}"
         look = {"color": style.colour(i), "linestyle": style.line(i)}
         offset = 0.006 * (i - (len(groups) - 1) / 2)  # curves that agree stay visible
-        axis.step(range(len(share)), share + offset, where="post", label=label, **look)
-        axis.plot(len(share) - 1, share[-1] + offset, ".", color=style.colour(i))
+        axis.step(places, share + offset, where="post", label=label, **look)
+        axis.plot(places[-1], share[-1] + offset, ".", color=style.colour(i))
     axis.set_xlim(0, None)
     axis.set_ylim(-0.03, 1.05)
-    axis.set_xlabel("Epochs of training")
+    axis.set_xlabel(f"{label_of(data.axis)}s of training")
     axis.set_ylabel("Share of runs at the target")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     style.legend_above(figure, axis)

@@ -8,12 +8,15 @@ import numpy as np
 import pandas as pd
 
 from analysis.runs import recipe
+from analysis.runs.axis import EPOCH
 from analysis.runs.tables import CONFIG, SUMMARY, TableError, is_missing, keys, numbers
 from lib.spec.metric import count
 from lib.spec.study import LEAST_EPOCHS, RULES, Study, Variant
 from lib.spec.sweep import same_value, show_value
 
 PAIR_HASHES = ("split_sha256", "order_sha256")  # of the split, of the first epoch's order
+
+ENOUGH = 0.95  # of the longest run's steps, where runs need not end at the same one
 
 # Checks that `analysis.report --allow NAME` waives, each with what its failure means.
 CHECKS = {
@@ -84,8 +87,10 @@ class Completeness:
         return [run for entry in self.entries if entry.variant == variant for run in entry.runs]
 
 
-def check(study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> Completeness:
-    """Compare what the study expects with what the tables hold.
+def check(
+    study: Study, runs: pd.DataFrame, history: pd.DataFrame, axis: str = EPOCH
+) -> Completeness:
+    """Compare what the study expects with what the tables hold; ``axis``: of the history.
 
     Raises:
         TableError: when a config key that the sweep sets is missing from all runs.
@@ -104,7 +109,7 @@ def check(study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> Completene
     fits = pd.Series(True, index=runs.index)
     for name, value in study.fixed.items():
         fits &= _matches(runs, name, value)
-    epochs = history.groupby("run_id")["epoch"].agg(["count", "max"])
+    epochs = _lengths(history, axis)
     seconds = pd.Series(dtype=float)
     if "seconds" in history:
         seconds = history.groupby("run_id")["seconds"].sum()
@@ -130,7 +135,7 @@ def check(study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> Completene
     included = runs[runs["run_id"].isin(Completeness(entries, problems).included)]
     problems += _out_of_bounds(study, included)
     longest = max(entry.epochs for entry in entries)
-    if 0 < longest < LEAST_EPOCHS[study.rule]:
+    if axis == EPOCH and 0 < longest < LEAST_EPOCHS[study.rule]:
         problems.append(
             f"the score is the {study.rule_words}, but runs have {count(longest, 'epoch')}; "
             "declare another `score:`"
@@ -144,6 +149,20 @@ def check(study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> Completene
         splitting=splitting,
         repeated=repeated,
     )
+
+
+def _lengths(history: pd.DataFrame, axis: str) -> pd.DataFrame:
+    """Return each run's number of rows and last epoch or step (``count``, ``max``).
+
+    Epochs that count from 0 are counted from 1. ``exact``: whether every run must have the same;
+    steps, and fractions of epochs, need not agree to the last one.
+    """
+    epochs = history.groupby("run_id")["epoch"].agg(["count", "max"])
+    values = history["epoch"]
+    whole = axis == EPOCH and bool((values % 1 == 0).all())
+    if whole and len(values) and values.min() == 0:
+        epochs["max"] += 1
+    return epochs.assign(exact=whole)
 
 
 def _planned(study: Study) -> dict[str, list[Any]]:
@@ -197,9 +216,12 @@ def _judge(
 ) -> tuple[Entry, str]:
     """Return a run's entry, variant and seed left open, and what is wrong with it, if anything."""
     name = run["run_id"]
-    done, last = (int(n) for n in epochs.loc[name]) if name in epochs.index else (0, 0)
-    planned = run.get(f"{CONFIG}epochs")
-    planned = planned if isinstance(planned, int) else _whole(epochs["max"].max())
+    done, last = (
+        (int(n) for n in epochs.loc[name, ["count", "max"]]) if name in epochs.index else (0, 0)
+    )
+    exact = bool(epochs["exact"].all())
+    planned, longest = run.get(f"{CONFIG}epochs"), _whole(epochs["max"].max())
+    planned = planned if isinstance(planned, int) and exact and len(epochs) else longest
     key = study.score_key()
     score, problem = run.get(SUMMARY + key), ""
     state = "diverged" if run.get(f"{SUMMARY}diverged") is True else "finished"
@@ -207,9 +229,14 @@ def _judge(
     if run["state"] != "finished" or failed:
         state = run["state"] if run["state"] != "finished" else "failed"
         problem = f"run {name} is {state}, after epoch {last} of {planned}"
-    elif done != last or (last != planned and state != "diverged"):
+    elif not exact and last < ENOUGH * planned and state != "diverged":
+        state = "short"
+        problem = f"run {name} ends at {last:,}, others at {planned:,}"
+    elif exact and (done != last or (last != planned and state != "diverged")):
         state = "short"
         problem = f"run {name} has {done} of {count(planned, 'epoch')}"
+        if done != last:
+            problem = f"run {name} lacks epochs: {count(done, 'row')}, the last of epoch {last}"
     elif isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
         state = "failed"
         found = "none" if score is None or is_missing(score) else repr(score)

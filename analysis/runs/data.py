@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.runs import blocks, completeness, per_item, recipe
+from analysis.runs.axis import EPOCH, label
 from analysis.runs.completeness import Completeness
 from analysis.runs.tables import CONFIG, SUMMARY, TableError, numbers, read_tables
 from lib.spec.metric import count
@@ -23,7 +24,8 @@ class StudyData:
 
     ``runs``: one row per run, namespaced (analysis/runs/tables.py); ``history``: one row per epoch;
     ``per_item``: test outputs per item, or None; ``folder``: where the tables are and the report
-    goes; ``completeness``: which runs are included, and what forbids a comparison.
+    goes; ``completeness``: which runs are included, and what forbids a comparison; ``axis``: what
+    the script calls the history's axis, the column ``epoch``.
     """
 
     study: Study
@@ -32,6 +34,7 @@ class StudyData:
     per_item: pd.DataFrame | None
     completeness: Completeness
     folder: Path
+    axis: str = EPOCH
 
     @cached_property
     def included(self) -> pd.DataFrame:
@@ -140,6 +143,8 @@ class StudyData:
     @property
     def budget(self) -> str:
         """The epochs of a run in words: "4 epochs"; "2 or 8 epochs" where they are a factor."""
+        if self.axis != EPOCH:
+            return f"{self.completeness.epochs:,} {label(self.axis).lower().removesuffix('s')}s"
         if len(self.lengths) > 1:
             return f"{' or '.join(map(str, self.lengths))} epochs"
         return count(self.lengths[0], "epoch")
@@ -152,7 +157,7 @@ class StudyData:
 
     def applies(self, rule: str) -> bool:
         """Whether runs are long enough for a score rule: a mean of five epochs needs five."""
-        return self.lengths[0] >= LEAST_EPOCHS[rule]
+        return self.axis != EPOCH or self.lengths[0] >= LEAST_EPOCHS[rule]
 
     @property
     def item(self) -> str:
@@ -189,7 +194,9 @@ def _without_later(
         return runs, history
     later = runs[column].map(lambda one: any(same_value(one, seed) for seed in study.later))
     runs = runs[~later.astype(bool)]
-    return runs, history[history["run_id"].isin(runs["run_id"])]
+    kept = history[history["run_id"].isin(runs["run_id"])]
+    kept.attrs |= history.attrs
+    return runs, kept
 
 
 def _build(
@@ -199,8 +206,9 @@ def _build(
     table: pd.DataFrame | None,
     folder: Path,
 ) -> StudyData:
-    found = completeness.check(study, runs, history)
-    return StudyData(study, runs, history, table, found, folder)
+    axis = history.attrs.get("axis", EPOCH)
+    found = completeness.check(study, runs, history, axis)
+    return StudyData(study, runs, history, table, found, folder, axis)
 
 
 def test_scores(data: StudyData) -> pd.DataFrame | None:

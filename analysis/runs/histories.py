@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from analysis.runs.axis import EPOCH
 from analysis.runs.data import StudyData
 from lib.spec.metric import Metric, split_part
 from lib.spec.study import Variant
@@ -31,14 +32,17 @@ def curve_metric(data: StudyData) -> Metric | None:
 
 
 def curves(data: StudyData, key: str) -> np.ndarray:
-    """Return the curves of the history column ``key``, (variants, seeds, epochs).
+    """Return the curves of the history column ``key``, (variants, seeds, values of the axis).
 
     A diverged run has the worst value from the epoch on at which it has none; any other gap, such
-    as the time after a crash, is NaN.
+    as the time after a crash, is NaN. Where runs log at other steps than one another, a run's curve
+    keeps its last value until its next one.
     """
     study, history = data.study, data.history
     wide = history.pivot(index="run_id", columns="epoch", values=key)
-    wide = wide.reindex(columns=range(1, int(history["epoch"].max()) + 1))
+    wide = wide.reindex(columns=axis_values(data))
+    if data.axis != EPOCH:
+        wide = wide.ffill(axis="columns").where(wide.bfill(axis="columns").notna())
     worst = study.metric.worst_value
     worst = math.nan if worst is None else worst
     found = np.full((len(study.variants), len(study.seeds), wide.shape[1]), np.nan)
@@ -48,6 +52,14 @@ def curves(data: StudyData, key: str) -> np.ndarray:
             if entry.state == "diverged":
                 values = np.where(np.isfinite(values), values, worst)
             found[study.variants.index(entry.variant), study.seeds.index(entry.seed)] = values
+    return found
+
+
+def axis_values(data: StudyData) -> np.ndarray:
+    """Return the values of the axis at which some run logged, sorted; of epochs each."""
+    found = np.sort(data.history["epoch"].unique())
+    if data.axis == EPOCH and len(found) and (found % 1 == 0).all():
+        return np.arange(min(1, found[0]), found[-1] + 1)
     return found
 
 

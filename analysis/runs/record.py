@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from analysis.runs import axis
 from analysis.runs.tables import CONFIG, SUMMARY
 from lib.spec.errors import UserError
 
@@ -17,10 +18,20 @@ class FetchError(UserError):
 
 @dataclass(frozen=True)
 class Fetched:
-    """One run as found: ``row`` for runs.csv, ``history`` rows for history.csv."""
+    """One run as found: ``row`` for runs.csv, ``logged``: its history rows as they were logged."""
 
     row: dict[str, Any]
-    history: list[dict[str, Any]]
+    logged: list[dict[str, Any]]
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """The history over the axis that this run has, one row per value."""
+        return self.over(axis.find([self.logged]))[0]
+
+    def over(self, name: str) -> tuple[list[dict[str, Any]], int]:
+        """Return the history over an axis, and how many rows have no value of it."""
+        rows, lacking = axis.merge(self.logged, name)
+        return [{"run_id": self.run_id} | row for row in rows], lacking
 
     @property
     def run_id(self) -> str:
@@ -54,19 +65,21 @@ def build_record(
     head |= {SUMMARY + key: number(value) for key, value in loggable(summary).items()}
     if isinstance(runtime := summary.get("_runtime"), int | float):
         head[f"{SUMMARY}runtime_seconds"] = float(runtime)  # W&B's, from its start to its last row
-    by_epoch: dict[int, dict[str, Any]] = {}  # a resumed run repeats epochs: the last value counts
-    for row in sorted(rows, key=lambda row: row.get("_step", 0)):
-        if row.get("epoch") is not None:  # W&B writes it into rows of pictures, too
-            row = {key: value for key, value in row.items() if value is not None}
-            values = {key: number(value) for key, value in loggable(row).items()}
-            if not (isinstance(row["epoch"], int | float) and row["epoch"] >= 1):
-                raise FetchError(
-                    f"run {run_id} from {source} logs epoch {row['epoch']!r}; epochs are counted "
-                    "from 1"
-                )
-            by_epoch[int(row["epoch"])] = by_epoch.get(int(row["epoch"]), {}) | values
-    history = [{"run_id": run_id, **by_epoch[epoch]} for epoch in sorted(by_epoch)]
-    return Fetched(head, history)
+    logged = [
+        {k: number(v) for k, v in loggable(row).items()} | {axis.STEP: row.get(axis.STEP, i)}
+        for i, row in enumerate(rows)
+    ]
+    for key, value in summary.items():  # define_metric: the bare name is the last value
+        if isinstance(value, Mapping) and "_type" not in value and SUMMARY + key not in head:
+            last = value.get("last", _last(logged, key))
+            head |= {} if last is None else {SUMMARY + key: number(last)}
+    return Fetched(head, logged)
+
+
+def _last(logged: list[dict[str, Any]], key: str) -> Any:
+    """Return the last value of a history key, or None."""
+    found = [row[key] for row in sorted(logged, key=lambda row: row[axis.STEP]) if key in row]
+    return found[-1] if found else None
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -85,14 +98,19 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def loggable(values: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out W&B's own keys, which begin with an underscore, and pictures and tables.
 
-    A server gives a picture as a mapping, offline files as one key for each of its entries.
+    A server gives a picture as a mapping, offline files as one key for each of its entries. Other
+    mappings, such as the summaries of `define_metric`, become keys joined by dots.
     """
     pictures = tuple(key.removesuffix("_type") for key in values if key.endswith("._type"))
-    return {
-        key: value
-        for key, value in values.items()
-        if not key.startswith(("_", *pictures)) and isinstance(value, str | int | float | None)
-    }
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if key.startswith(("_", *pictures)):
+            continue
+        if isinstance(value, Mapping) and "_type" not in value:
+            found |= {f"{key}.{name}": one for name, one in loggable(value).items()}
+        elif isinstance(value, str | int | float | None):
+            found[key] = value
+    return found
 
 
 def number(value: Any) -> Any:

@@ -78,7 +78,10 @@ def runs_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def read_tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return runs (one row per run) and history (one row per epoch) of a study's folder.
+    """Return runs (one row per run) and history (one row per epoch or step) of a study's folder.
+
+    The history's axis is its second column; here it is named ``epoch``, whatever the script calls
+    it, which ``history.attrs["axis"]`` says.
 
     Raises:
         TableError: on a missing or damaged file, column or value.
@@ -90,7 +93,14 @@ def read_tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
             f"program; {AGAIN}"
         )
     runs = _decoded(folder, runs)
-    history = _read(folder / "history.csv", ["run_id", "epoch"])
+    history = _read(folder / "history.csv", ["run_id"])
+    axis = history.columns[1] if len(history.columns) > 1 else "epoch"
+    if axis != "epoch":
+        history = history.rename(columns={"epoch": "epoch (logged)"}).rename(
+            columns={axis: "epoch"}
+        )
+    if "epoch" not in history:
+        history["epoch"] = pd.Series(dtype=str)
     for column in history.columns.drop("run_id"):
         text = history[column]
         values = pd.to_numeric(text.where(text != ""), errors="coerce").astype(float)
@@ -101,6 +111,7 @@ def read_tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
             )
         history[column] = values
     _check_history(folder, runs, history)
+    history.attrs["axis"] = axis
     return runs, history
 
 
@@ -122,10 +133,10 @@ def _decoded(folder: Path, runs: pd.DataFrame) -> pd.DataFrame:
 
 def _check_history(folder: Path, runs: pd.DataFrame, history: pd.DataFrame) -> None:
     epochs = history["epoch"]
-    if (bad := ~(np.isfinite(epochs) & (epochs >= 1) & (epochs % 1 == 0))).any():
+    if (bad := ~np.isfinite(epochs)).any():
         raise TableError(
             f"{folder}/history.csv: run {history['run_id'][bad].iloc[0]} has epoch "
-            f"{epochs[bad].iloc[0]}, expected whole numbers from 1; {AGAIN}"
+            f"{epochs[bad].iloc[0]}, expected finite numbers; {AGAIN}"
         )
     if (twice := history.duplicated(["run_id", "epoch"])).any():
         row = history[twice].iloc[0]
@@ -141,11 +152,16 @@ def _check_history(folder: Path, runs: pd.DataFrame, history: pd.DataFrame) -> N
 
 
 def write_tables(
-    folder: Path, runs: pd.DataFrame, history: pd.DataFrame, config_first: Iterable[str] = ()
+    folder: Path,
+    runs: pd.DataFrame,
+    history: pd.DataFrame,
+    config_first: Iterable[str] = (),
+    axis: str = "epoch",
 ) -> None:
     """Write both tables, sorted, floats with all their digits; each file appears whole or not.
 
-    ``config_first``: config keys whose columns come first, such as the factors.
+    ``config_first``: config keys whose columns come first, such as the factors. ``axis``: the
+    history's column of epochs or steps, which comes second.
     """
     folder.mkdir(parents=True, exist_ok=True)
     first = [c for c in [*META, *(CONFIG + k for k in config_first)] if c in runs]
@@ -158,10 +174,10 @@ def write_tables(
             cells = ["" if is_missing(v) else encode(v) for v in runs[column]]
             text[column] = pd.Series(cells, index=runs.index, dtype=object)
     if len(history):
-        metrics = sorted(set(history.columns) - {"run_id", "epoch"})
-        history = history[["run_id", "epoch", *metrics]].sort_values(["run_id", "epoch"])
+        metrics = sorted(set(history.columns) - {"run_id", axis})
+        history = history[["run_id", axis, *metrics]].sort_values(["run_id", axis])
     else:
-        history = pd.DataFrame(columns=["run_id", "epoch"])
+        history = pd.DataFrame(columns=["run_id", axis])
     # History first: a run is known as read once runs.csv has it.
     for name, table in (("history.csv", history), ("runs.csv", text)):
         write_atomically(folder / name, _whole_numbers(table).to_csv(index=False).encode())

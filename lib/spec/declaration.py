@@ -59,6 +59,7 @@ class Declaration(BaseModel):
     # Which epoch's score counts: last, {at_best: val/error} or {mean_last: 5}.
     score: str | dict[str, Any] = "last"
     seed: str = SEED  # the config key of the replicate
+    step: str | None = None  # the history key of the curves' axis; default: found by itself
     sweeps: Names | None = None  # the sweeps whose runs are pooled; default: the one of its name
     # Config keys and their levels, baseline first; default: what the sweep varies.
     factors: dict[str, list[Level]] | None = None

@@ -137,9 +137,19 @@ class State:
         return {"id": "p", "name": project, "entity": {"id": "e", "name": ENTITY}}
 
     def _filtered(self, project: str, filters: str) -> list[Run]:
-        wanted = json.loads(filters).get("sweep")
+        """Return a project's runs by sweep, group and values of their configuration."""
         found = [r for r in self.runs.values() if r.project == project]
-        return [r for r in found if wanted in (None, r.sweep)]
+        asked = json.loads(filters)
+        parts = [asked] if "$and" not in asked else asked["$and"]
+        for key, wanted in ((k, v) for part in parts for k, v in part.items()):
+            if key == "sweep":
+                found = [r for r in found if r.sweep == wanted]
+            elif key == "group":
+                found = [r for r in found if r.attributes.get("group") == wanted]
+            else:
+                name = key.removeprefix("config.")
+                found = [r for r in found if r.config.get(name, {}).get("value") == wanted]
+        return found
 
     def _run(self, run: Run) -> dict[str, Any]:
         rows = run.rows(self.faults)

@@ -108,7 +108,8 @@ def test_no_server_and_no_runs_are_told(tmp_path: Path, sweep: Path, offline: di
     env |= {"WANDB_X_GRAPHQL_RETRY_MAX": "1"}
     for source, words in (
         (tmp_path, "has no offline runs"),
-        ("e/p", "is neither a study's name, nor a folder of offline runs"),
+        ("e/p/s/t", "is neither a study's name, nor a folder of offline runs"),
+        ("e/p", "cannot read the project e/p"),
         ("e/p/s", "cannot read the sweep e/p/s"),
     ):
         arguments = ("-m", "analysis.fetch", source, "--sweep", sweep, "--out", tmp_path / "t")
@@ -195,7 +196,7 @@ def test_a_study_is_read_with_the_runs_that_filled_its_gaps(
     for name in ("gtsrb_short", "fill_in_gtsrb_short", "fill_in_gtsrb_short_2", "fill_in_gtsrb"):
         (tmp_path / name).mkdir()
     out = tmp_path / "out"
-    study, sources, folder = fetch.resolve(["gtsrb_short"], None, None, out)
+    study, sources, folder = fetch.resolve(fetch.Request(["gtsrb_short"], out=out))
     assert [Path(source).name for source in sources] == [
         "gtsrb_short",
         "fill_in_gtsrb_short",

@@ -1,0 +1,187 @@
+"""Where runs are: addresses, sweeps without a local YAML, projects, filters; what they vary."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from analysis.runs import selection
+from analysis.runs.record import FetchError
+from analysis.runs.tables import read_tables
+from analysis.runs.wandb_server import address
+from lib.spec.declaration import Declaration
+from tests.conftest import call
+from tests.fakes.wandb_server import WandbServer
+from tests.fakes.wandb_state import ENTITY, Run, Sweep
+
+
+@pytest.mark.parametrize(
+    ("source", "path"),
+    [
+        ("e/p/s0", "e/p/s0"),
+        ("e/p/sweeps/s0", "e/p/s0"),
+        ("e/p", "e/p"),
+        ("https://wandb.ai/e/p/sweeps/s0", "e/p/s0"),
+        ("https://wandb.ai/e/p/sweeps/s0?nw=nwusere", "e/p/s0"),
+        ("https://wandb.ai/e/my%2Dp/workspace?nw=x", "e/my-p"),
+        ("https://wandb.example.org:8080/e/p/", "e/p"),
+        ("https://wandb.ai/e/p/sweeps", "e/p"),
+    ],
+)
+def test_addresses_as_people_have_them(source: str, path: str) -> None:
+    assert address(source).path == path
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("abc123", "is it entity/project/abc123?"),
+        ("e/p/s/t", "the address of either in the browser"),
+        ("https://wandb.ai/e/p/runs/r1", "is the address of one of a project's runs"),
+        ("https://wandb.ai", "neither a study's name"),
+        ("e/p/../../x", "neither a study's name"),
+    ],
+)
+def test_other_addresses_are_refused_with_the_right_form(source: str, told: str) -> None:
+    with pytest.raises(FetchError) as error:
+        address(source)
+    assert told in str(error.value)
+
+
+RAW = {
+    "method": "grid",
+    "program": "their_script.py",
+    "metric": {"name": "val/error", "goal": "minimize"},
+    "parameters": {
+        "algo": {"values": ["a", "b"]},
+        "seed": {"values": list(range(6))},
+        "epochs": {"value": 2},
+    },
+}
+
+
+@pytest.fixture
+def project(server: WandbServer) -> WandbServer:
+    """Give a server with somebody's sweep, and two runs of something else in the project."""
+    server.sweeps["s0"] = Sweep("s0", "p", yaml.safe_dump(RAW), [])
+    rng = np.random.default_rng(0)
+    for algo in "ab":
+        for seed in range(6):
+            config = {"algo": algo, "seed": seed, "epochs": 2}
+            history = [{"epoch": e, "val/error": 0.3 / e + 0.01 * seed} for e in (1, 2)]
+            score = 0.2 + 0.05 * (algo == "b") + rng.normal(0, 0.005)
+            put(server, f"{algo}{seed}", config, score, history, "s0", "main")
+    put(server, "x1", {"algo": "c", "seed": 0, "epochs": 9}, 0.5, [], None, "other")
+    put(server, "x2", {"algo": "c", "seed": 1, "epochs": 9}, 0.5, [], None, "other")
+    return server
+
+
+def put(
+    server: WandbServer,
+    name: str,
+    config: dict[str, Any],
+    score: float,
+    history: list[dict[str, Any]],
+    sweep: str | None,
+    group: str,
+) -> None:
+    server.runs[name] = Run(
+        name,
+        "p",
+        {"displayName": name, "group": group},
+        sweep=sweep,
+        config={key: {"value": value} for key, value in config.items()},
+        summary={"test/error": score},
+        history={i: json.dumps(row | {"_step": i}) for i, row in enumerate(history)},
+        files={},
+        state="finished",
+    )
+
+
+def report(out: Path, env: dict[str, str], *words: str | Path) -> Any:
+    return call("-m", "analysis.report", *words, "--out", out, env=env)
+
+
+def test_a_sweep_without_a_local_yaml(
+    project: WandbServer, online: dict[str, str], tmp_path: Path
+) -> None:
+    """Its configuration is read from the server; the address is the browser's."""
+    url = f"{project.url}/{ENTITY}/p/sweeps/s0"
+    done = report(tmp_path / "out", online, url)
+    assert done.returncode == 0, done.stderr
+    assert "12 finished, of 12 expected" in done.stdout
+    assert "[preliminary support]" in done.stdout
+    kept = yaml.safe_load((tmp_path / "out" / "sweep.yaml").read_text())
+    assert kept == RAW
+    again = call("-m", "analysis.report", tmp_path / "out", env=online)  # from the tables alone
+    assert again.returncode == 0, again.stderr
+
+
+def test_runs_of_a_project_without_a_sweep(
+    project: WandbServer, online: dict[str, str], tmp_path: Path
+) -> None:
+    path, out = f"{ENTITY}/p", tmp_path / "out"
+    done = report(out, online, path)
+    assert done.returncode == 1
+    assert "say with --study what is compared in it" in done.stderr
+    declaration = tmp_path / "mine.yaml"
+    declaration.write_text("metric: test/error\n")
+    done = report(out, online, path, "--study", declaration, "--group", "main")
+    assert "Their configurations vary algo, seed" in done.stderr
+    declaration.write_text("metric: test/error\nfactors: {algo: [a, b]}\n")
+    done = report(out, online, path, "--study", declaration, "--group", "main")
+    assert done.returncode == 0, done.stderr
+    assert "12 finished" in done.stdout
+    only = json.dumps({"config.algo": "c"})
+    done = report(tmp_path / "c", online, path, "--study", declaration, "--filter", only)
+    assert "algo" in done.stderr
+    runs, _ = read_tables(tmp_path / "c")
+    assert sorted(runs["run_id"]) == ["x1", "x2"]
+    none = json.dumps({"config.algo": "nothing"})
+    done = report(tmp_path / "d", online, path, "--study", declaration, "--filter", none)
+    assert 'has no runs with the filter {"config.algo": "nothing"}' in done.stderr
+    done = report(out, online, path, "--filter", "algo=a")
+    assert "--filter 'algo=a' is no JSON mapping" in done.stderr
+
+
+def test_filters_for_runs_in_a_folder() -> None:
+    row = {"state": "finished", "config.algo": "a", "config.n": 3, "summary.x": 0.5}
+    assert selection.matches(row, {})
+    assert selection.matches(row, {"config.algo": "a", "config.n": 3.0, "state": "finished"})
+    assert not selection.matches(row, {"config.algo": "a", "config.n": "3"})
+    assert selection.matches(row, {"config.algo": {"$in": ["a", "b"], "$ne": "b"}})
+    assert not selection.matches(row, {"config.algo": {"$nin": ["a"]}})
+    assert selection.matches(row, {"summary_metrics.x": {"$exists": True}})
+    assert not selection.matches(row, {"config.other": {"$exists": True}})
+    for filters, told in (
+        ({"tags": "x"}, "the keys are config"),
+        ({"config.n": {"$gt": 1}}, "$gt"),
+    ):
+        with pytest.raises(FetchError) as error:
+            selection.matches(row, filters)
+        assert told in str(error.value)
+
+
+def test_what_runs_vary_is_the_declarations() -> None:
+    runs = pd.DataFrame(
+        {
+            "run_id": list("abcd"),
+            "config.lr": [0.1, 0.1, 1, 1.0],
+            "config.seed": [3, 1, 3, 1],
+            "config.name": list("abcd"),
+        },
+        dtype=object,
+    )
+    declared = Declaration(metric="test/error", factors={"lr": [0.1, 1]})
+    found = selection.sweep_of(runs, declared)["parameters"]
+    assert found == {"lr": {"values": [0.1, 1]}, "seed": {"values": [1, 3]}}
+    for values, told in (
+        ({}, "must say what is compared"),
+        ({"factors": {"x": [1]}}, "no run has x"),
+    ):
+        with pytest.raises(FetchError, match=told):
+            selection.sweep_of(runs, Declaration(metric="test/error", **values))
