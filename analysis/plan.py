@@ -44,6 +44,8 @@ SEEDS = range(3, 16)  # shown in figure 6
 
 def describe(study: Study, effect: float | None, pilot: Pilot | None) -> tuple[str, int]:
     """Return the plan in words, and the size of the family."""
+    if study.declaration.looks:
+        study = study.at_look(max(study.declaration.looks))  # α of the last look
     dummy = np.zeros((len(study.variants), len(study.seeds)))
     names = [contrast.name for contrast in contrasts.build(study, dummy)]
     n, family, epochs = len(study.seeds), len(names), study.fixed.get("epochs")

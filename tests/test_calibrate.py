@@ -25,6 +25,8 @@ def test_every_kind_of_claim_is_wrong_in_few_studies(study: Study) -> None:
         rates = calibrate.count_wrong(study, make(np.random.default_rng(1), 1000, 8))
         assert set(rates.wrong) == set(calibrate.KINDS)
         assert max(rates.wrong.values()) < 77, (name, rates.wrong)
+    for n, alpha in calibrate.LOOKS.items():  # at each look something can be claimed
+        assert 3 * rank_tests.smallest_p(n) < alpha
     for effect in (0, 1):
         rates = calibrate.over_looks(study, effect, 1000, np.random.default_rng(2))
         assert max(rates.wrong.values()) < 77
@@ -71,7 +73,7 @@ def test_the_command(tmp_path: Path) -> None:
     study = factories.study(sweep_path)
     shown = [row.split(" | ")[1] for row in rows[2:]]
     assert shown[: len(calibrate.scenarios(study))] == list(calibrate.scenarios(study))
-    assert rows[-1].startswith("| 8 / 12 / 16 | three looks (8 at 0.01, 12 at 0.02, 16 at 0.02)")
+    assert rows[-1].startswith("| 10 / 14 / 18 | three looks (10 at 0.01, 14 at 0.02, 18 at 0.02)")
     assert "permuted" in call(*words, "--permute", tmp_path / "study").stdout
     (tmp_path / "study" / "history.csv").unlink()
     assert "error: " in call(*words, "--permute", tmp_path / "study").stderr

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.statistics import design
+from analysis.statistics import contrasts, design
 from analysis.statistics import pilot as pilots
 from tests import factories
 from tests.conftest import call
@@ -92,8 +92,39 @@ def test_a_design_analysis_knows_what_a_test_can_find(tmp_path: Path) -> None:
     rules = [noise[0], noise[0] + np.random.default_rng(1).normal(0, 0.03, noise[0].shape)]
     assert design.outcome(study, rules, 0, 8, 0.015).survives < 0.6
     assert design.residuals(np.zeros((4, 3))) is None
-    wide = design.residuals(np.random.default_rng(2).normal(size=(4, 8)))
+    scores = np.random.default_rng(2).normal(size=(4, 8))
+    wide = design.residuals(scores)
     assert wide.mean() == pytest.approx(0)
+    assert (wide**2).mean(axis=1) == pytest.approx(scores.var(axis=1, ddof=1))
+    lost = np.zeros(scores.shape, dtype=bool)
+    lost[2, 5] = True
+    assert design.residuals(scores, lost).shape == (4, 7)
+
+
+def test_a_design_analysis_makes_few_wrong_claims(tmp_path: Path) -> None:
+    """Also from skewed residuals of few seeds, whose mean is not their pseudomedian."""
+    study = factories.study(factories.write_sweep(tmp_path / "s.yaml"), smallest_effect=0.01)
+    skewed = design.residuals(np.array([[0, 0, 0, 0, 0.09]] * 3 + [[0, 0.01, 0, 0, 0]]))
+    found = [design.outcome(study, [skewed], i, 10, 0.0, studies=2000).found for i in range(3)]
+    assert max(found) < 0.05 / 3 + 0.015
+    few, many = (np.random.default_rng(k).normal(0, 0.005, (4, k)) for k in (5, 2000))
+    powers = [
+        design.outcome(study, [design.residuals(sample)], 0, 10, 0.006).found
+        for sample in (*np.random.default_rng(1).normal(0, 0.005, (40, 4, 5)), many)
+    ]
+    assert np.mean(powers[:-1]) == pytest.approx(powers[-1], abs=0.1)
+    assert few.shape == (4, 5)
+    low, high = design.spread_factors(5)
+    assert (low, high) == pytest.approx((0.599, 2.874), abs=0.001)
+
+
+def test_one_contrast_of_many_levels_has_its_effect(tmp_path: Path) -> None:
+    path = factories.grid(tmp_path / "s.yaml", {"act": ["a", "b", "c", "d"]}, 8)
+    against = contrasts.weights(factories.study(path, compare={"control": "b"}))
+    effects = against @ design.unit_effect(against, 1)
+    assert effects == pytest.approx([0, 1, 0], abs=1e-12)
+    pairs = contrasts.weights(factories.study(path, compare="pairs"))
+    assert (pairs @ design.unit_effect(pairs, 2))[2] == pytest.approx(1)
 
 
 def test_a_pilot_with_runs_far_off_or_another_recipe_is_warned_of(tmp_path: Path) -> None:

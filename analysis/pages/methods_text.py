@@ -3,7 +3,7 @@
 from typing import Any
 
 from analysis.runs.data import StudyData
-from analysis.statistics.design import SIMULATED
+from analysis.statistics.design import SIMULATED, spread_factors
 from analysis.statistics.sentences import format_p
 from lib.spec.metric import count
 
@@ -41,7 +41,8 @@ def claims(results: dict[str, Any]) -> str:
     )
     one = "one contrast, so that each kind of claim is wrong in"
     words = (
-        f"{tests(rows)}{worst}; {several if len(rows) > 1 else one} at most "
+        f"{tests(rows)}{worst} (zeros keep their ranks and count half for each side; twice the "
+        f"smaller tail); {several if len(rows) > 1 else one} at most "
         f"{100 * results['alpha']:g} % of studies."
     )
     if results["smallest_effect"] is not None:
@@ -107,14 +108,18 @@ def spread(results: dict[str, Any]) -> str:
 
 def design(results: dict[str, Any]) -> str:
     """Say how the design analysis was made."""
+    k = results["trained_seeds"]
+    low, high = spread_factors(k)
     return (
         "How often a new study of so many seeds would end in each grade, for a true effect of 0, δ "
-        f"and 2δ in one contrast and 0 in the others: {SIMULATED} simulated studies per row "
-        "(standard error "
-        "at most 0.02), whose seeds are drawn from this study's residuals and go through the same "
-        "tests. Failed runs are left out, so these are studies in which no run fails. Wrong sign, "
-        "exaggeration: of the differences that would be claimed, the share with the wrong sign and "
-        "how many times too large their estimates are on average."
+        "and 2δ (and of the estimate) in one contrast and 0 in the others, as far as they are "
+        f"independent: {SIMULATED} simulated studies per row, whose seeds are drawn from this "
+        "study's residuals (with random signs, smoothed) and go through the same tests. "
+        f"{count(k, 'seed')} without a failed run say little of the spread: it may truly be "
+        f"{low:.1f} to {high:.1f} times what they show (95 %, if normal), so these probabilities "
+        "are rough. They are of studies in which no run fails. Wrong sign, exaggeration: of the "
+        "differences that would be claimed, the share with the wrong sign and how many times too "
+        "large their estimates are on average."
     )
 
 

@@ -1,7 +1,7 @@
 """The one value that travels through the analysis: a study with its runs, as found."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from analysis.runs import blocks, completeness, per_item, recipe
 from analysis.runs.axis import EPOCH, label
 from analysis.runs.completeness import Completeness
 from analysis.runs.tables import CONFIG, SUMMARY, TableError, numbers, read_tables
-from lib.spec.metric import count
+from lib.spec.metric import Metric, count
 from lib.spec.study import LEAST_EPOCHS, Study, Variant, load_study
 from lib.spec.sweep import same_value
 
@@ -25,7 +25,8 @@ class StudyData:
     ``runs``: one row per run, namespaced (analysis/runs/tables.py); ``history``: one row per epoch;
     ``per_item``: test outputs per item, or None; ``folder``: where the tables are and the report
     goes; ``completeness``: which runs are included, and what forbids a comparison; ``axis``: what
-    the script calls the history's axis, the column ``epoch``.
+    the script calls the history's axis, the column ``epoch``; ``later``: in words, what a later
+    look that is not complete still lacks.
     """
 
     study: Study
@@ -35,6 +36,7 @@ class StudyData:
     completeness: Completeness
     folder: Path
     axis: str = EPOCH
+    later: str = ""
 
     @cached_property
     def included(self) -> pd.DataFrame:
@@ -91,20 +93,37 @@ class StudyData:
     def scored(self, rule: str) -> np.ndarray:
         """Return the scores by a rule, (variants, seeds); where a run failed, the worst score.
 
-        Averaged over blocks on the declared scale. The worst is the metric's worst value, or where
-        it has none the worst score of all.
+        Averaged over blocks on the declared scale, of runs that did not fail.
+
+        Raises:
+            TableError: where the scale has no meaning for these scores.
         """
-        study, metric = self.study, self.study.metric
+        study = self.study
         logged = self.by_block(numbers(self.included, study.score_key(rule)))
+        lost = self.by_block([run in self.failures for run in self.run_ids])
+        logged = np.where(lost, np.nan, logged)
         scores = logged[0]
         if len(study.blocks) > 1:
+            has = [study.control is not None and study.control in v for v in study.variants]
+            baseline = has.index(True) if any(has) else 0
             try:
-                scores = blocks.average(logged, study.declaration.block_scale)
+                scores = blocks.average(logged, study.declaration.block_scale, baseline)
             except ValueError as error:
-                raise TableError(f"{study.name}, block_scale: relative: {error}") from error
-        worst = metric.worst_value
+                raise TableError(f"{study.name}, block_scale: {error}") from error
+        return self.with_worst(scores, study.metric)
+
+    def with_worst(self, scores: np.ndarray, metric: Metric) -> np.ndarray:
+        """Return ``scores`` (variants, seeds) of a metric with the worst one where a run failed.
+
+        The metric's worst value; where it has none, one so much worse than all others that any
+        difference from it is larger than all other differences.
+        """
+        worst, known = metric.worst_value, metric.sign * scores[~self.failed]
         if worst is None:
-            worst = metric.sign * np.nanmin(metric.sign * scores)
+            worst = 0.0
+            if len(known := known[np.isfinite(known)]):
+                far = 4 * len(scores) * (np.ptp(known) or abs(known[0]) or 1.0)
+                worst = metric.sign * float(known.min() - far)
         return np.where(self.failed, worst, scores)
 
     @cached_property
@@ -117,14 +136,34 @@ class StudyData:
         """The scores by the declared rule, (variants, seeds); NaN for failed runs."""
         return np.where(self.failed, np.nan, self.scores)
 
-    @cached_property
+    @property
     def resolution(self) -> float | None:
         """The smallest step of a score: as declared, or one test item where that is a mistake."""
+        return self.resolution_of(self.study.rule)
+
+    def resolution_of(self, rule: str) -> float | None:
+        """Return the smallest step of a score by a rule, or None; a mean over epochs has less."""
         metric = self.study.metric
-        if metric.resolution is not None or metric.item_score not in ("wrong", "right"):
-            return metric.resolution and metric.resolution / len(self.study.blocks)
-        found = per_item.scores(self.per_item, metric, self.run_ids)
-        return None if found is None else 1 / (len(found) * LEAST_EPOCHS[self.study.rule])
+        if metric.resolution is not None:
+            return metric.resolution / (len(self.study.blocks) * LEAST_EPOCHS[rule])
+        items = self.counted_items
+        return None if items is None else 1 / (items * LEAST_EPOCHS[rule])
+
+    def has_scale(self, rule: str) -> bool:
+        """Say whether scores by a rule can be averaged over blocks on the declared scale."""
+        try:
+            self.scored(rule)
+        except TableError:
+            return False
+        return True
+
+    @cached_property
+    def counted_items(self) -> int | None:
+        """How many test items the score counts mistakes on, where that is what it does."""
+        if self.study.metric.item_score not in ("wrong", "right"):
+            return None
+        found = per_item.scores(self.per_item, self.study.metric, self.run_ids)
+        return None if found is None else len(found)
 
     def has(self, key: str) -> bool:
         """Say whether every included run has a finite number under the summary ``key``."""
@@ -175,11 +214,18 @@ def load(study: Study, folder: Path) -> StudyData:
     """
     runs, history = read_tables(folder)
     table = per_item.read(folder)
+    later = ""
     for n in sorted(study.declaration.looks or {}, reverse=True):
         at = study.at_look(n)
         data = _build(at, *_without_later(at, runs, history), table, folder)
         if not data.completeness.problems:
-            return data  # the last look that is complete
+            return replace(data, later=later)  # the last look that is complete
+        earlier = [k for k in study.declaration.looks if k < n]
+        own = at.seeds[max(earlier, default=0) :]  # the seeds that this look adds
+        if any(e.seed in own and e.state != "missing" for e in data.completeness.entries):
+            problems = data.completeness.problems
+            more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+            later = f"The look at {n} seeds is not complete: {'; '.join(problems[:3])}{more}."
     if study.declaration.looks:
         return data
     return _build(study, runs, history, table, folder)

@@ -10,10 +10,11 @@ import yaml
 
 from analysis.runs.tables import SUMMARY, is_missing
 from lib.spec.declaration import DECLARING, declaring, study_hash
+from lib.spec.errors import UserError
 from lib.spec.files import write_atomically
 from lib.spec.metric import count
-from lib.spec.study import ROOT, Study
-from lib.spec.sweep import show_value
+from lib.spec.study import ROOT, Study, varied
+from lib.spec.sweep import read_sweep, show_value
 
 NAME = "declared_at_runs.json"  # next to the tables: the declaring keys at the runs' commits
 KEY = "study_sha256"  # summary key; "name:hash name:hash", as a run may belong to several studies
@@ -58,20 +59,27 @@ def verdict(study: Study, folder: Path, runs: Any) -> tuple[bool, str]:
     number = len(runs)
     logged = [_logged(study, value) for value in _values(runs, KEY)]
     logged += [""] * (number - len(logged))
-    own = study_hash(study.declaration)
+    own = study_hash(study.declaration, varied(study.sweeps))
     if all(value == own for value in logged):
         return True, (
             f"Declared before the runs: all {number} logged the hash of the declaring keys as they "
             f"are now, {own}."
         )
-    at_runs, commits = read(folder), [str(value) for value in _values(runs, "git_commit")]
+    if other := sum(value not in ("", own) for value in logged):
+        return False, (
+            f"Exploratory: {count(other, 'run')} logged another hash of this study than the "
+            f"declaring keys and the sweep's levels and seeds have now, {own}: something was "
+            "changed after the runs."
+        )
+    at_runs = read(folder)
+    silent = runs[[value == "" for value in _aligned(study, runs)]]
+    commits = [str(value) for value in _values(silent, "git_commit")]
     base = {commit[:40] for commit in commits}
-    if not base or len(commits) < number or not base <= set(at_runs):
-        why = "another hash" if any(logged) else "no hash of it"
+    if not base or len(commits) < len(silent) or not base <= set(at_runs):
         return False, (
             "Exploratory: whether the declaration is as it was before the runs is not known, since "
-            f"{count(sum(value != own for value in logged), 'run')} logged {why} and no record of "
-            "the code's history says."
+            f"{count(len(silent), 'run')} logged no hash of it and no record of the code's history "
+            "says."
         )
     changed = sorted({text for commit in base for text in _changes(study, at_runs[commit])})
     where = "commit " + ", ".join(commit[:8] for commit in sorted(base))
@@ -83,11 +91,20 @@ def verdict(study: Study, folder: Path, runs: Any) -> tuple[bool, str]:
     dirty = any(commit.endswith("-dirty") for commit in commits)
     unless = ", but files were changed and not committed then" if dirty else ""
     shown = set(declaring(study.declaration)).union(*(at_runs[commit] for commit in base))
-    keys = ", ".join(sorted(shown - {"goal"}))
+    keys = ", ".join(sorted(shown - {"goal", "varied"}))
     return not dirty, (
-        f"Declared before the runs, by the code's history: the runs logged no hash, and at their "
-        f"{where} the declaring keys had the same values ({keys}){unless}."
+        f"Declared before the runs, by the code's history: {count(len(silent), 'run')} logged no "
+        f"hash, and at their {where} the declaring keys ({keys}) and the sweep's levels and seeds "
+        f"were the same{unless}."
     )
+
+
+def _aligned(study: Study, runs: Any) -> list[str]:
+    """Return the hash that each run logged for this study, or nothing, in the order of the runs."""
+    column = SUMMARY + KEY
+    if column not in runs:
+        return [""] * len(runs)
+    return ["" if is_missing(value) else _logged(study, value) for value in runs[column]]
 
 
 def _values(runs: Any, key: str) -> list[Any]:
@@ -117,7 +134,26 @@ def _at_commit(study: Study, commit: str) -> dict[str, Any] | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     raw = yaml.safe_load(done.stdout) if done.returncode == 0 else {}
-    return _as_now(raw if isinstance(raw, dict) else {})
+    found = _as_now(raw if isinstance(raw, dict) else {})
+    if found:
+        found["varied"] = _varied_at(study, commit)
+    return found
+
+
+def _varied_at(study: Study, commit: str) -> dict[str, list[Any]] | None:
+    """Return what the study's sweeps varied at a commit; None where they cannot be read."""
+    sweeps = []
+    for sweep in study.sweeps:
+        path = study.places.sweep(sweep.name).resolve()
+        if not path.is_relative_to(ROOT):
+            return None
+        file = f"{commit}:{path.relative_to(ROOT).as_posix()}"
+        done = subprocess.run(["git", "-C", str(ROOT), "show", file], check=False, **_QUIET)
+        try:
+            sweeps.append(read_sweep(yaml.safe_load(done.stdout), sweep.name))
+        except (UserError, yaml.YAMLError, TypeError, ValueError):
+            return None
+    return varied(sweeps)
 
 
 _QUIET = {"capture_output": True, "text": True}
@@ -138,6 +174,12 @@ def _changes(study: Study, then: dict[str, Any]) -> list[str]:
     if not then:
         return ["there was no declaration"]
     then, told = dict(then), []
+    levels, own = then.pop("varied", None), varied(study.sweeps)
+    if levels is None:
+        told.append("the sweep of then cannot be read")
+    for key in sorted({*(levels or {}), *own}) if levels is not None else []:
+        if (levels.get(key), own.get(key)) != (own.get(key), own.get(key)):
+            told.append(f"{key} was {_shown(levels.get(key))}, is {_shown(own.get(key))}")
     if then.pop("goal", study.metric.goal) != study.metric.goal:
         told.append(f"the goal is {study.metric.goal} now")
     now = declaring(study.declaration)

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import brentq
+from scipy.stats import chi2
 
-from analysis.statistics import contrasts, grades, many, rank_tests
+from analysis.statistics import contrasts, grades, many, rank_tests, testing
 from lib.spec.study import Study
 
+MOST_CONTRASTS = 12  # that a report's design analysis goes through
 FEWEST_SEEDS = 4  # to draw residuals from
-SIMULATED = 500  # studies per row of a design analysis: a standard error of at most 0.02
+SIMULATED = 500  # studies per row of a design analysis: a simulation error of at most 0.02
 RESAMPLES = 2_000  # simulated studies per power: a standard error of at most 0.011
 
 
@@ -97,26 +99,32 @@ def outcome(
 ) -> Outcome:
     """Simulate studies of ``n`` seeds in which one contrast's true effect is ``effect``.
 
-    Seeds are drawn from the residuals with replacement, whole (all variants of a seed together)
-    where they are pairs; the other contrasts' effects are 0; the real decision is run on each
-    study. ``rules``: residuals under the declared score rule, then under others, of the same seeds.
-    ``contrast``: its place among the primary ones. A jitter of 0.1 % of the spread breaks the ties
-    that drawing a seed twice makes.
+    A seed's residuals (all variants of one seed together, where seeds are pairs) are drawn with
+    replacement, with a random sign, so that the null is symmetric as the tests assume, and
+    smoothed with noise of the residuals' own covariance (a smoothed bootstrap, Silverman's
+    bandwidth, the variance kept): few seeds have few values. The other contrasts' effects are 0, as
+    far as they are independent. The real decision is run on each study. ``rules``: residuals
+    (variants, seeds) under the declared score rule, then under others, of the same seeds.
+    ``contrast``: its place among the primary ones.
     """
     rng, (variants, k) = np.random.default_rng(0), rules[0].shape
-    weights = contrasts.weights(study)[contrast]
-    shift = effect * weights / (weights**2).sum()
-    drawn = rng.integers(k, size=(1 if paired else variants, studies, n))
-    drawn = np.broadcast_to(drawn, (variants, studies, n))
-    jitter = rng.normal(0, 1e-3, drawn.shape)
+    shift = effect * unit_effect(contrasts.weights(study), contrast)
+    size = (1 if paired else variants, studies, n)
+    drawn = np.broadcast_to(rng.integers(k, size=size), (variants, studies, n))
+    signs = rng.choice([-1, 1], size=size)
+    kernel = rng.normal(0, 1, (*size, k))
+    width = 1.06 * k**-0.2
+    built = contrasts.build(study, np.zeros((variants, 2)))
     found = []
     for one in rules:
-        table = one[np.arange(variants)[:, None, None], drawn] + shift[:, None, None]
-        table = table + jitter * one.std()
+        own = signs * one[np.arange(variants)[:, None, None], drawn]
+        noise = (kernel * one[:, None, None, :]).sum(axis=-1) / math.sqrt(k)
+        table = (own + width * noise) / math.sqrt(1 + width**2) + shift[:, None, None]
         delta = study.smallest_effect if not found else None
         found.append(many.claims_of_many(study, table, paired, splitting, delta))
     own, *others = found
-    floor = rank_tests.smallest_p(n, None if paired else n) * own.difference.shape[1]
+    pairs = testing.has_pairs(built[contrast], paired, splitting)
+    floor = rank_tests.smallest_p(n, None if pairs else n) * len(built)
     verdicts = ["not_testable"] * studies
     if floor < study.alpha:
         columns = (kind[:, contrast].tolist() for kind in (own.difference, own.beyond, own.within))
@@ -130,7 +138,7 @@ def outcome(
     sizes = own.estimate[claimed, contrast]
     known = bool(claimed.any()) and effect != 0
     return Outcome(
-        contrasts_of(study)[contrast],
+        built[contrast].name,
         n,
         effect,
         {name: verdicts.count(name) / studies for name in grades.GRADES},
@@ -138,6 +146,24 @@ def outcome(
         float((np.sign(sizes) != np.sign(effect)).mean()) if known else None,
         float(np.abs(sizes).mean() / abs(effect)) if known else None,
     )
+
+
+def unit_effect(weights: np.ndarray, contrast: int) -> np.ndarray:
+    """Return means (variants,) that give one contrast an effect of 1, and the others 0 if they can.
+
+    ``weights`` (contrasts, variants). Where contrasts depend on one another, as all pairs of three
+    levels do, the others get a share.
+    """
+    if np.linalg.matrix_rank(weights) == len(weights):
+        return np.linalg.pinv(weights)[:, contrast]
+    own = weights[contrast]
+    return own / (own**2).sum()
+
+
+def spread_factors(k: int) -> tuple[float, float]:
+    """Return by what factors the spread that ``k`` seeds show may be off, at 95 %, if normal."""
+    low, high = chi2.ppf([0.025, 0.975], k - 1)
+    return math.sqrt((k - 1) / high), math.sqrt((k - 1) / low)
 
 
 def contrasts_of(study: Study) -> list[str]:

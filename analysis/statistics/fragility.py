@@ -32,6 +32,7 @@ def leave_one_out(
     failed: np.ndarray,
     paired: bool,
     splitting: list[str],
+    resolution: float | None = None,
 ) -> many.Claims | None:
     """Return the claims without each seed in turn, (seeds, contrasts); None with fewer than three.
 
@@ -41,21 +42,26 @@ def leave_one_out(
     if n < 3:
         return None
     others = np.array([np.delete(np.arange(n), k) for k in range(n)])
-    return many.claims_of_many(
-        study, scores[:, others], paired, splitting, study.smallest_effect, failed[:, others]
-    )
+    delta = study.smallest_effect
+    lost = failed[:, others]
+    return many.claims_of_many(study, scores[:, others], paired, splitting, delta, lost, resolution)
 
 
 def judge(
     tested: Tested, grade: str, without: many.Claims | None, place: int, study: Study
 ) -> Fragility | None:
-    """Say what the claim of the contrast at ``place`` rests on; None where no seed decides it."""
-    if grade not in CLAIMS or without is None or tested.interval is None:
+    """Say what the claim of the contrast at ``place`` rests on; None where no seed decides it.
+
+    And where runs failed: then the failures are what a claim rests on, and its sentence says so.
+    """
+    if grade not in CLAIMS or without is None or tested.failures is not None:
         return None
     delta, family = study.smallest_effect, without.difference.shape[1]
     if grade == "meaningful":
         p = without.beyond[:, place]
-    elif grade in SUPPORTED:
+    elif grade == "support_small":
+        p = np.maximum(without.difference[:, place], without.within[:, place])
+    elif grade == "preliminary_support":
         p = without.difference[:, place]
     else:
         p = without.within[:, place]
@@ -72,9 +78,7 @@ def judge(
         distance, towards = (low - target, target) if up else (-target - high, -target)
     else:
         distance, towards = min((delta - high, delta), (low + delta, -delta))
-    fewer = (
-        tested.n - 1 if grade in ("preliminary_support", "support_small") else tested.n_trained - 1
-    )
+    fewer = tested.n - 1
     floor = rank_tests.smallest_p(fewer, None if tested.paired else fewer)
     could_not = floor * family / (2 if one_sided else 1) >= study.alpha
-    return Fragility(lost, could_not, float(distance), float(towards), confidence)
+    return Fragility(lost, could_not, float(distance), float(towards), ends.confidence)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.statistics import contrasts, intervals, rank_tests, testing
+from analysis.statistics import contrasts, grades, intervals, rank_tests, testing
 from lib.spec.study import Study
 
 
@@ -13,13 +13,15 @@ from lib.spec.study import Study
 class Claims:
     """Holm's p-values of three kinds of claim in many studies at once, (studies, contrasts) each.
 
-    ``least``: the smallest p that the seeds could have given; ``direction``: 1, -1 or 0, over all
-    seeds; ``estimate``: Hodges–Lehmann, of seeds without a failed run; NaN where there is none.
+    ``trained``: of a difference among seeds without a failed run. ``least``: the smallest p that
+    the seeds could have given; ``direction``: 1, -1 or 0, over all seeds; ``estimate``:
+    Hodges–Lehmann, of seeds without a failed run; NaN where there is none.
     """
 
     difference: np.ndarray
     beyond: np.ndarray
     within: np.ndarray
+    trained: np.ndarray
     least: np.ndarray
     direction: np.ndarray
     estimate: np.ndarray
@@ -32,6 +34,7 @@ def claims_of_many(
     splitting: Sequence[str] = (),
     delta: float | None = None,
     failed: np.ndarray | None = None,
+    resolution: float | None = None,
 ) -> Claims:
     """Test the study's contrasts in many studies of one design, as ``testing.run_tests`` tests one.
 
@@ -39,7 +42,7 @@ def claims_of_many(
     """
     variants, studies, n = tables.shape
     found = []
-    for contrast in contrasts.build(study, tables.reshape(variants, -1)):
+    for contrast in contrasts.build(study, tables.reshape(variants, -1), resolution):
         pairs = testing.has_pairs(contrast, paired, splitting)
         flat = None if failed is None else failed.reshape(variants, -1)
         kept = [k.reshape(studies, n) for k in testing.kept_of(contrast, flat, pairs)]
@@ -49,18 +52,28 @@ def claims_of_many(
         if pairs:
             moving = (rank_tests.with_ties(y - x, contrast.tolerance) != 0).sum(axis=1)
             least = np.minimum(1.0, 2 * 0.5**moving)
-        beyond, within = np.ones(studies), np.ones(studies)
+        beyond, within, trained = np.ones(studies), np.ones(studies), np.ones(studies)
         estimate = np.full(studies, np.nan)
         for rows, own in equally_many(x, y, kept):
             estimate[rows] = intervals.hodges_lehmann(*own, pairs)
+            without = testing.tails(*own, pairs, contrast.tolerance)
+            trained[rows] = rank_tests.two_sided(*without)
             if delta is not None:
                 beyond[rows], within[rows] = testing.margins(*own, pairs, contrast.tolerance, delta)
         direction = np.sign(less - greater)
         found.append(
-            (rank_tests.two_sided(less, greater), beyond, within, least, direction, estimate)
+            (
+                rank_tests.two_sided(less, greater),
+                beyond,
+                within,
+                trained,
+                least,
+                direction,
+                estimate,
+            )
         )
     kinds = [np.stack(kind, axis=1) for kind in zip(*found, strict=True)]
-    return Claims(*(rank_tests.holm(p) for p in kinds[:3]), *kinds[3:])
+    return Claims(*(rank_tests.holm(p) for p in kinds[:4]), *kinds[4:])
 
 
 def equally_many(
@@ -76,3 +89,18 @@ def equally_many(
         rows = np.nonzero((counts[0] == m) & (counts[1] == n))[0]
         if m and n:
             yield rows, (ordered[0][rows, :m], ordered[1][rows, :n])
+
+
+def grades_of(claims: Claims, alpha: float, failed: bool) -> np.ndarray:
+    """Return the grade of each contrast of each study, (studies, contrasts) of text.
+
+    ``failed``: whether some runs failed, so that all runs and the trained ones may disagree.
+    """
+    shape = claims.difference.shape
+    found = np.full(shape, "not_testable", dtype=object)
+    same = (claims.trained < alpha) & (np.sign(claims.estimate) == claims.direction)
+    could = (claims.least * shape[1] < alpha) | (claims.difference < alpha)
+    for at in zip(*np.nonzero(could), strict=True):
+        p = claims.difference[at], claims.beyond[at], claims.within[at]
+        found[at] = grades.decide(*p, alpha, bool(same[at]) or not failed)
+    return found

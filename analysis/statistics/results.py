@@ -38,7 +38,7 @@ def analyze(data: StudyData) -> dict[str, Any]:
     for effect in secondary:
         variants = (tuple(variant) for variant in effect["variants"])
         effect["runs"] = [run for variant in variants for run in data.runs_of(variant)]
-    planned = _design(data)
+    planned = _design(data, tested)
     rows = _rows(data, tested, over)
     for row, one in zip(rows, tested, strict=True):
         row["notes"] += _notes_on_all(data, row, one, rows, secondary, planned)
@@ -54,7 +54,7 @@ def analyze(data: StudyData) -> dict[str, Any]:
         "declared": before,
         "declaration": about_declaration,
         "earlier_looks": looks,
-        "look": sentences.look(study) if study.level is not None else "",
+        "look": f"{sentences.look(study)} {data.later}".strip() if study.level else "",
         "metric": study.metric.key,
         "goal": study.metric.goal,
         "score_rule": study.rule,
@@ -88,6 +88,7 @@ def analyze(data: StudyData) -> dict[str, Any]:
         "exploratory": robustness.exploratory(data),
         "published_scores": _published(data, by_item),
         "design": [_outcome(one) for one in planned],
+        "trained_seeds": int((~data.failed.any(axis=0)).sum()),
         "by_seed": published.by_seed(data),
         "steps": published.steps(data),
         "duplicates": int(table["in_training"].sum()) if duplicates else None,
@@ -103,10 +104,10 @@ def _earlier_looks(data: StudyData) -> list[int]:
         earlier = json.loads((data.folder / "results.json").read_text(encoding="utf-8"))
         looks, n = earlier.get("earlier_looks", []), earlier["n_seeds"]
         same = earlier["study"] == data.study.name
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []
     own, planned = len(data.study.seeds), data.study.declaration.looks or {}
-    found = {look for look in [*looks, n] if look < own and look not in planned}
+    found = {look for look in [*looks, n] if look != own and look not in planned}
     return sorted(found) if same else []
 
 
@@ -123,7 +124,12 @@ def _rows(
     rescaled = robustness.on_other_scale(data)
     on_test = robustness.on_test_metric(data)
     without = fragility.leave_one_out(
-        data.study, data.scores, data.failed, data.paired, data.completeness.splitting
+        data.study,
+        data.scores,
+        data.failed,
+        data.paired,
+        data.completeness.splitting,
+        data.resolution,
     )
     rows = []
     for i, one in enumerate(tested):
@@ -133,6 +139,7 @@ def _rows(
                 "difference": under[i].interval and under[i].interval.estimate,
                 "p_holm": under[i].p_holm,
                 "agrees": robustness.conclusion(under[i], data.study) == own,
+                "grade": grades.grade(under[i], len(tested), data.study),
             }
             for rule, under in other_rules.items()
         }
@@ -173,10 +180,11 @@ def _row(
         grade = grades.on_other_items(grade, both, study.smallest_effect)
         if both or seeds_alone in grades.CLAIMS:
             notes.append(sentences.on_items(seeds_alone, grade, both, study))
-    disagree = {rule: found for rule, found in rules.items() if not found["agrees"]}
-    if disagree and grade in grades.CLAIMS:
-        notes.append(sentences.demoted(disagree))
-        grade = "inconclusive"
+    before = grade
+    grade = grades.under_other_rules(grade, [(r["grade"], r["agrees"]) for r in rules.values()])
+    disagree = [r for r in rules.values() if not r["agrees"]]
+    if grade != before:
+        notes.append(sentences.demoted(before, grade, rules))
     elif note := sentences.not_corrected(tested, study):
         notes.append(note)
     differences = tested.per_seed[np.isfinite(tested.per_seed)]
@@ -224,8 +232,7 @@ def _row(
 
 def _fragile(data: StudyData, grade: str, tested: Tested, judged: fragility.Fragility) -> str:
     study = data.study
-    single = data.resolution is not None and study.metric.resolution is None
-    items = round(1 / data.resolution) if single else None
+    items = data.counted_items
     nearest = ""
     if judged.distance >= 0:
         nearest = sentences.nearest_bound(
@@ -258,14 +265,16 @@ def _notes_on_all(
     return notes
 
 
-def _design(data: StudyData) -> list[design.Outcome]:
-    """Simulate studies like this one, with more seeds, for true effects of 0, δ, 2δ and as seen.
+def _design(data: StudyData, tested: list[Tested]) -> list[design.Outcome]:
+    """Simulate studies like this one, also with more seeds, for true effects of 0, δ, 2δ.
 
-    Empty for a study next to published scores, without δ, or with too few seeds that all trained.
+    And of the estimate, with as many seeds as there are. Empty for a study next to published
+    scores, without δ, with too few seeds that all trained, or with very many contrasts.
     """
     study, delta, n = data.study, data.study.smallest_effect, len(data.study.seeds)
-    if not study.factors or delta is None:
+    if not study.factors or delta is None or len(tested) > design.MOST_CONTRASTS:
         return []
+    estimates = [one.interval.estimate if one.interval else 0.0 for one in tested]
     scores = [data.scores, *(data.scored(rule) for rule in robustness.rules_at_hand(data))]
     rules = [design.residuals(values, data.failed) for values in scores]
     if rules[0] is None:
@@ -273,9 +282,9 @@ def _design(data: StudyData) -> list[design.Outcome]:
     splitting = data.completeness.splitting
     return [
         design.outcome(study, rules, i, seeds, effect, data.paired, splitting)
-        for i in range(len(design.contrasts_of(study)))
+        for i in range(len(tested))
         for seeds in (n, n + 3, 2 * n)
-        for effect in (0.0, delta, 2 * delta)
+        for effect in (0.0, delta, 2 * delta, *([estimates[i]] if seeds == n else []))
     ]
 
 

@@ -10,7 +10,7 @@ from analysis.runs.data import StudyData, test_scores
 from analysis.runs.tables import SUMMARY, keys, numbers
 from analysis.statistics import bootstrap, contrasts, testing
 from analysis.statistics.testing import Tested
-from lib.spec.metric import PARTS, split_part
+from lib.spec.metric import PARTS, metric, split_part
 from lib.spec.study import RULES, SUFFIXES, Study
 
 UNKNOWN = "How the difference would vary with other test items is not known here"
@@ -51,7 +51,11 @@ def contrasts_of(
 
 def other_rules(data: StudyData) -> dict[str, list[Tested]]:
     """Test the same contrasts under the rules not declared that apply and that all runs have."""
-    return {rule: contrasts_of(data, data.scored(rule)) for rule in rules_at_hand(data)}
+    delta = data.study.smallest_effect
+    return {
+        rule: contrasts_of(data, data.scored(rule), delta, data.resolution_of(rule))
+        for rule in rules_at_hand(data)
+    }
 
 
 def rules_at_hand(data: StudyData) -> list[str]:
@@ -60,7 +64,10 @@ def rules_at_hand(data: StudyData) -> list[str]:
     return [
         rule
         for rule in RULES
-        if rule != study.rule and data.applies(rule) and data.has(study.score_key(rule))
+        if rule != study.rule
+        and data.applies(rule)
+        and data.has(study.score_key(rule))
+        and data.has_scale(rule)
     ]
 
 
@@ -83,7 +90,7 @@ def on_test_metric(data: StudyData) -> list[dict[str, Any]] | None:
     key = f"test/{rest}" + SUFFIXES[study.rule]
     if PARTS.get(first) != "validation" or not data.has(key):
         return None
-    values = np.where(data.failed, study.metric.worst_value or np.nan, data.values(key))
+    values = data.with_worst(data.values(key), study.metric)
     return [_described(f"test/{rest}", tested) for tested in contrasts_of(data, values)]
 
 
@@ -108,11 +115,11 @@ def within_blocks(data: StudyData) -> list[dict[str, Any]]:
     return rows
 
 
-def _described(metric: str, tested: Tested) -> dict[str, Any]:
+def _described(key: str, tested: Tested) -> dict[str, Any]:
     """Return what a secondary table says of a contrast on another metric, not corrected."""
     bounds = tested.interval_alone
     return {
-        "metric": metric,
+        "metric": key,
         "name": tested.contrast.name,
         "n": tested.n_trained,
         "difference": bounds and bounds.estimate,
@@ -140,6 +147,7 @@ def exploratory(data: StudyData) -> list[dict[str, Any]]:
         values = data.values(key)
         if not np.isfinite(values).all() or np.ptp(values) == 0:
             continue
+        values = data.with_worst(values, metric(key, "minimize"))
         rows += [
             _described(key, tested) | {"runs": data.run_ids}
             for tested in contrasts_of(data, values)
@@ -162,6 +170,9 @@ def items_at_hand(data: StudyData) -> tuple[np.ndarray | None, str]:
         return None, f"{UNKNOWN}: each block has test items of its own."
     if scores is None or len(scores) < FEWEST_ITEMS:
         return None, f"{UNKNOWN}: the runs kept no output per item of this metric that all share."
+    groups = per_item.clusters(data.per_item)
+    if groups is not None and len(set(groups)) < FEWEST_ITEMS:
+        return None, f"{UNKNOWN}: the test items are of fewer than {FEWEST_ITEMS} clusters."
     table = scores.to_numpy(dtype=float).reshape(len(scores), *data.scores.shape)
     about = INDEPENDENT
     if per_item.clusters(data.per_item) is not None:

@@ -20,7 +20,7 @@ def sentence(grade: str, tested: Tested, family: int, study: Study) -> str:
     if grade == "not_testable":
         return _not_testable(tested, family, study)
     if tested.failures:
-        return _with_failures(grade, tested, study)
+        return _with_failures(grade, tested, family, study)
     if grade == "practically_equivalent":
         none = f"Holm p of a difference = {format_p(tested.p_holm)}"
         return f"{_equivalent(tested, study)}: {_estimate(tested, study)}; {none}."
@@ -36,6 +36,9 @@ def begin(text: str) -> str:
 
 def _not_testable(tested: Tested, family: int, study: Study) -> str:
     what = subject(tested.contrast, study)
+    failed = f" {_failure_counts(tested, study)}" if tested.failures else ""
+    if tested.all_equal and tested.failures:
+        return f"{what}: nothing to compare, failed runs counted as worst.{failed}"
     if tested.all_equal and tested.contrast.kind == "published":
         return f"{what}: every run has the published score, to its last digit."
     if tested.all_equal:
@@ -49,11 +52,11 @@ def _not_testable(tested: Tested, family: int, study: Study) -> str:
     return (
         f"{what}: this design could not have given p < {format_p(study.alpha)} (n = {tested.n}, "
         f"{zero}smallest p {format_p(tested.smallest_p)}, {count(family, 'comparison')} under "
-        f"Holm's correction): description only. {begin(_numbers(tested, study))}."
+        f"Holm's correction): description only.{failed} {begin(_numbers(tested, study))}."
     )
 
 
-def _with_failures(grade: str, tested: Tested, study: Study) -> str:
+def _with_failures(grade: str, tested: Tested, family: int, study: Study) -> str:
     """Say the claim with failed runs as worst, how many failed, and the effect without them."""
     p = f"Holm p = {format_p(tested.p_holm)}, exact p = {format_p(tested.test.p)}"
     over = f"over all {count(tested.n, 'seed')}, failed runs counted as worst"
@@ -67,23 +70,34 @@ def _with_failures(grade: str, tested: Tested, study: Study) -> str:
     if tested.trained is None:
         return f"{said} No seed is without a failed run, so there is no estimate."
     known = count(tested.n_trained, "seed")
-    size = _size(grade, study).removeprefix(", ")
-    size = f" ({size})" if size else ""
-    said += f" Among the {known} without a failed run{size}: {_estimate(tested, study)}, exact p = "
-    said += f"{format_p(tested.trained.p)}."
-    if grade in SUPPORTED and tested.trained.p >= study.alpha:
-        least = tested.trained.least_p
-        floor = f"; {known} cannot give less than {format_p(least)}" * (least >= study.alpha)
-        said += f" The failures alone carry this claim: without them it is not established{floor}."
-    if grade in SUPPORTED and tested.interval.estimate * tested.direction < 0:
-        said += " Without the failed runs the difference has the opposite sign."
+    said += f" Among the {known} without a failed run: {_estimate(tested, study)}, exact p = "
+    said += f"{format_p(tested.trained.p)}{_about_delta(tested, study)}."
+    if grade in SUPPORTED and not tested.same_without_failures(study.alpha):
+        least = min(1.0, tested.trained.least_p * family)
+        if tested.interval.estimate * tested.direction < 0:
+            said += " So the claim is about failures: without them the sign is the opposite one."
+        elif least >= study.alpha:
+            said += " These are too few to show a difference alone (smallest Holm p "
+            said += f"{format_p(least)}): the claim rests on the failures too."
+        else:
+            said += " The failures alone carry this claim: without them it is not established."
     return said
+
+
+def _about_delta(tested: Tested, study: Study) -> str:
+    """Say what the seeds without a failed run show about ±δ, if anything."""
+    for p, words in ((tested.p_beyond, "beyond"), (tested.p_within, "within")):
+        if p is not None and p < study.alpha:
+            amount = study.metric.show_amount(study.smallest_effect)
+            return f"; {words} ±{amount} (Holm p = {format_p(p)})"
+    return ""
 
 
 def _failure_counts(tested: Tested, study: Study) -> str:
     failures, contrast = tested.failures, tested.contrast
+    what = "Failed runs" if len(study.blocks) == 1 else "Seeds with a failed run in some block"
     if contrast.kind != "main":
-        return f"Failed runs: {sum(failures.failed)} of {sum(failures.runs)}."
+        return f"{what}: {sum(failures.failed)} of {sum(failures.runs)}."
     ((factor, baseline, treatment),) = contrast.parts
     parts = [
         f"{failed} of {runs} with {study.level_label(factor, level)}"
@@ -92,7 +106,11 @@ def _failure_counts(tested: Tested, study: Study) -> str:
         )
     ]
     test = "McNemar" if tested.paired else "Fisher"
-    return f"Failed runs: {', '.join(parts)} (exact {test} p = {format_p(failures.p)})."
+    seeds = " and ".join(map(str, failures.seeds))
+    return (
+        f"{what}: {', '.join(parts)} (on {seeds} of {count(tested.n, 'seed')}, exact {test} p = "
+        f"{format_p(failures.p)})."
+    )
 
 
 def _size(grade: str, study: Study) -> str:
@@ -203,15 +221,20 @@ def not_corrected(tested: Tested, study: Study) -> str:
     return f"Uncorrected p = {format_p(tested.test.p)}; not established after correction."
 
 
-def demoted(rules: dict[str, dict[str, Any]]) -> str:
+def demoted(before: str, grade: str, rules: dict[str, dict[str, Any]]) -> str:
     """Return the note on a claim that other score rules do not confirm.
 
-    ``rules``: those that disagree, as results.json has them.
+    ``before``: its grade by the declared rule; ``rules``: what the others say, as in results.json.
     """
     told = "; ".join(
-        f"{RULES[rule]}: Holm p = {format_p(one['p_holm'])}" for rule, one in rules.items()
+        f"{RULES[rule]}: {one['grade'].replace('_', ' ')}, Holm p = {format_p(one['p_holm'])}"
+        for rule, one in rules.items()
+        if not one["agrees"] or one["grade"] != before
     )
-    return f"Demoted to inconclusive, since another score rule leads elsewhere ({told})."
+    return (
+        f"Demoted from {before.replace('_', ' ')} to {grade.replace('_', ' ')}, since another "
+        f"score rule does not confirm it ({told})."
+    )
 
 
 def on_items(before: str, grade: str, both: tuple[float, float] | None, study: Study) -> str:
@@ -221,8 +244,8 @@ def on_items(before: str, grade: str, both: tuple[float, float] | None, study: S
     """
     if both is None:
         return (
-            "A claim against a published score must hold for seeds and test items together; the "
-            "runs kept no output per test item, so none is made."
+            "A claim against a published score must hold for seeds and test items together; no "
+            "interval over both is known here, so none is made."
         )
     signed = study.metric.show_signed
     interval = f"{signed(both[0])}, {signed(both[1])}"
@@ -333,11 +356,11 @@ def not_known(at_delta: Outcome, at_zero: Outcome, study: Study) -> str:
 
 
 def second_look(looks: list[int], n: int) -> str:
-    """Say that a study was looked at before with fewer seeds, and that this was not planned."""
+    """Say that a study was looked at before with other seeds, and that this was not planned."""
     before = " and ".join(map(str, looks))
     return (
-        f"Exploratory: this study was reported before with {before} seeds and now has {n}. Adding "
-        "seeds after a look makes more wrong claims than α; plan looks with `looks:` to allow it."
+        f"Exploratory: this study was reported before with {before} seeds and now has {n}. "
+        "Changing the number after a look makes more wrong claims than α; plan looks with `looks:`."
     )
 
 

@@ -20,12 +20,14 @@ from lib.spec.sweep import show_value
 class Failures:
     """Failed runs on either side of a contrast: how many ``failed`` of how many ``runs``.
 
-    ``p``: exact, that both sides fail equally often (McNemar over seeds, Fisher where these are no
-    pairs); None for an interaction or a published score, which have no two sides to compare.
+    ``seeds``: on how many seeds of either side some run failed. ``p``: exact, that this is equally
+    often so (McNemar over seeds, Fisher where these are no pairs); None for an interaction or a
+    published score, which have no two sides to compare.
     """
 
     failed: tuple[int, int]
     runs: tuple[int, int]
+    seeds: tuple[int, int]
     p: float | None
 
 
@@ -49,6 +51,7 @@ class Tested:
     interval_alone: Interval | None
     p_beyond: float | None = None
     p_within: float | None = None
+    p_trained: float = 1.0  # Holm's, of a difference among the seeds without a failed run
     failures: Failures | None = None
     kept: tuple[np.ndarray, np.ndarray] = ()  # which seeds of either side have no failed run
 
@@ -103,6 +106,14 @@ class Tested:
     def direction(self) -> int:
         """1 where the treatment has the higher values over all seeds, -1 where lower, or 0."""
         return int(np.sign(self.rank_biserial))
+
+    def same_without_failures(self, alpha: float) -> bool:
+        """Say whether the seeds without a failed run show a difference in the same direction."""
+        if self.failures is None:
+            return True
+        return self.trained is not None and (
+            self.p_trained < alpha and np.sign(self.interval.estimate) == self.direction
+        )
 
 
 def tails(
@@ -194,8 +205,13 @@ def run_tests(
             rank_tests.holm([float(p) for p in kind]).tolist()
             for kind in zip(*about_delta, strict=True)
         )
-    three = zip(found, p_holm, beyond, within, strict=True)
-    return [Tested(**one, p_holm=p, p_beyond=b, p_within=w) for one, p, b, w in three]
+    alone = [one["trained"].p if one["trained"] else 1.0 for one in found]
+    kinds = zip(p_holm, beyond, within, rank_tests.holm(alone).tolist(), strict=True)
+    names = ("p_holm", "p_beyond", "p_within", "p_trained")
+    return [
+        Tested(**one, **dict(zip(names, ps, strict=True)))
+        for one, ps in zip(found, kinds, strict=True)
+    ]
 
 
 def _test(x: np.ndarray, y: np.ndarray, pairs: bool, near: float | None) -> SignedRank | RankSum:
@@ -219,10 +235,10 @@ def _failures(contrast: Contrast, failed: np.ndarray | None, pairs: bool) -> Fai
         return None
     counts = tuple(int(failed[side].sum()) for side in contrast.sides)
     runs = tuple(len(side) * failed.shape[1] for side in contrast.sides)
-    p = None
-    if contrast.kind == "main":
-        p = failures.compare(*(failed[side].any(axis=0) for side in contrast.sides), pairs)
-    return Failures(counts, runs, p)
+    by_seed = [failed[side].any(axis=0) for side in contrast.sides]
+    seeds = tuple(int(lost.sum()) for lost in by_seed)
+    p = failures.compare(*by_seed, pairs) if contrast.kind == "main" else None
+    return Failures(counts, runs, seeds, p)
 
 
 def sensitivity(tested: Tested) -> dict[str, float | None]:

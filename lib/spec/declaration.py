@@ -99,9 +99,12 @@ def declaring(declaration: Declaration) -> dict[str, Any]:
     return declaration.model_dump(include=set(DECLARING), exclude_defaults=True)
 
 
-def study_hash(declaration: Declaration) -> str:
-    """Return the hash of the declaring keys, 12 hexadecimal digits: equal keys, equal hash."""
-    text = json.dumps(declaring(declaration), sort_keys=True, ensure_ascii=False)
+def study_hash(declaration: Declaration, varied: dict[str, list[Any]]) -> str:
+    """Return the hash of the declaring keys and of what the sweeps vary, 12 hexadecimal digits.
+
+    ``varied``: the levels and seeds by parameter; so the number of seeds is declared too.
+    """
+    text = json.dumps([declaring(declaration), varied], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

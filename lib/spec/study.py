@@ -212,6 +212,16 @@ def load_study(
     return build_study(name, [read_sweep(p) for p in paths], declared, places, path)
 
 
+def varied(sweeps: Sequence[Sweep]) -> dict[str, list[Any]]:
+    """Return the parameters with more than one value over all sweeps: levels, seeds, blocks."""
+    found: dict[str, list[Any]] = {}
+    for sweep in sweeps:
+        for name, values in sweep.parameters.items():
+            known = found.setdefault(name, [])
+            known += [v for v in values if not any(same_value(v, k) for k in known)]
+    return {name: values for name, values in found.items() if len(values) > 1}
+
+
 def hashes_of(program: str, config: dict[str, Any], places: Places | None = None) -> str:
     """Return the hashes of the declared studies that a run belongs to: "name:hash name:hash".
 
@@ -227,7 +237,7 @@ def hashes_of(program: str, config: dict[str, Any], places: Places | None = None
         except UserError:
             continue
         if any(_belongs(program, config, sweep) for sweep in sweeps):
-            found.append(f"{path.stem}:{study_hash(declared)}")
+            found.append(f"{path.stem}:{study_hash(declared, varied(sweeps))}")
     return " ".join(found)
 
 
@@ -516,6 +526,11 @@ def _check_sizes(where: str, study: Study) -> None:
                 f"{where}: published_scores.{words} = {value} lies outside the bounds of "
                 f"{study.metric.key}, {low} to {high}"
             )
+    if study.declaration.block and study.declaration.published_scores:
+        raise StudyError(
+            f"{where}: published_scores are of one data set, so they cannot be compared with means "
+            "over the blocks of `block:`"
+        )
     if looks := study.declaration.looks:
         seeds, spent = sorted(looks), sum(looks.values())
         if seeds[0] < 1 or seeds[-1] != len(study.seeds) or spent > study.declaration.alpha + 1e-12:

@@ -150,7 +150,14 @@ def test_a_foreign_script_runs_and_is_fetched(project: Path, offline: dict[str, 
     assert "4 of 4 runs finished" in done.stdout
 
 
-@pytest.mark.parametrize("form", ["${args_no_hyphens}", "${args_json}", "${args_no_equals}"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        "${args_no_hyphens}",
+        pytest.param("${args_json}", marks=pytest.mark.slow),
+        pytest.param("${args_no_equals}", marks=pytest.mark.slow),
+    ],
+)
 def test_each_form_of_arguments_reaches_the_script(
     project: Path, offline: dict[str, str], form: str
 ) -> None:

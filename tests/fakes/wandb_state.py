@@ -140,7 +140,7 @@ class State:
         """Return a project's runs by sweep, group and values of their configuration."""
         found = [r for r in self.runs.values() if r.project == project]
         asked = json.loads(filters)
-        parts = [asked] if "$and" not in asked else asked["$and"]
+        parts = asked.get("$and", [asked])
         for key, wanted in ((k, v) for part in parts for k, v in part.items()):
             if key == "sweep":
                 found = [r for r in found if r.sweep == wanted]

@@ -9,7 +9,7 @@ import yaml
 
 from analysis.runs import declared
 from lib.spec.declaration import Declaration, read_declaration, study_hash
-from lib.spec.study import hashes_of
+from lib.spec.study import hashes_of, varied
 from lib.spec.sweep import read_sweep
 from lib.tracking import wandb_run
 from tests import factories
@@ -32,11 +32,13 @@ def verdict(folder: Path, sweep_path: Path, logged: object, **declaration: objec
 
 def test_words_and_figures_may_change_after_the_runs_claims_may_not() -> None:
     base = {"metric": "test/error", "smallest_effect": 0.01}
-    first = study_hash(Declaration(**base))
-    assert study_hash(Declaration(**base, labels={"lr": "rate"}, notes="…", alpha=0.05)) == first
+    first = study_hash(Declaration(**base), {})
+    assert (
+        study_hash(Declaration(**base, labels={"lr": "rate"}, notes="…", alpha=0.05), {}) == first
+    )
     changes = {"smallest_effect": 0.02, "alpha": 0.01, "primary": ["a"], "score": {"mean_last": 5}}
     changes |= {"failure": {"worse_than": 0.5}, "metric": "test/accuracy", "free": ["lr"]}
-    others = [study_hash(Declaration(**base | {key: value})) for key, value in changes.items()]
+    others = [study_hash(Declaration(**base | {key: value}), {}) for key, value in changes.items()]
     assert len({first, *others}) == len(changes) + 1
 
 
@@ -44,17 +46,22 @@ def test_a_hash_that_all_runs_logged_verifies_the_declaration(
     sweep_path: Path, tmp_path: Path
 ) -> None:
     plan = factories.study(sweep_path, smallest_effect=0.01)
-    own = f"other:0123 made_up:{study_hash(plan.declaration)}"
+    own = f"other:0123 made_up:{study_hash(plan.declaration, varied(plan.sweeps))}"
     found = verdict(tmp_path / "s", sweep_path, own, smallest_effect=0.01)
     assert found["declared"] is True
     assert found["declaration"].startswith("Declared before the runs: all 28 logged the hash")
     assert "Declared before the runs" in (tmp_path / "s" / "report.md").read_text()
     later = verdict(tmp_path / "s", sweep_path, own, smallest_effect=0.02)
     assert later["declared"] is False
-    assert "28 runs logged another hash and no record" in later["declaration"]
+    assert "28 runs logged another hash of this study" in later["declaration"]
     logged = [own] * 27 + [float("nan")]
     one = verdict(tmp_path / "s", sweep_path, logged, smallest_effect=0.01)
-    assert (one["declared"], "1 run logged another hash" in one["declaration"]) == (False, True)
+    assert (one["declared"], "since 1 run logged no hash" in one["declaration"]) == (False, True)
+    (tmp_path / "s" / declared.NAME).write_text(
+        json.dumps({"c" * 40: {"metric": "test/error", "smallest_effect": 0.01}})
+    )
+    other = verdict(tmp_path / "s", sweep_path, "made_up:000000000000", smallest_effect=0.01)
+    assert other["declared"] is False, "what a run logged comes before what git says"
 
 
 def test_without_a_declaration_all_is_exploratory(sweep_path: Path, tmp_path: Path) -> None:
@@ -104,11 +111,17 @@ def test_the_history_of_the_code_says_what_was_declared(
     folder = factories.write_study(tmp_path / "s", *at(history[1], sweep_path))
     found = factories.report(folder, sweep_path, **keys)
     assert found["declared"] is True
-    where = f"at their commit {history[1][:8]} the declaring keys had the same values"
-    assert where in found["declaration"]
-    assert "(metric, primary, score, smallest_effect)" in found["declaration"]
+    where = f"28 runs logged no hash, and at their commit {history[1][:8]} the declaring keys "
+    keys_then = "(metric, primary, score, smallest_effect) and the sweep's levels and seeds were"
+    assert where + keys_then in found["declaration"]
     recorded = json.loads((folder / declared.NAME).read_text())
     assert recorded[history[1]]["goal"] == "minimize"
+    assert recorded[history[1]]["varied"]["seed"] == list(range(7))
+    fewer = factories.write_sweep(sweep_path, seeds=6)
+    six = factories.write_study(tmp_path / "six", *at(history[1], fewer))
+    said = factories.report(six, fewer, **keys)["declaration"]
+    assert "seed was [0, 1, 2, 3, 4, 5, 6], is [0, 1, 2, 3, 4, 5]" in said
+    factories.write_sweep(sweep_path)
     changed = factories.report(folder, sweep_path, **keys | {"smallest_effect": 0.02})
     assert changed["declared"] is False
     assert "smallest_effect was 0.01, is 0.02." in changed["declaration"]
@@ -138,7 +151,7 @@ def test_a_run_belongs_to_the_studies_whose_sweep_has_it(sweep_path: Path, tmp_p
     plan = factories.study(sweep_path, smallest_effect=0.01)
     (tmp_path / "studies" / "broken.yaml").write_text("metric: [")
     config = {"batch_norm": True, "optimizer": "sgd", "seed": 3, "epochs": 3, "lr": 0.1}
-    own = f"made_up:{study_hash(plan.declaration)}"
+    own = f"made_up:{study_hash(plan.declaration, varied(plan.sweeps))}"
     found = {
         (program, seed): hashes_of(program, config | {"seed": seed}, plan.places)
         for program in ("/somewhere/train_gtsrb.py", "train_unet.py")
@@ -151,24 +164,34 @@ def test_a_run_belongs_to_the_studies_whose_sweep_has_it(sweep_path: Path, tmp_p
 def test_a_run_keeps_the_hash_of_its_first_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cell = read_sweep(ROOT / "sweeps" / "demo_gtsrb.yaml").grid()[0]
+    sweep = read_sweep(ROOT / "sweeps" / "demo_gtsrb.yaml")
+    cell = sweep.grid()[0]
     monkeypatch.setattr("sys.argv", ["train_gtsrb.py"])
     path = ROOT / "analysis" / "studies" / "demo_gtsrb.yaml"
-    own = {"study_sha256": f"demo_gtsrb:{study_hash(read_declaration(path))}"}
+    own = {"study_sha256": f"demo_gtsrb:{study_hash(read_declaration(path), varied([sweep]))}"}
     assert wandb_run._declared(tmp_path, cell) == own
     assert wandb_run._declared(tmp_path, {"seed": 99}) == own  # resumed after the sweep changed
     assert wandb_run._declared(tmp_path / "other", {"seed": 99}) == {}
 
 
-def test_seeds_added_after_a_look_make_it_exploratory(sweep_path: Path, tmp_path: Path) -> None:
-    plan = factories.study(sweep_path, smallest_effect=0.01)
-    own = f"made_up:{study_hash(plan.declaration)}"
+@pytest.mark.parametrize("seeds", [9, 6])
+def test_other_numbers_of_seeds_after_a_look_are_exploratory(
+    sweep_path: Path, tmp_path: Path, seeds: int
+) -> None:
     folder = tmp_path / "s"
-    first = verdict(folder, sweep_path, own, smallest_effect=0.01)
+
+    def report() -> dict:
+        plan = factories.study(sweep_path, smallest_effect=0.01)
+        own = f"made_up:{study_hash(plan.declaration, varied(plan.sweeps))}"
+        return verdict(folder, sweep_path, own, smallest_effect=0.01)
+
+    first = report()
     assert (first["declared"], first["earlier_looks"]) == (True, [])
-    factories.write_sweep(sweep_path, seeds=9)
+    factories.write_sweep(sweep_path, seeds=seeds)
     for _ in range(2):  # the second time from a report that already is a second look
-        again = verdict(folder, sweep_path, own, smallest_effect=0.01)
+        again = report()
         assert (again["declared"], again["earlier_looks"]) == (False, [7])
-        said = "this study was reported before with 7 seeds and now has 9"
+        said = f"this study was reported before with 7 seeds and now has {seeds}"
         assert said in again["declaration"]
+    (folder / "results.json").write_text("[]")
+    assert report()["earlier_looks"] == []

@@ -1,5 +1,6 @@
 """Where runs are: addresses, sweeps without a local YAML, projects, filters; what they vary."""
 
+import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,14 @@ import pandas as pd
 import pytest
 import yaml
 
+from analysis import report as report_module
+from analysis.fetch import Request, add_source_arguments, request, resolve
 from analysis.runs import selection
 from analysis.runs.record import FetchError
 from analysis.runs.tables import read_tables
 from analysis.runs.wandb_server import address
 from lib.spec.declaration import Declaration
+from lib.spec.study import load_study
 from tests.conftest import call
 from tests.fakes.wandb_server import WandbServer
 from tests.fakes.wandb_state import ENTITY, Run, Sweep
@@ -102,50 +106,56 @@ def put(
     )
 
 
-def report(out: Path, env: dict[str, str], *words: str | Path) -> Any:
-    return call("-m", "analysis.report", *words, "--out", out, env=env)
+def fetch(out: Path, env: dict[str, str], *words: str | Path) -> Any:
+    return call("-m", "analysis.fetch", *words, "--out", out, env=env)
 
 
 def test_a_sweep_without_a_local_yaml(
     project: WandbServer, online: dict[str, str], tmp_path: Path
 ) -> None:
     """Its configuration is read from the server; the address is the browser's."""
-    url = f"{project.url}/{ENTITY}/p/sweeps/s0"
-    done = report(tmp_path / "out", online, url)
+    out = tmp_path / "out"
+    done = fetch(out, online, f"{project.url}/{ENTITY}/p/sweeps/s0")
     assert done.returncode == 0, done.stderr
     assert "12 finished, of 12 expected" in done.stdout
-    assert "[preliminary support]" in done.stdout
-    kept = yaml.safe_load((tmp_path / "out" / "sweep.yaml").read_text())
-    assert kept == RAW
-    again = call("-m", "analysis.report", tmp_path / "out", env=online)  # from the tables alone
-    assert again.returncode == 0, again.stderr
+    assert yaml.safe_load((out / "sweep.yaml").read_text()) == RAW
+    study, sources, folder = resolve(Request([str(out)]))  # from the tables alone
+    assert (sources, folder, study.factors) == ([], out, {"algo": ["a", "b"]})
+    (row,) = report_module.report(study, out, draw=False)["contrasts"]
+    assert row["grade"] == "preliminary_support"
 
 
 def test_runs_of_a_project_without_a_sweep(
     project: WandbServer, online: dict[str, str], tmp_path: Path
 ) -> None:
-    path, out = f"{ENTITY}/p", tmp_path / "out"
-    done = report(out, online, path)
-    assert done.returncode == 1
-    assert "say with --study what is compared in it" in done.stderr
-    declaration = tmp_path / "mine.yaml"
-    declaration.write_text("metric: test/error\n")
-    done = report(out, online, path, "--study", declaration, "--group", "main")
-    assert "Their configurations vary algo, seed" in done.stderr
+    path, out, declaration = f"{ENTITY}/p", tmp_path / "out", tmp_path / "mine.yaml"
+    with pytest.raises(FetchError, match="say with --study what is compared in it"):
+        resolve(Request([path], out=out))
     declaration.write_text("metric: test/error\nfactors: {algo: [a, b]}\n")
-    done = report(out, online, path, "--study", declaration, "--group", "main")
+    done = fetch(out, online, path, "--study", declaration, "--group", "main")
     assert done.returncode == 0, done.stderr
     assert "12 finished" in done.stdout
+    study = load_study("mine", sweep=out / "sweep.yaml", declaration=declaration)
+    (row,) = report_module.report(study, out, draw=False)["contrasts"]
+    assert row["grade"] == "preliminary_support"
     only = json.dumps({"config.algo": "c"})
-    done = report(tmp_path / "c", online, path, "--study", declaration, "--filter", only)
-    assert "algo" in done.stderr
+    done = fetch(tmp_path / "c", online, path, "--study", declaration, "--filter", only)
+    assert "factors.algo = 'a' is no level of the sweep, which has ['c']" in done.stderr
     runs, _ = read_tables(tmp_path / "c")
     assert sorted(runs["run_id"]) == ["x1", "x2"]
     none = json.dumps({"config.algo": "nothing"})
-    done = report(tmp_path / "d", online, path, "--study", declaration, "--filter", none)
+    done = fetch(tmp_path / "d", online, path, "--study", declaration, "--filter", none)
     assert 'has no runs with the filter {"config.algo": "nothing"}' in done.stderr
-    done = report(out, online, path, "--filter", "algo=a")
-    assert "--filter 'algo=a' is no JSON mapping" in done.stderr
+
+
+def test_a_filter_is_json() -> None:
+    parser = argparse.ArgumentParser()
+    add_source_arguments(parser)
+    for text in ("algo=a", "[1]"):
+        with pytest.raises(FetchError, match="is no JSON mapping"):
+            request(parser.parse_args(["e/p", "--filter", text]))
+    asked = request(parser.parse_args(["e/p", "--filter", '{"state": "finished"}', "--group", "g"]))
+    assert asked.filters == {"state": "finished", "group": "g"}
 
 
 def test_filters_for_runs_in_a_folder() -> None:

@@ -40,6 +40,15 @@ def test_a_look_takes_its_seeds_and_its_alpha(sweep_path: Path, tmp_path: Path) 
     factories.write_study(folder, runs, history)
     second = factories.report(folder, sweep_path, **LOOKS)
     assert (second["n_seeds"], second["alpha"], second["earlier_looks"]) == (12, 0.03, [])
+    almost = runs["run_id"] != "bnsgd11"
+    kept = history[history["run_id"] != "bnsgd11"]
+    late = factories.write_study(tmp_path / "late", runs[almost], kept)
+    third = factories.report(late, sweep_path, **LOOKS)
+    assert third["n_seeds"] == 8
+    missing = (
+        "The look at 12 seeds is not complete: batch_norm=True, optimizer=sgd, seed=11: missing"
+    )
+    assert missing in third["look"]
     assert "Planned look 2 of 2" in (folder / "report.md").read_text()
 
 
@@ -154,6 +163,24 @@ def test_a_failed_run_takes_its_seed_out_of_all_blocks(tmp_path: Path) -> None:
     (row,) = found["contrasts"]
     assert (row["n"], row["n_trained"], row["per_seed"][3]) == (7, 6, None)
     assert [one["n"] for one in found["within_blocks"]] == [7, 6, 7]
+    assert "Seeds with a failed run in some block: 0 of 7 with" in row["sentence"]
+
+
+@pytest.mark.parametrize("scale", ["rank", "relative"])
+def test_failed_runs_do_not_move_a_blocks_scale(tmp_path: Path, scale: str) -> None:
+    _, _, folder = blocked(tmp_path, scale)
+    runs, history = read_tables(folder)
+    seen = []
+    for score in (1.0, 0.01):  # what the failed baseline runs happen to have logged
+        for seed in range(3):
+            lost = runs["run_id"] == f"badam{seed}"
+            runs.loc[lost, "summary.test/error"] = score
+            runs.loc[lost, "summary.diverged"] = True
+        factories.write_study(folder, runs, history)
+        declared = {"block": ["dataset"], "block_scale": scale}
+        seen.append(factories.report(folder, tmp_path / "s.yaml", **declared)["contrasts"][0])
+    assert seen[0]["per_seed"] == seen[1]["per_seed"]
+    assert seen[0]["n_trained"] == 4
 
 
 def test_missing_runs_of_a_block_are_named_and_filled_in(tmp_path: Path) -> None:
@@ -186,6 +213,10 @@ def test_blocks_may_have_other_data_but_not_other_recipes(tmp_path: Path) -> Non
     [
         ({"block": ["datasets"]}, "block names datasets, which is no parameter"),
         ({"block": ["seed"]}, "block names seed"),
+        (
+            {"block": ["dataset", "optimizer"], "published_scores": {"them": 0.5}},
+            "cannot be compared with means over the blocks",
+        ),
         ({"block": ["dataset"], "factors": {"dataset": ["a", "b"]}}, "both a block and a factor"),
     ],
 )

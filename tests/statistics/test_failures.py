@@ -58,11 +58,12 @@ def test_estimates_are_of_the_seeds_without_failures(sweep_path: Path, tmp_path:
         assert (row["n"], row["n_trained"]) == (8, 6)
         assert abs(row["difference"]) < 0.03, "failed runs are no errors of 100 %"
     first, second, interaction = found["contrasts"]
-    assert first["failures"] == {"failed": (2, 0), "runs": (16, 16), "p": 0.5}
-    assert second["failures"] == {"failed": (0, 2), "runs": (16, 16), "p": 0.5}
+    both = {"runs": (16, 16), "p": 0.5}
+    assert first["failures"] == {"failed": (2, 0), "seeds": (2, 0)} | both
+    assert second["failures"] == {"failed": (0, 2), "seeds": (0, 2)} | both
     assert interaction["failures"]["p"] is None
-    text = "Failed runs: 2 of 16 with batch_norm = False, 0 of 16 with batch_norm = True (exact "
-    assert text + "McNemar p = .5)." in first["sentence"]
+    text = "Failed runs: 2 of 16 with batch_norm = False, 0 of 16 with batch_norm = True (on "
+    assert text + "2 and 0 of 8 seeds, exact McNemar p = .5)." in first["sentence"]
     assert "Among the 6 seeds without a failed run" in first["sentence"]
     assert "over all 8 seeds, failed runs counted as worst" in first["sentence"]
     told = "averages over a variant whose runs fail (batch_norm = False, optimizer = sgd: 2 of 8)"
@@ -81,14 +82,63 @@ def test_failures_that_carry_a_claim_are_said_to(sweep_path: Path, tmp_path: Pat
     assert (row["grade"], row["difference"], row["p_within"]) == ("preliminary_support", None, 1.0)
     assert "No seed is without a failed run, so there is no estimate." in row["sentence"]
     assert "8 of 16 with" not in row["sentence"]
-    assert "16 of 16 with optimizer = sgd (exact McNemar p = .0078)" in row["sentence"]
+    assert "16 of 16 with optimizer = sgd (on 0 and 8 of 8 seeds, exact McNemar" in row["sentence"]
     few = [f"nosgd{seed:02d}" for seed in range(8) if seed not in (2, 5)]
     folder = factories.write_study(tmp_path / "few", fail(runs, *few), history)
     row = factories.report(folder, sweep_path, smallest_effect=0.01)["contrasts"][0]
     assert row["n_trained"] == 2
     assert row["grade"] == "preliminary_support"
-    said = "The failures alone carry this claim: without them it is not established; 2 seeds cannot"
+    said = "too few to show a difference alone (smallest Holm p 1): the claim rests on the failures"
     assert said in row["sentence"]
+
+
+def test_a_variant_that_fails_often_and_is_better_otherwise(tmp_path: Path) -> None:
+    """Worse over all runs, better without failures: two things, and no claim mixes them."""
+    path = factories.grid(tmp_path / "s.yaml", {"optimizer": ["adam", "sgd"]}, 20)
+    rng = np.random.default_rng(0)
+    scores = {("adam",): (0.2 + rng.normal(0, 0.002, 20)).tolist()}
+    scores[("sgd",)] = (0.1 + rng.normal(0, 0.002, 20)).tolist()
+    runs, history = factories.scored(path, scores)
+    lost = fail(runs, *(f"sgd-{seed}" for seed in range(13)), "adam-19")
+    folder = factories.write_study(tmp_path / "study", lost.drop(columns=[]), history)
+    (row,) = factories.report(folder, path, smallest_effect=0.01)["contrasts"]
+    assert row["p_beyond"] < 0.05
+    assert row["grade"] in ("preliminary_support", "inconclusive")
+    assert "beyond ±1.00 percentage points" in row["sentence"]
+    if row["grade"] == "preliminary_support":
+        assert "higher (worse)" in row["sentence"]
+        assert "without them the sign is the opposite one" in row["sentence"]
+
+
+def test_failures_are_worst_where_no_bound_says_how_bad(tmp_path: Path) -> None:
+    """A return without bounds: the failed runs of the better variant rank below everything."""
+    metric = {"key": "eval/return", "goal": "maximize", "label": "return"}
+    path = factories.grid(tmp_path / "s.yaml", {"algo": ["ppo", "sac"]}, 8, "train/x")
+    scores = {("ppo",): list(np.linspace(9, 11, 8)), ("sac",): list(np.linspace(99, 104, 8))}
+    runs, history = factories.scored(path, scores, "eval/return")
+    for name in ("sac-1", "sac-5"):
+        runs.loc[runs["run_id"] == name, "summary.diverged"] = True
+    folder = factories.write_study(tmp_path / "study", runs, history)
+    (row,) = factories.report(folder, path, metric=metric)["contrasts"]
+    d = np.array([90.0] * 6 + [-1e4, -2e4]) + np.arange(8) / 10
+    assert row["p"] == pytest.approx(rank_tests.signed_rank(d).p)
+    assert 85 < row["difference"] < 95
+    validation = {"key": "val/accuracy", "goal": "maximize"}
+    runs = runs.rename(columns={"summary.eval/return": "summary.val/accuracy"})
+    runs["summary.val/accuracy"] = runs["summary.val/accuracy"].astype(float) / 200
+    runs["summary.test/accuracy"] = runs["summary.val/accuracy"]
+    folder = factories.write_study(tmp_path / "val", runs, history)
+    (row,) = factories.report(folder, path, metric=validation)["contrasts"]
+    assert row["on_test"]["p"] == row["p"]
+
+
+def test_all_runs_fail(sweep_path: Path, tmp_path: Path) -> None:
+    runs, history = factories.tables(sweep_path)
+    folder = factories.write_study(tmp_path / "s", fail(runs, *runs["run_id"]), history)
+    for row in factories.report(folder, sweep_path)["contrasts"]:
+        assert row["grade"] == "not_testable"
+        assert "nothing to compare, failed runs counted as worst. Failed runs:" in row["sentence"]
+        assert "same code" not in row["sentence"]
 
 
 def test_a_score_beyond_the_declared_failure_has_failed(sweep_path: Path, tmp_path: Path) -> None:

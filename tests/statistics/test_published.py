@@ -129,7 +129,31 @@ def test_test_items_may_take_a_claim_away(folder: Path) -> None:
     (folder / per_item.NAME).unlink()
     (row,) = report(folder)["contrasts"][:1]
     assert (row["p_holm"] < 0.01, row["grade"]) == (True, "inconclusive")
-    assert "the runs kept no output per test item, so none is made" in row["notes"][0]
+    assert "no interval over both is known here, so none is made" in row["notes"][0]
+
+
+def test_clusters_of_items_widen_the_interval_over_items(folder: Path) -> None:
+    """Ten runs of mistakes on the first images: as clusters of 20 they are one mistake."""
+    apart = report(folder)["contrasts"][0]
+    for seed in range(10):
+        path = folder / per_item.FILES / f"r{seed}" / per_item.SCORES
+        arrays = dict(np.load(path))
+        np.savez(path, **arrays, cluster=[f"patient {i // 20}" for i in range(IMAGES)])
+    per_item.write(folder, [f"r{i}" for i in range(10)])
+    found = report(folder)
+    together = found["contrasts"][0]
+    assert together["items_high"] - together["items_low"] > 3 * (
+        apart["items_high"] - apart["items_low"]
+    )
+    assert "one cluster" in found["about_test_items"]
+    for seed in range(10):
+        path = folder / per_item.FILES / f"r{seed}" / per_item.SCORES
+        np.savez(path, **dict(np.load(path)) | {"cluster": [str(i % 3) for i in range(IMAGES)]})
+    (folder / per_item.NAME).unlink()
+    per_item.write(folder, [f"r{i}" for i in range(10)])
+    few = report(folder)
+    assert few["test_items"] is None
+    assert "fewer than 20 clusters" in few["about_test_items"]
 
 
 def test_every_run_is_listed_with_its_mistakes(folder: Path) -> None:

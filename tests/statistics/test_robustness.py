@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from analysis.runs import per_item
+from analysis.statistics import grades
 from lib.spec.declaration import StudyError
 from lib.spec.metric import metric
 from tests import factories
@@ -37,8 +38,57 @@ def test_a_claim_that_a_rule_overturns_is_demoted(sweep_path: Path, tmp_path: Pa
     assert first["survives_all_rules"] is False
     assert first["p_holm"] < 0.05
     assert first["grade"] == "inconclusive"
-    told = "Demoted to inconclusive, since another score rule leads elsewhere (mean of the last"
+    told = "Demoted from preliminary support to inconclusive, since another score rule does not"
     assert any(note.startswith(told) for note in first["notes"])
+
+
+@pytest.mark.parametrize(
+    ("grade", "others", "left"),
+    [
+        ("meaningful", [("meaningful", True)], "meaningful"),
+        ("meaningful", [("meaningful", True), ("support_small", True)], "preliminary_support"),
+        ("meaningful", [("inconclusive", False)], "inconclusive"),
+        ("practically_equivalent", [("inconclusive", True)], "inconclusive"),
+        ("practically_equivalent", [("support_small", False)], "inconclusive"),
+        ("inconclusive", [("meaningful", False)], "inconclusive"),
+        ("not_testable", [("meaningful", False)], "not_testable"),
+        ("support_small", [], "support_small"),
+    ],
+)
+def test_other_rules_only_demote(grade: str, others: list, left: str) -> None:
+    assert grades.under_other_rules(grade, others) == left
+
+
+def test_an_equivalence_that_a_rule_does_not_confirm_is_demoted(
+    sweep_path: Path, tmp_path: Path
+) -> None:
+    runs, history = factories.tables(sweep_path, (0, 0, 0), noise=1e-3)
+    noisy = 0.1 + np.random.default_rng(5).normal(0, 0.05, len(runs))
+    folder = factories.write_study(tmp_path / "s", runs, history)
+    plain = factories.report(folder, sweep_path, smallest_effect=0.01)["contrasts"][0]
+    assert plain["grade"] == "practically_equivalent"
+    runs["summary.test/error_at_best_val"] = noisy
+    folder = factories.write_study(tmp_path / "n", runs, history)
+    row = factories.report(folder, sweep_path, smallest_effect=0.01)["contrasts"][0]
+    assert row["other_rules"]["at_best_val"]["agrees"] is True  # neither shows a difference
+    assert row["grade"] == "inconclusive"
+
+
+def test_ties_are_those_of_the_resolution_everywhere(sweep_path: Path, tmp_path: Path) -> None:
+    """Scores that differ by less than a tenth of the declared step are equal, under every rule."""
+    runs, history = factories.tables(sweep_path, (0, 0, 0), noise=2e-3)
+    steps = runs["summary.test/error"].astype(float).round(3)
+    rng = np.random.default_rng(0)
+    runs["summary.test/error"] = steps + rng.normal(0, 1e-7, len(runs))
+    runs["summary.test/error_at_best_val"] = steps
+    metric = {"key": "test/error", "resolution": 0.001}
+    folder = factories.write_study(tmp_path / "s", runs, history)
+    for row in factories.report(folder, sweep_path, metric=metric)["contrasts"]:
+        assert row["p_holm"] == row["other_rules"]["at_best_val"]["p_holm"]
+    zeros = [r["n_zero"] for r in factories.report(folder, sweep_path, metric=metric)["contrasts"]]
+    again = factories.report(folder, sweep_path, metric="test/error")
+    plain = [row["n_zero"] for row in again["contrasts"]]
+    assert sum(zeros) > sum(plain)
     text = (tmp_path / "s" / "report.md").read_text()
     assert "Survives all rules" in text
 

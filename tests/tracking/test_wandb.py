@@ -91,6 +91,7 @@ def test_a_sweep_with_two_agents_gives_the_local_agents_numbers(
     assert all(run.config["seed"]["value"] in (0, 1) and len(run.history) == 2 for run in arrived)
 
 
+@pytest.mark.slow
 def test_media_are_shown_and_do_not_disturb(
     server: WandbServer, online: dict[str, str], signs: Path, chests: Path, tmp_path: Path
 ) -> None:
