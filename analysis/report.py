@@ -36,6 +36,7 @@ What to do:
 - more than one, or no variant of this study: take the wrong run out of the source (its folder
   wandb/offline-run-*-<run id>, or the run on the server) and add --prune; after a change of the
   sweep let the agent write to another --out
+- seeds that cannot be run any more: --allow seeds compares the complete pairs; the report says so
 - another recipe, data or code, or one run twice: make those runs again, or waive the check with
   --allow and its name"""
 
@@ -57,7 +58,7 @@ def report(study: Study, folder: Path, allow: Sequence[str] = (), draw: bool = T
         IncompleteError: listing everything that forbids a comparison.
         UserError: when a table or declaration cannot be used.
     """
-    data = study_data.load(study, folder)
+    data = study_data.load(study, folder, unequal_seeds="seeds" in allow)
     require_complete(data, allow)
     declared.record(study, folder, data.included)
     results = study_results.analyze(data)

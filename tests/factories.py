@@ -152,12 +152,13 @@ def report(
     return report_module.report(study(sweep_path, **declaration), folder, allow, draw)
 
 
-def refusal(folder: Path, sweep_path: Path, **declaration: Any) -> str:
+def refusal(folder: Path, sweep_path: Path, *allow: str, **declaration: Any) -> str:
     """Run the report's command in this process and return what it refuses with."""
     found = study(sweep_path, **declaration)
     words = [str(folder), "--sweep", str(sweep_path), "--out", str(folder)]
     path = found.places.declaration(found.name)
     words += ["--study", str(path)] if path.exists() else []
+    words += [word for name in allow for word in ("--allow", name)]
     with pytest.raises(SystemExit) as error:
         report_module.main(words)
     return str(error.value)

@@ -16,10 +16,12 @@ from lib.spec.sweep import same_value, show_value
 
 PAIR_HASHES = ("split_sha256", "order_sha256")  # of the split, of the first epoch's order
 
+CLOCK = ("seconds", "images_per_second")  # history columns that never repeat
 ENOUGH = 0.95  # of the longest run's steps, where runs need not end at the same one
 
 # Checks that `analysis.report --allow NAME` waives, each with what its failure means.
 CHECKS = {
+    "seeds": "not every variant has every seed; only complete pairs are compared",
     "recipe": "the runs differ in more than the factors and the seed",
     "data": "the runs saw different data",
     "commit": "the runs come from different commits of the code",
@@ -284,16 +286,47 @@ def _doubts(study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> dict[str
                 told.append(f"{key}: {', '.join(parts)}")
         if told:
             doubts[name] = f"{CHECKS[name]} ({'; '.join(told)})"
-    losses = [name for name in ("train/loss", "val/loss") if name in history]
-    by_content: dict[tuple, list[str]] = {}
-    for run_id, rows in history[history["run_id"].isin(runs["run_id"])].groupby("run_id"):
-        values = rows.sort_values("epoch")[losses]
-        if values.notna().any(axis=None):
-            content = tuple(values.round(12).astype(str).sum(axis=1))
-            by_content.setdefault(content, []).append(run_id)
-    if alike := [" = ".join(ids) for ids in by_content.values() if len(ids) > 1]:
-        doubts["identical"] = f"{CHECKS['identical']} ({'; '.join(alike)})"
+    if told := _alike(study, runs, history):
+        doubts["identical"] = f"{CHECKS['identical']} ({'; '.join(told)})"
     return doubts
+
+
+def _alike(study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> list[str]:
+    """Name runs with the same numbers: in a variant, whose seed had no effect, or in any two runs.
+
+    All that a run logged over time is compared, but for its clock, and its score; of runs of
+    different variants only losses, which do not agree by chance as errors on few items do.
+    """
+    own = history[history["run_id"].isin(runs["run_id"])]
+    numeric = own.columns.difference(["run_id", "epoch", *CLOCK])
+    losses = [name for name in numeric if "loss" in name.lower()]
+    scores = numbers(runs, study.score_key()).set_axis(runs["run_id"])
+    whole, lost = {}, {}
+    by_run = dict(list(own.sort_values("epoch").groupby("run_id")))
+    for run_id in runs["run_id"]:
+        rows = by_run.get(run_id, own.head(0))
+        whole[run_id] = (scores[run_id], _content(rows[numeric]))
+        lost[run_id] = _content(rows[losses])
+    told, seen = [], set()
+    variant = runs[[CONFIG + key for key in [*study.factor_keys, *study.block_keys]]]
+    by_variant = variant.map(str).sum(axis=1) if len(variant.columns) else pd.Series("", runs.index)
+    for _, group in runs.groupby(by_variant):
+        ids = group["run_id"].tolist()
+        diverged = f"{SUMMARY}diverged" in group and (group[f"{SUMMARY}diverged"] == True).all()  # noqa: E712
+        if len(ids) > 1 and len({whole[run] for run in ids}) == 1 and not diverged:
+            told.append(f"the {study.declaration.seed} had no effect: {' = '.join(ids)}")
+            seen |= set(ids)
+    by_content: dict[bytes, list[str]] = {}
+    for run_id, content in sorted(lost.items()):
+        if content and run_id not in seen:
+            by_content.setdefault(content, []).append(run_id)
+    return told + [" = ".join(ids) for ids in by_content.values() if len(ids) > 1]
+
+
+def _content(values: pd.DataFrame) -> bytes:
+    """Return a table's numbers as bytes, to compare them digit by digit; nothing if it has none."""
+    array = values.to_numpy(dtype=float).round(12)
+    return array.tobytes() if np.isfinite(array).any() else b""
 
 
 def _blocks(study: Study, runs: pd.DataFrame, check: str = "data") -> pd.Series:

@@ -11,11 +11,11 @@ import pandas as pd
 
 from analysis.runs import blocks, completeness, per_item, recipe
 from analysis.runs.axis import EPOCH, label
-from analysis.runs.completeness import Completeness
+from analysis.runs.completeness import CHECKS, Completeness
 from analysis.runs.tables import CONFIG, SUMMARY, TableError, numbers, read_tables
 from lib.spec.metric import Metric, count
 from lib.spec.study import LEAST_EPOCHS, Study, Variant, load_study
-from lib.spec.sweep import same_value
+from lib.spec.sweep import same_value, show_value
 
 
 @dataclass(frozen=True)
@@ -206,8 +206,10 @@ class StudyData:
         return str(found.pop()) if len(found) == 1 else "test item"
 
 
-def load(study: Study, folder: Path) -> StudyData:
+def load(study: Study, folder: Path, unequal_seeds: bool = False) -> StudyData:
     """Return a study's data from the tables in ``folder``; of planned looks the last complete one.
+
+    ``unequal_seeds``: where some variants lack seeds, take those that all have.
 
     Raises:
         TableError: when a table is missing, damaged, or from another sweep.
@@ -228,7 +230,60 @@ def load(study: Study, folder: Path) -> StudyData:
             later = f"The look at {n} seeds is not complete: {'; '.join(problems[:3])}{more}."
     if study.declaration.looks:
         return data
-    return _build(study, runs, history, table, folder)
+    data = _build(study, runs, history, table, folder)
+    if unequal_seeds and data.completeness.problems:
+        return _of_complete_seeds(data) or _of_own_seeds(data) or data
+    return data
+
+
+def _of_complete_seeds(data: StudyData) -> StudyData | None:
+    """Return the data of the seeds that every variant has; None where there is none such."""
+    study, column = data.study, CONFIG + data.study.declaration.seed
+    whole = ("finished", "diverged")
+    bad = [e.seed for e in data.completeness.entries if e.state not in whole]
+    seeds = [one for one in study.seeds if not any(same_value(one, other) for other in bad)]
+    own = data.runs[column].map(lambda one: any(same_value(one, seed) for seed in seeds))
+    if not seeds:
+        return None
+    told = f"compared are the seeds {', '.join(map(show_value, seeds))}"
+    return _restricted(data, replace(study, seeds=seeds), data.runs[own.astype(bool)], told)
+
+
+def _of_own_seeds(data: StudyData) -> StudyData | None:
+    """Return the data of variants that have seeds of their own, equally many; they are no pairs."""
+    study, column = data.study, CONFIG + data.study.declaration.seed
+    keys = [CONFIG + key for key in [*study.factor_keys, *study.block_keys]]
+    if not keys:
+        return None
+    finished = data.runs[data.runs["state"] == "finished"].sort_values("run_id")
+    place = finished.groupby(finished[keys].map(str).sum(axis=1)).cumcount()
+    sizes = place.groupby(finished[keys].map(str).sum(axis=1)).max()
+    if sizes.nunique() != 1 or sizes.iloc[0] < 1:
+        return None
+    seeds = list(range(int(sizes.iloc[0]) + 1))
+    renamed = finished.assign(**{column: [int(k) for k in place]}).astype({column: object})
+    told = "each variant has seeds of its own, so none are pairs"
+    found = _restricted(data, replace(study, seeds=seeds), renamed, told)
+    if found is None:
+        return None
+    unpaired = [told, *found.completeness.unpaired]
+    return replace(found, completeness=replace(found.completeness, unpaired=unpaired))
+
+
+def _restricted(data: StudyData, study: Study, runs: pd.DataFrame, told: str) -> StudyData | None:
+    """Return the data of some runs, with a waivable doubt that says so; None if they are faulty."""
+    history = data.history[data.history["run_id"].isin(runs["run_id"])]
+    history.attrs |= data.history.attrs
+    found = _build(study, runs, history, data.per_item, data.folder)
+    if found.completeness.problems:
+        return None
+    left = sorted(set(data.runs["run_id"]) - set(runs["run_id"]))
+    out = f"left out: {', '.join(left)}" if left else "no run is left out"
+    lacking = data.completeness.problems
+    more = f" and {len(lacking) - 6} more" if len(lacking) > 6 else ""
+    text = f"{CHECKS['seeds']}: {told}; {out} ({'; '.join(lacking[:6])}{more})"
+    doubts = {"seeds": text} | found.completeness.doubts
+    return replace(found, completeness=replace(found.completeness, doubts=doubts))
 
 
 def _without_later(
