@@ -1,6 +1,7 @@
 """Figures against epochs: 1 learning curves, 2 contrasts, 10 epochs until a target value."""
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -14,9 +15,16 @@ from lib.spec.metric import Metric, capitalize, count
 
 
 def learning_curves(data: StudyData, metric: Metric) -> Figure:
-    """Figure 1: ``metric`` against epoch: every seed, their median, a band, early stops."""
+    """Figure 1: ``metric`` against epoch: every seed, their median, a band, early stops.
+
+    Failed runs are crosses at the edge on the bad side: their values would stretch the axis.
+    """
     study = data.study
-    values = metric.display(histories.curves(data, metric.key))
+    complete = not data.completeness.problems
+    values = histories.curves(data, metric.key)
+    if complete:
+        values = np.where(data.failed[:, :, None], np.nan, values)
+    values = metric.display(values)
     first = next(iter(study.factors), None)
     groups = style.groups(study)
     apart = len(groups) == len(study.variants) and len(study.factors) > 1
@@ -31,11 +39,13 @@ def learning_curves(data: StudyData, metric: Metric) -> Figure:
                 label = study.variant_label(study.variants[members[0]], skip=first)
             curve = np.concatenate(values[members])
             style.draw_seeds(axis, histories.axis_values(data), curve, i, label)
+            if complete and (number := int(data.failed[members].sum())):
+                _failed_at_edge(axis, metric, i, number)
         axis.set_xlabel(label_of(data.axis))
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         if level is not None:
             axis.set_title(study.level_label(first, level))
-    for variant, state, epochs, found in histories.stops(data, metric.key):
+    for variant, state, epochs, found in _stops(data, metric):
         axis, i = place[study.variants.index(variant)]
         if state == "replaced":  # the run that is included is drawn as all others are
             axis.plot(epochs, metric.display(found), color=style.colour(i), linewidth=0.8, ls=":")
@@ -44,20 +54,44 @@ def learning_curves(data: StudyData, metric: Metric) -> Figure:
     style.legend_above(figure, axes[0])
     for axis in axes[:: min(2, len(panels))]:
         axis.set_ylabel(metric.axis)
-    style.metric_scale(axes, metric.display(data.history[metric.key].to_numpy()), metric)
+    style.metric_scale(axes, values.ravel(), metric)
     return figure
+
+
+def _stops(data: StudyData, metric: Metric) -> list[tuple]:
+    """Return the early stops that are drawn: not of diverged runs, which are at the edge."""
+    return [one for one in histories.stops(data, metric.key) if one[1] != "diverged"]
+
+
+def _failed_at_edge(axis: Axes, metric: Metric, i: int, number: int) -> None:
+    """Draw a cross with the number of the i-th variant's failed runs at the axis' bad side."""
+    edge = 1.0 if metric.sign < 0 else 0.0
+    place = 0.9 - 0.3 * i
+    at = {"transform": axis.transAxes, "clip_on": False, "zorder": 6}
+    axis.plot([place], [edge], "x", color=style.colour(i), markersize=6, markeredgewidth=1.6, **at)
+    axis.annotate(
+        f"{number} failed",
+        (place, edge),
+        xycoords="axes fraction",
+        xytext=(0, -5 if edge else 5),
+        textcoords="offset points",
+        ha="center",
+        va="top" if edge else "bottom",
+        fontsize=7,
+    )
 
 
 def learning_curves_caption(data: StudyData, metric: Metric) -> str:
     """Return figure 1's caption."""
     n, together = len(data.study.seeds), max(len(g) for _, g in style.groups(data.study))
-    stopped = len(histories.stops(data, metric.key))
+    stopped = len(_stops(data, metric))
+    lost = 0 if data.completeness.problems else int(data.failed.sum())
+    failed = f"Without {count(lost, 'failed run')} (crosses at the edge). " if lost else ""
     cross = f"Crosses: {count(stopped, 'run')} stopped before the end. " if stopped else ""
     return (
         f"{capitalize(metric.title)} against epoch. Thin lines: one per run (n = "
         f"{count(n, 'seed')} per variant); bold: median over runs; band: "
-        f"{style.band_name(n * together)} over runs; a diverged run has the worst value after it "
-        f"stopped. {cross}{style.run_set(data)}"
+        f"{style.band_name(n * together)} over runs. {failed}{cross}{style.run_set(data)}"
     )
 
 

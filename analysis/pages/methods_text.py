@@ -87,7 +87,8 @@ def uncertainty(results: dict[str, Any]) -> str:
     alone, family = 100 * (1 - results["alpha"]), len(results["contrasts"])
     both = 100 * (1 - results["alpha"] / family)
     return (
-        f"Seeds: what other seeds would give on these test items (exact, {alone:.3g} %). Test "
+        f"Seeds: what other seeds would give on these test items (exact, {alone:.3g} % or as much "
+        "as so few seeds can give). Test "
         "items: what other items of the same kind would give with these trained networks (the "
         "same Hodges–Lehmann difference, percentile bootstrap over the "
         f"{count(results['test_items'], 'test item')}, {alone:.3g} %). Both: seeds and items drawn "

@@ -164,7 +164,7 @@ def folds(tmp_path: Path) -> StudyData:
         for seed in range(3):
             config = {"fold": fold, "seed": seed, "image_size": 256, "width": 8, "epochs": 2}
             summary = {"split_sha256": f"{fold} {seed}", "order_sha256": f"{fold} {seed}"}
-            summary |= {"test/jaccard": 0.95, "diverged": False}
+            summary |= {"test/jaccard": 0.95 + seed / 1000, "diverged": False}
             runs.append(factories.run_row(f"{fold}{seed}", config, summary))
             columns[f"jaccard.{fold}{seed}"] = pd.Series(rng.uniform(0.9, 0.98, len(names)), names)
             history += [{"run_id": f"{fold}{seed}", "epoch": e, "val/jaccard": 0.9} for e in (1, 2)]

@@ -87,7 +87,7 @@ def test_the_interval_over_items_is_next_to_the_one_over_seeds(
         assert row["items_low"] <= row["difference"] <= row["items_high"]
         assert row["both_low"] <= row["difference"] <= row["both_high"]
     text = (tmp_path / "s" / "report.md").read_text()
-    assert "Seeds: what other seeds would give on these test items (exact, 95 %)." in text
+    assert "Seeds: what other seeds would give on these test items (exact, 95 % or as much" in text
     assert "Test items: what other items of the same kind would give" in text
     assert robustness.SEVERAL_OF_ONE_SIGN in text
     assert results["failures"] == {}
@@ -109,6 +109,8 @@ def test_item_scores_are_those_that_the_runs_logged(sweep_path: Path, tmp_path: 
     data = write_study(tmp_path / "s", sweep_path)
     found = study_data.test_scores(data)
     np.testing.assert_allclose(found.mean(), data.scores.ravel())
+    assert data.resolution == 1 / len(found)
+    assert data.resolution_of("mean_last_5") == 1 / (5 * len(found))
     right = per_item.scores(data.per_item, metric("test/accuracy"), data.run_ids)
     assert right.equals(1 - found)
     table = data.per_item.astype(float)

@@ -8,7 +8,15 @@ import pytest
 from scipy.stats import beta
 from statsmodels.stats.contingency_tables import mcnemar as theirs
 
-from analysis.statistics import contrasts, failures, grades, many, rank_tests, testing
+from analysis.statistics import (
+    contrasts,
+    failures,
+    grades,
+    intervals,
+    many,
+    rank_tests,
+    testing,
+)
 from lib.spec.declaration import StudyError
 from tests import factories
 
@@ -130,6 +138,29 @@ def test_failures_are_worst_where_no_bound_says_how_bad(tmp_path: Path) -> None:
     folder = factories.write_study(tmp_path / "val", runs, history)
     (row,) = factories.report(folder, path, metric=validation)["contrasts"]
     assert row["on_test"]["p"] == row["p"]
+
+
+def test_simple_effects_are_simultaneous_and_of_trained_runs(sweep_path: Path) -> None:
+    study, rng = factories.study(sweep_path), np.random.default_rng(0)
+    scores = rng.normal(0.2, 0.01, (4, 8))
+    failed = np.zeros(scores.shape, dtype=bool)
+    failed[1, 2] = True
+    scores[failed] = 1.0
+    rows = testing.simple_effects(study, scores, failed)
+    (row,) = (r for r in rows if r["variants"] == [[False, "adam"], [False, "sgd"]])
+    own = intervals.shift_interval(scores[0], np.delete(scores[1], 2), 1 - 0.05 / len(rows))
+    assert (row["ci_low"], row["ci_high"], row["n"]) == (own.low, own.high, [8, 7])
+    assert row["p"] == pytest.approx(rank_tests.rank_sum(scores[0], scores[1]).p)
+
+
+def test_a_report_plans_with_the_runs_that_did_not_fail(sweep_path: Path, tmp_path: Path) -> None:
+    runs, history = factories.tables(sweep_path)
+    folder = factories.write_study(tmp_path / "s", fail(runs, "nosgd01"), history)
+    found = factories.report(folder, sweep_path, smallest_effect=0.01)
+    assert found["trained_seeds"] == 7
+    assert found["design"][2]["found"] > 0.9  # 2δ; a residual of 0.9 would hide it
+    at = {(one["contrast"], one["n"], one["effect"]) for one in found["design"]}
+    assert ("batch_norm", 8, found["contrasts"][0]["difference"]) in at
 
 
 def test_all_runs_fail(sweep_path: Path, tmp_path: Path) -> None:
