@@ -6,7 +6,8 @@ r"""Collect a study's runs into tables: runs.csv, history.csv and test_images.cs
 
 The tables have one row per run, per epoch, and per test item with a column per run. A source is a
 study's name (its runs are in runs/<name>), a folder of offline runs, a sweep on a W&B server, or a
-project there, whose runs --filter or --group choose; the address from the browser will do. Several
+project there, whose runs --filter or --group choose; the address from the browser will do; or
+exports of the W&B app (*.csv: the runs table, and charts for curves; with --sweep). Several
 (a sweep, its fill-in) are read as one study. A sweep's YAML is read from the server where none is
 given; runs without a sweep are compared by the declaration and what their configurations vary
 (sweep.yaml next to the tables says what was found). Runs that an earlier call found finished are
@@ -27,7 +28,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from analysis.runs import axis, per_item, selection, wandb_offline, wandb_server
+from analysis.runs import axis, per_item, selection, wandb_csv, wandb_offline, wandb_server
 from analysis.runs.record import Fetched, FetchError
 from analysis.runs.tables import TableError, read_tables, runs_table, write_tables
 from lib.spec.declaration import read_declaration
@@ -62,8 +63,11 @@ def collect(
     known = dict(zip(runs["run_id"], runs["source"], strict=True))
     files = out / per_item.FILES
     kept, fetched, failure = set(), [], None
-    for source in sources:
-        if Path(source).is_dir():
+    exports = [Path(source) for source in sources if is_export(source)]
+    for source in [*(s for s in sources if not is_export(s)), *([exports] if exports else [])]:
+        if source is exports:
+            same, reading = wandb_csv.fetch_exports(exports, _config_keys(study))
+        elif Path(source).is_dir():
             same, reading = wandb_offline.fetch_folder(Path(source), known, files)
             reading = (run for run in reading if selection.matches(run.row, filters or {}))
         else:
@@ -114,6 +118,18 @@ def collect(
     if lacking and len(lacking) < len(finished):
         words += f"\nwithout test outputs per item: {', '.join(lacking)}"
     return words
+
+
+def is_export(source: str | Path) -> bool:
+    """Say whether a source is a CSV file, an export of the W&B app."""
+    return str(source).endswith(".csv")
+
+
+def _config_keys(study: Study | None) -> list[str]:
+    """Return the columns of an export that are settings: what the study's sweeps set."""
+    if study is None:
+        raise FetchError("an export of the W&B app needs its sweep's YAML: give it with --sweep")
+    return list(dict.fromkeys(key for sweep in study.sweeps for key in sweep.parameters))
 
 
 def _over(name: str, fetched: Sequence[Fetched]) -> list[dict[str, Any]]:
@@ -191,7 +207,10 @@ def resolve(asked: Request) -> tuple[Study, list[str | Path], Path]:
     sweep, name = asked.sweep, asked.sweep.stem if asked.sweep else Path(first).name
     if is_tables and sweep is None and (Path(first) / SWEEP).exists():
         sweep = Path(first) / SWEEP
-    on_server = not is_name and not Path(first).is_dir()
+    is_name = is_name and not is_export(first)
+    on_server = not is_name and not Path(first).is_dir() and not is_export(first)
+    if is_export(first) and sweep is None:
+        _config_keys(None)
     if on_server and sweep is None:
         return _from_server(asked, wandb_server.address(first))
     study = load_study(name, sweep=sweep, declaration=asked.declaration)
@@ -314,7 +333,8 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="source",
         help="a study's name, a folder of offline runs, entity/project/sweep_id, entity/project, "
-        "or the address of either in the browser; several are read as one study",
+        "the address of either in the browser, or CSV exports of the W&B app; several are read as "
+        "one study",
     )
     parser.add_argument(
         "--filter", help="which runs of a project or folder, as JSON in W&B's syntax"

@@ -41,6 +41,7 @@ STYLE = {
     "figure.dpi": 160,
     "savefig.dpi": "figure",
     "pdf.fonttype": 42,
+    "text.parse_math": False,  # a level may hold dollars
 }
 
 

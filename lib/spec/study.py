@@ -13,7 +13,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lib.spec.declaration import Declaration, StudyError, read_declaration, study_hash
+from lib.spec.declaration import (
+    SEED,
+    Declaration,
+    StudyError,
+    read_declaration,
+    study_hash,
+)
 from lib.spec.errors import UserError
 from lib.spec.metric import PARTS, Metric, last_word, metric
 from lib.spec.sweep import Sweep, read_sweep, same_value, show_value
@@ -264,14 +270,7 @@ def build_study(
     for sweep in sweeps:
         sweep.require_grid("the analysis")
     parameters = _pooled(sweeps)
-    goal = next((s.metric.get("goal") for s in sweeps if s.metric.get("goal")), None)
-    declaration = declared or Declaration(metric=_default_metric(sweeps[0]))
-    try:
-        found = metric(declaration.metric, goal)
-    except UserError as error:
-        raise StudyError(f"{where}: {error}") from error
-    _check_goal(where, sweeps, found, goal)
-    seed = declaration.seed
+    seed = declared.seed if declared else SEED
     if seed not in parameters:
         near = [n for n in parameters if "seed" in n.lower() or "replicate" in n.lower()]
         hint = f" Candidates: {', '.join(near)} (write `seed: {near[0]}`)." if near else ""
@@ -281,6 +280,13 @@ def build_study(
             f"3, 4, 5, 6]}}` to the sweep, or name the replicate's parameter with `seed:` in "
             f"{places.declaration(name) if places else 'the declaration'}."
         )
+    goal = next((s.metric.get("goal") for s in sweeps if s.metric.get("goal")), None)
+    declaration = declared or Declaration(metric=_default_metric(sweeps[0]))
+    try:
+        found = metric(declaration.metric, goal)
+    except UserError as error:
+        raise StudyError(f"{where}: {error}") from error
+    _check_goal(where, sweeps, found, goal)
     blocks = _blocks(where, declaration, parameters, seed)
     compared = {n: v for n, v in parameters.items() if n not in blocks[0]}
     factors, configs = _variants(where, declaration, compared, seed)

@@ -122,7 +122,7 @@ def same_value(one: Any, other: Any) -> bool:
 def show_value(value: Any) -> str:
     """Show a level in words and labels: text as it is, all else as Python and YAML write it."""
     if isinstance(value, str):
-        return value
+        return value if value.strip() else json.dumps(value)
     return str(value) if isinstance(value, bool | int | float) else json.dumps(value)
 
 

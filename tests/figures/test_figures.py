@@ -229,3 +229,14 @@ def test_many_seeds_and_many_variants_keep_to_the_column(tmp_path: Path) -> None
     figure = score_figures.integrity(data)
     ticks = [label.get_text() for label in figure.axes[0].get_xticklabels()]
     assert ticks == ["0", "3", "6", "9", "12", "15", "18", "21", "24", "27"]
+
+
+def test_levels_may_be_empty_or_hold_dollars(tmp_path: Path) -> None:
+    path = factories.grid(tmp_path / "s.yaml", {"root": ["", "${oc.env:A}_${b}/x"]}, 6)
+    rng = np.random.default_rng(0)
+    scores = {(level,): rng.uniform(0.1, 0.2, 6).tolist() for level in ("", "${oc.env:A}_${b}/x")}
+    folder = factories.write_study(tmp_path / "study", *factories.scored(path, scores))
+    factories.report(folder, path, draw=True)
+    page = (folder / "report.md").read_text()
+    assert 'root = ""' in page
+    assert "root = ${oc.env:A}_${b}/x" in page

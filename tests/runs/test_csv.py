@@ -1,0 +1,78 @@
+"""Exports of the W&B app: the runs table and charts."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from analysis import report as report_module
+from analysis.fetch import Request, collect, resolve
+from analysis.runs.record import FetchError
+from analysis.runs.tables import read_tables
+from tests import factories
+
+HEAD = (
+    '"Name","State","Notes","User","Tags","Created","Runtime","Sweep","algo","seed","test/error"\n'
+)
+
+
+@pytest.fixture
+def exports(tmp_path: Path) -> tuple[Path, Path, Path]:
+    """Give a sweep's YAML, its exported runs table, and a chart with two of its runs."""
+    sweep = factories.grid(tmp_path / "s.yaml", {"algo": ["plain", "wide"]}, 7)
+    rng, lines = np.random.default_rng(0), [HEAD]
+    for algo in ("plain", "wide"):
+        for seed in range(7):
+            score = 0.2 - 0.05 * (algo == "wide") + rng.normal(0, 0.005)
+            lines.append(
+                f'"{algo} {seed}","finished","-","me","","2025-03-01","100","s",'
+                f'"{algo}","{seed}","{score:.6f}"\n'
+            )
+    runs, chart = tmp_path / "wandb_export.csv", tmp_path / "chart.csv"
+    runs.write_text("".join(lines))
+    names = [f"{algo} {seed} - val/error" for algo in ("plain", "wide") for seed in range(7)]
+    columns = [f'"{name}{end}"' for name in [*names, "other - val/error"] for end in ("", "__MIN")]
+    rows = [",".join([f'"{step}"', *['"0.5"'] * len(columns)]) for step in (0, 10, 20)]
+    chart.write_text("\n".join([",".join(['"Step"', *columns]), *rows]) + "\n")
+    return sweep, runs, chart
+
+
+def test_a_runs_table_and_a_chart_make_a_report(
+    exports: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    sweep, runs, chart = exports
+    asked = Request([str(runs), str(chart)], sweep=sweep, out=tmp_path / "out")
+    study, sources, out = resolve(asked)
+    assert "14 finished, of 14 expected" in collect(sources, out, study)
+    assert "curves of runs that are in no runs table are left out: other" in capsys.readouterr().out
+    table, history = read_tables(out)
+    assert table["run_id"].tolist()[0] == "plain-0"
+    assert (history.attrs["axis"], len(history)) == ("Step", 3 * 14)
+    assert table["summary.runtime_seconds"].tolist() == [100] * 14
+    assert set(table["config.seed"]) == set(range(7))
+    (row,) = report_module.report(study, out, allow=["identical"], draw=False)["contrasts"]
+    assert row["grade"] == "preliminary_support"
+
+
+def test_exports_that_do_not_do_are_refused(
+    exports: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    sweep, runs, chart = exports
+    study = factories.study(sweep)
+    with pytest.raises(FetchError, match="give it with --sweep"):
+        resolve(Request([str(runs)]))
+    with pytest.raises(FetchError, match=r"charts only\. Add the runs table"):
+        collect([chart], tmp_path / "out", study)
+    other = tmp_path / "other.csv"
+    other.write_text("a,b\n1,2\n")
+    with pytest.raises(FetchError, match="is no export of the W&B app"):
+        collect([runs, other], tmp_path / "out", study)
+    text = runs.read_text()
+    runs.write_text(text.replace('"seed"', '"SEED"'))
+    with pytest.raises(FetchError, match="has no column seed, which the sweep sets"):
+        collect([runs], tmp_path / "out", study)
+    runs.write_text(text.replace('"plain 1"', '"plain 0"'))
+    with pytest.raises(
+        FetchError, match=r"plain-0: several runs of this name\. Show the column ID"
+    ):
+        collect([runs], tmp_path / "out", study)
