@@ -189,3 +189,13 @@ def test_figure_6(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "figures" / "fig6_plan.png").exists()
     assert "Grey: the 7 of s" in done.stdout
+
+
+def test_many_seeds_need_no_design_analysis(tmp_path: Path) -> None:
+    n = design.MOST_SEEDS + 1
+    path = factories.grid(tmp_path / "s.yaml", {"act": ["a", "b"]}, n)
+    rng = np.random.default_rng(0)
+    scores = {(level,): rng.uniform(0.1, 0.2, n).tolist() for level in "ab"}
+    folder = factories.write_study(tmp_path / "study", *factories.scored(path, scores))
+    assert factories.report(folder, path, smallest_effect=0.01)["design"] == []
+    assert "What more seeds would show" not in (folder / "report.md").read_text()

@@ -11,7 +11,8 @@ from scipy.stats import chi2
 from analysis.statistics import contrasts, grades, many, rank_tests, testing
 from lib.spec.study import Study
 
-MOST_CONTRASTS = 12  # that a report's design analysis goes through
+MOST_CONTRASTS, MOST_SEEDS = 12, 50  # that a report's design analysis goes through
+SMOOTHED = 30  # with more seeds than these their own values will do
 FEWEST_SEEDS = 4  # to draw residuals from
 SIMULATED = 500  # studies per row of a design analysis: a simulation error of at most 0.02
 RESAMPLES = 2_000  # simulated studies per power: a standard error of at most 0.011
@@ -101,8 +102,8 @@ def outcome(
 
     A seed's residuals (all variants of one seed together, where seeds are pairs) are drawn with
     replacement, with a random sign, so that the null is symmetric as the tests assume, and
-    smoothed with noise of the residuals' own covariance (a smoothed bootstrap, Silverman's
-    bandwidth, the variance kept): few seeds have few values. The other contrasts' effects are 0, as
+    smoothed with noise of the residuals' own covariance where there are few (a smoothed bootstrap,
+    Silverman's bandwidth, the variance kept). The other contrasts' effects are 0, as
     far as they are independent. The real decision is run on each study. ``rules``: residuals
     (variants, seeds) under the declared score rule, then under others, of the same seeds.
     ``contrast``: its place among the primary ones.
@@ -112,14 +113,16 @@ def outcome(
     size = (1 if paired else variants, studies, n)
     drawn = np.broadcast_to(rng.integers(k, size=size), (variants, studies, n))
     signs = rng.choice([-1, 1], size=size)
-    kernel = rng.normal(0, 1, (*size, k))
-    width = 1.06 * k**-0.2
+    kernel = rng.normal(0, 1, (*size, k if k <= SMOOTHED else 0))
+    width = 1.06 * k**-0.2 if k <= SMOOTHED else 0.0
     built = contrasts.build(study, np.zeros((variants, 2)))
     found = []
     for one in rules:
         own = signs * one[np.arange(variants)[:, None, None], drawn]
-        noise = (kernel * one[:, None, None, :]).sum(axis=-1) / math.sqrt(k)
-        table = (own + width * noise) / math.sqrt(1 + width**2) + shift[:, None, None]
+        if width:
+            noise = (kernel * one[:, None, None, :]).sum(axis=-1) / math.sqrt(k)
+            own = (own + width * noise) / math.sqrt(1 + width**2)
+        table = own + shift[:, None, None]
         delta = study.smallest_effect if not found else None
         found.append(many.claims_of_many(study, table, paired, splitting, delta))
     own, *others = found

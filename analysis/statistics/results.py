@@ -269,10 +269,11 @@ def _design(data: StudyData, tested: list[Tested]) -> list[design.Outcome]:
     """Simulate studies like this one, also with more seeds, for true effects of 0, δ, 2δ.
 
     And of the estimate, with as many seeds as there are. Empty for a study next to published
-    scores, without δ, with too few seeds that all trained, or with very many contrasts.
+    scores, without δ, with too few seeds that all trained, or with very many contrasts or seeds.
     """
     study, delta, n = data.study, data.study.smallest_effect, len(data.study.seeds)
-    if not study.factors or delta is None or len(tested) > design.MOST_CONTRASTS:
+    many = len(tested) > design.MOST_CONTRASTS or n > design.MOST_SEEDS
+    if not study.factors or delta is None or many:
         return []
     estimates = [one.interval.estimate if one.interval else 0.0 for one in tested]
     scores = [data.scores, *(data.scored(rule) for rule in robustness.rules_at_hand(data))]
