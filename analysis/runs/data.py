@@ -245,7 +245,7 @@ def _of_complete_seeds(data: StudyData) -> StudyData | None:
     own = data.runs[column].map(lambda one: any(same_value(one, seed) for seed in seeds))
     if not seeds:
         return None
-    told = f"compared are the seeds {', '.join(map(show_value, seeds))}"
+    told = f"compared: {study.declaration.seed} {', '.join(map(show_value, seeds))}"
     return _restricted(data, replace(study, seeds=seeds), data.runs[own.astype(bool)], told)
 
 

@@ -137,7 +137,8 @@ def tolerance(scores: np.ndarray, resolution: float | None = None) -> float:
     """
     if resolution is not None:
         return resolution / (10 * len(scores))
-    return ROUND_OFF * float(np.nanmax(np.abs(scores)))
+    known = np.abs(scores[np.isfinite(scores)])
+    return ROUND_OFF * float(known.max()) if len(known) else 0.0
 
 
 def weights(study: Study) -> np.ndarray:

@@ -143,6 +143,7 @@ def test_many_runs_long_histories_and_rows_in_disorder(
     assert mine["val/error"].iloc[1:].tolist() == [1 / epoch for epoch in range(2, 2501)]
 
 
+@pytest.mark.slow
 def test_a_server_that_fails_a_third_of_the_time(
     server: WandbServer, fetched: Any, tmp_path: Path
 ) -> None:
