@@ -126,6 +126,7 @@ def test_torn_tables_are_read_again(server: WandbServer, fetched: Any, tmp_path:
     assert path.read_bytes() == whole
 
 
+@pytest.mark.slow
 def test_many_runs_long_histories_and_rows_in_disorder(
     server: WandbServer, fetched: Any, tmp_path: Path
 ) -> None:

@@ -86,6 +86,7 @@ def test_a_preempted_run_is_handed_out_again_and_continues(
     as_undisturbed(path, sweep)
 
 
+@pytest.mark.slow
 def test_a_run_without_its_checkpoint_restarts_and_says_so(
     server: WandbServer,
     online: dict[str, str],
@@ -187,6 +188,7 @@ def test_a_full_disk_at_checkpoint_time_loses_no_epoch(
     assert sorted(set(epochs(server))) == [1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_a_clock_that_is_set_back(
     online: dict[str, str], one_sweep: Callable, as_undisturbed: Callable, tmp_path: Path
 ) -> None:
