@@ -199,3 +199,15 @@ def test_many_seeds_need_no_design_analysis(tmp_path: Path) -> None:
     folder = factories.write_study(tmp_path / "study", *factories.scored(path, scores))
     assert factories.report(folder, path, smallest_effect=0.01)["design"] == []
     assert "What more seeds would show" not in (folder / "report.md").read_text()
+
+
+def test_one_contrast_is_planned_from_its_differences_alone(tmp_path: Path) -> None:
+    path = factories.grid(tmp_path / "s.yaml", {"act": ["a", "b"]}, 8)
+    study = factories.study(path, smallest_effect=0.01)
+    noise = np.random.default_rng(0).normal(0, 0.01, (2, 2_000))
+    for effect in (0.0, 0.01, 0.02):
+        whole = design.outcome(study, [noise], 0, 9, effect, studies=2000)
+        alone = design.grades_of_differences(noise[1] - noise[0], 9, effect, 0.01, studies=2000)
+        assert alone == pytest.approx(whole.grades, abs=0.05)
+    few = design.grades_of_differences(noise[0, :6], 6, 0.0, 0.01, family=3)
+    assert few["not_testable"] == 1

@@ -151,6 +151,41 @@ def outcome(
     )
 
 
+def grades_of_differences(
+    differences: np.ndarray,
+    n: int,
+    effect: float,
+    delta: float | None = None,
+    alpha: float = 0.05,
+    family: int = 1,
+    studies: int = SIMULATED,
+) -> dict[str, float]:
+    """Return the probability of each grade for one paired contrast, from arrays alone.
+
+    ``differences`` (k,): of a pilot's seeds; studies of ``n`` seeds draw from them, centred, with
+    random signs and smoothed as in ``outcome``, and add the true ``effect``. ``delta``: the
+    smallest effect of interest, in the same unit; ``family``: how many contrasts are tested
+    together, of which this one's p-values get the strictest correction (Bonferroni's).
+    """
+    rng, d = np.random.default_rng(0), np.asarray(differences, dtype=float)
+    k = len(d)
+    own = (d - d.mean()) * math.sqrt(k / (k - 1))
+    width = 1.06 * k**-0.2 if k <= SMOOTHED else 0.0
+    drawn = rng.choice([-1, 1], (studies, n)) * own[rng.integers(k, size=(studies, n))]
+    noise = rng.normal(0, own.std(), (studies, n))
+    table = (drawn + width * noise) / math.sqrt(1 + width**2) + effect
+    p = rank_tests.two_sided(*rank_tests.signed_rank_tails(table))
+    beyond = within = np.ones(studies)
+    if delta is not None:
+        shifted = [rank_tests.signed_rank_tails(table - shift) for shift in (delta, -delta)]
+        beyond, within = rank_tests.beyond_and_within(*shifted)
+    verdicts = ["not_testable"] * studies
+    if rank_tests.smallest_p(n) * family < alpha:
+        kinds = (np.minimum(1, family * kind) for kind in (p, beyond, within))
+        verdicts = [grades.decide(*one, alpha) for one in zip(*kinds, strict=True)]
+    return {name: verdicts.count(name) / studies for name in grades.GRADES}
+
+
 def unit_effect(weights: np.ndarray, contrast: int) -> np.ndarray:
     """Return means (variants,) that give one contrast an effect of 1, and the others 0 if they can.
 
