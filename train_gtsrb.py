@@ -183,7 +183,7 @@ def train(cfg: Config, data: gtsrb.Data, run: wandb_run.Run) -> None:
     config_key = dataclasses.asdict(cfg) | {"data": data.sha256, "program": PROGRAM}
     watched = "val/error" if len(val_indices) else None
     loop = Loop(run, config_key, state, cfg.epochs, cfg.checkpoint_every, watched)
-    run.summarize({"data_sha256": data.sha256, "test_item": "traffic sign image"})
+    run.summarize(data.about)
     run.summarize(provenance(device) | seeding.pairing_hashes(cfg.seed, split))
     run.summarize(metrics.size(model, input_shape(cfg)))
     loop.resume()

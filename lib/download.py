@@ -4,11 +4,12 @@
     python -m lib.download minijsrt data/miniJSRT      # chest radiographs with lung fields
 
 The JSRT originals and the SCR masks of the lung study need a registration; see lib/data/jsrt.py.
-What is there and verified is not downloaded again; an interrupted archive is downloaded again; a
-part appears unpacked or not at all.
+What is there and verified is not downloaded again; an archive with another checksum is kept under
+another name and downloaded again; a part appears unpacked or not at all.
 """
 
 import argparse
+import itertools
 import shutil
 import zipfile
 from dataclasses import dataclass
@@ -93,6 +94,11 @@ def fetch(folder: Path, url: str, archive: Archive) -> None:
         DownloadError: no network, wrong checksum, full disk; names address and folder.
     """
     algorithm = {32: "md5", 64: "sha256"}[len(archive.digest)]
+    path = folder / archive.name
+    if path.exists() and pooch.file_hash(str(path), alg=algorithm) != archive.digest:
+        aside = next(p for k in itertools.count(1) if not (p := Path(f"{path}.other{k}")).exists())
+        path.rename(aside)
+        print(f"{path} has another checksum than the official archive: kept as {aside.name}")
     try:
         pooch.retrieve(
             url + archive.name,

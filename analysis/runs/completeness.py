@@ -136,6 +136,7 @@ def check(
     problems += _strangers(runs[~runs["run_id"].isin(used)], planned)
     included = runs[runs["run_id"].isin(Completeness(entries, problems).included)]
     problems += _out_of_bounds(study, included)
+    problems += _other_data(study, included)
     longest = max(entry.epochs for entry in entries)
     if axis == EPOCH and 0 < longest < LEAST_EPOCHS[study.rule]:
         problems.append(
@@ -264,6 +265,18 @@ def _out_of_bounds(study: Study, runs: pd.DataFrame) -> list[str]:
                     f"{high:g}; declare other `bounds:` with the metric if the score is right"
                 )
     return told
+
+
+def _other_data(study: Study, runs: pd.DataFrame) -> list[str]:
+    """Refuse published scores next to runs whose data are not those that the scores rest on."""
+    notes = runs.get(f"{SUMMARY}data_note", pd.Series(dtype=object))
+    found = sorted({str(note) for note in notes if not is_missing(note) and note})
+    if not found or not study.declaration.published_scores:
+        return []
+    return [
+        f"published_scores cannot be compared with runs on other data: {'; '.join(found)}. Run "
+        "them on the official data (`make data`), or leave published_scores out"
+    ]
 
 
 def _doubts(study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> dict[str, str]:

@@ -1,11 +1,9 @@
-"""The German Traffic Sign Recognition Benchmark: official folders in, uint8 tensors out.
+"""The German Traffic Sign Recognition Benchmark: folders in, uint8 tensors out.
 
     python -m lib.gtsrb data/GTSRB      # check the folder and build its cache
 
-Layout (any image size; test labels are also found one or two folders further up or down):
-
-    Final_Training/Images/<class, 5 digits>/<track>_<frame>.ppm   and   GT-<class>.csv
-    Final_Test/Images/<5 digits>.ppm                              and   Final_Test/GT-final_test.csv
+The official folders, Kaggle's and others are recognized, see lib/data/gtsrb_layouts.py; images of
+any size. The hash of the same pixels, labels and tracks is the same in every layout.
 
 Source: Stallkamp et al. 2012, https://benchmark.ini.rub.de
 """
@@ -23,18 +21,14 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from lib.data import gtsrb_layouts
 from lib.data.cache import cached, fingerprint
-from lib.spec.errors import UserError, command
+from lib.spec.errors import DataError, command
 from lib.training.seeding import sha256
 
-CLASSES = 43
 SIZE = 32  # pixels; unless told otherwise images become SIZE × SIZE, as in the template
 CACHE_FORMAT = 2
 MOST_MISTAKES = 200  # whose pixels a run keeps: some 400 kB at 32 × 32
-
-
-class DataError(UserError):
-    """The data folder is not as it should be; says where and what to do."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +60,21 @@ class Images:
 
 @dataclass(frozen=True)
 class Data:
-    """The official training and test parts and the SHA-256 of their pixels, labels and tracks."""
+    """The training and test parts and the SHA-256 of their pixels, labels and tracks.
+
+    ``note``: in words, in what they are not the official ones; usually nothing.
+    """
 
     train: Images
     test: Images
     sha256: str
+    note: str = ""
+
+    @property
+    def about(self) -> dict[str, str]:
+        """What a run's summary says of its data."""
+        found = {"data_sha256": self.sha256, "test_item": "traffic sign image"}
+        return found | ({"data_note": self.note} if self.note else {})
 
 
 def load(root: str | Path, size: int = SIZE) -> Data:
@@ -82,13 +86,16 @@ def load(root: str | Path, size: int = SIZE) -> Data:
         DataError: a missing folder or CSV, a missing or truncated image, a wrong class id, ...
     """
     root = Path(root)
-    parts = {name: _load_part(root, name, size) for name in ("train", "test")}
+    layout = gtsrb_layouts.find(root)
+    if layout.note:
+        print(f"note: {layout.training} is {layout.note}")
+    parts = {name: _load_part(root, layout, name, size) for name in ("train", "test")}
     digests = "".join(part["sha256"] for part in parts.values())
     train, test = (
         Images(**{name: part[name] for name in ("images", "labels", "tracks", "widths", "names")})
         for part in parts.values()
     )
-    return Data(train, test, hashlib.sha256(digests.encode()).hexdigest())
+    return Data(train, test, hashlib.sha256(digests.encode()).hexdigest(), layout.note)
 
 
 def split_by_track(
@@ -136,157 +143,70 @@ def test_metadata(
     return about | {"mistakes": wrong, "mistaken_images": data.test.images[wrong]}
 
 
-def _load_part(root: Path, name: str, size: int) -> dict:
-    folder = root / ("Final_Training" if name == "train" else "Final_Test")
-    if not folder.is_dir():
-        raise DataError(
-            f"{folder} not found. Expected the official GTSRB layout below {root}: "
-            "`make data` downloads it, `python -m lib.synthetic FOLDER` draws a stand-in."
-        )
+def _load_part(root: Path, layout: gtsrb_layouts.Layout, name: str, size: int) -> dict:
+    folder = layout.training if name == "train" else layout.test
 
     def build() -> dict:
-        table = _training_table(folder) if name == "train" else _test_table(folder, root)
-        return _decode(table, folder / "Images", name, size)
+        if name == "train":
+            table = gtsrb_layouts.training_table(layout)
+        else:
+            table = gtsrb_layouts.test_table(layout, root)
+        return _decode(table, name, size)
 
-    source = fingerprint(f"{CACHE_FORMAT} {size}", root, [*root.glob("*.csv"), *_files(folder)])
+    files = [*root.glob("*.csv"), *layout.files, *_files(folder), *folder.parent.glob("*.csv")]
+    source = fingerprint(f"{CACHE_FORMAT} {size}", root, files)
     return cached(root / "cache" / f"{name}-{size}px.pt", source, build)
 
 
 def _files(folder: Path) -> Iterator[os.DirEntry]:
-    """Give every image and table below ``folder``; scandir, since there are 52,000."""
+    """Give every file below ``folder``; scandir, since there are 52,000."""
     for entry in os.scandir(folder):
         if entry.is_dir():
             yield from _files(Path(entry))
-        elif entry.name.endswith((".ppm", ".csv")):
+        elif not entry.name.startswith("."):
             yield entry
 
 
-def _training_table(folder: Path) -> pd.DataFrame:
-    """Return name, label and track of every training image, checked against the class CSVs."""
-    images, rows = folder / "Images", []
-    missing = [f"{c:05d}" for c in range(CLASSES) if not (images / f"{c:05d}").is_dir()]
-    if missing:
-        raise DataError(
-            f"{images} lacks {len(missing)} of {CLASSES} class folders: {', '.join(missing)}; "
-            "unpack the training archive again"
-        )
-    for label in range(CLASSES):
-        name = f"{label:05d}"
-        table = _read_csv(images / name / f"GT-{name}.csv")
-        if (wrong := table[table["ClassId"] != label]).size:
-            raise DataError(
-                f"{images / name}/GT-{name}.csv: {wrong['Filename'].iloc[0]} has class "
-                f"{wrong['ClassId'].iloc[0]}, but the folder's is {label}"
-            )
-        _compare_files(images / name, table["Filename"])
-        tracks = pd.to_numeric(table["Filename"].str.split("_").str[0], errors="coerce")
-        if tracks.isna().any():
-            bad = table["Filename"][tracks.isna()].iloc[0]
-            raise DataError(f"{images / name / bad}: expected a name like 00012_00029.ppm")
-        rows.append(
-            pd.DataFrame(
-                {
-                    "name": name + "/" + table["Filename"],
-                    "label": label,
-                    "track": 100_000 * label + tracks.astype(int),
-                    "width": table["Width"],
-                }
-            )
-        )
-    return pd.concat(rows).sort_values("name", ignore_index=True)
-
-
-def _test_table(folder: Path, root: Path) -> pd.DataFrame:
-    """Return name and label (track -1) of every test image, checked against the ground truth."""
-    places = [folder, folder / "Images", root]
-    csv = next(
-        (p / "GT-final_test.csv" for p in places if (p / "GT-final_test.csv").exists()), None
-    )
-    if csv is None:
-        raise DataError(
-            f"GT-final_test.csv not found in {', '.join(map(str, places))}; it comes in "
-            "GTSRB_Final_Test_GT.zip (the .test.csv beside the images has no classes)"
-        )
-    table = _read_csv(csv)
-    if (wrong := table[~table["ClassId"].between(0, CLASSES - 1)]).size:
-        raise DataError(
-            f"{csv}: {wrong['Filename'].iloc[0]} has class {wrong['ClassId'].iloc[0]}; "
-            f"allowed are 0 to {CLASSES - 1}"
-        )
-    _compare_files(folder / "Images", table["Filename"])
-    columns = {"name": table["Filename"], "label": table["ClassId"], "width": table["Width"]}
-    table = pd.DataFrame(columns | {"track": -1})
-    return table.sort_values("name", ignore_index=True)
-
-
-def _read_csv(path: Path) -> pd.DataFrame:
-    if not path.exists():
-        raise DataError(f"{path} not found; unpack the archive again")
-    try:
-        table = pd.read_csv(path, sep=";", dtype={"Filename": str})
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is not a GTSRB CSV: {error}") from error
-    if lacking := {"Filename", "ClassId", "Width"} - set(table.columns):
-        raise DataError(f"{path} lacks the column(s) {', '.join(sorted(lacking))} (separator ';')")
-    if table.empty:
-        raise DataError(f"{path} lists no image")
-    whole = [pd.api.types.is_integer_dtype(table[name]) for name in ("ClassId", "Width")]
-    if not all(whole) or table["Filename"].isna().any():
-        raise DataError(f"{path}: an entry is empty, or a ClassId or Width is no whole number")
-    if (twice := table["Filename"].duplicated()).any():
-        raise DataError(f"{path} lists {table['Filename'][twice].iloc[0]} twice")
-    return table
-
-
-def _compare_files(folder: Path, listed: pd.Series) -> None:
-    found = {path.name for path in folder.glob("*.ppm")}
-    if not found:
-        raise DataError(f"{folder} has no .ppm image; unpack the archive again")
-    if lacking := sorted(set(listed) - found):
-        raise DataError(
-            f"{folder} lacks {len(lacking)} image(s) that its CSV lists, first {lacking[0]}; "
-            "unpack the archive again"
-        )
-    if extra := sorted(found - set(listed)):
-        raise DataError(
-            f"{folder} has {len(extra)} image(s) that its CSV does not list, first {extra[0]}"
-        )
-
-
-def _decode(table: pd.DataFrame, folder: Path, name: str, size: int) -> dict:
+def _decode(table: pd.DataFrame, name: str, size: int) -> dict:
     images = torch.empty(len(table), 3, size, size, dtype=torch.uint8)
-    bar = tqdm(table["name"], desc=f"decoding {name} images", unit="image", disable=None)
+    widths = torch.tensor(table["width"].to_numpy())
+    bar = tqdm(table["path"], desc=f"decoding {name} images", unit="image", disable=None)
     for i, file in enumerate(bar):
-        images[i] = _read_image(folder / file, size)
+        images[i], width = _read_image(file, size)
+        widths[i] = widths[i] or width
     labels = torch.tensor(table["label"].to_numpy())
     tracks = torch.tensor(table["track"].to_numpy())
     return {
         "images": images,
         "labels": labels,
         "tracks": tracks,
-        "widths": torch.tensor(table["width"].to_numpy()),
+        "widths": widths,
         "names": table["name"].tolist(),
         "sha256": sha256(images, labels, tracks),
     }
 
 
-def _read_image(path: Path, size: int) -> torch.Tensor:
-    """Return (3, size, size) uint8; other sizes are resized bilinearly with antialiasing."""
+def _read_image(path: Path, size: int) -> tuple[torch.Tensor, int]:
+    """Return (3, size, size) uint8 and the width in the file, in pixels.
+
+    Other sizes are resized bilinearly with antialiasing.
+    """
     try:
         with Image.open(path) as image:
             image = image.convert("RGB")
     except (OSError, ValueError) as error:
         raise DataError(f"{path} is damaged or no image ({error}); unpack it again") from error
+    width = image.width
     if image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1), width
 
 
 @command
 def main() -> None:
     """Check a data folder, build its cache and say what is in it."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("root", help="folder with Final_Training and Final_Test")
+    parser.add_argument("root", help="folder with the signs, in one of the known layouts")
     data = load(parser.parse_args().root)
     tracks = len(data.train.tracks.unique())
     print(f"train: {len(data.train.names)} images, {tracks} tracks")

@@ -5,8 +5,9 @@
 What is found below the folder decides:
 
     JPCLN001.IMG … JPCNN093.IMG     originals: 2048×2048, 12 bits, big-endian, dark bone; or
-    JPCLN001.png … JPCNN093.png     the same radiographs in any size, bright bone;
-    left lung/*.gif, right lung/*.gif      SCR masks, named like the images
+    JPCLN001.png … JPCNN093.png     the same radiographs in any size (or .tif, .bmp, .jpg, .gif);
+    left lung/*.gif, right lung/*.gif      SCR masks, named like the images (or .png, .bmp, .tif);
+    JPCLN001_mask.png, JPCLN001msk.png     instead: one mask of both lungs per radiograph
   or
     org_train/*.bmp, label_train/<stem>_label.png, org_test, label_test      miniJSRT
 
@@ -26,18 +27,18 @@ from PIL import Image
 from tqdm import tqdm
 
 from lib.data.cache import cached, fingerprint
-from lib.spec.errors import UserError, command
+from lib.spec.errors import DataError, command
 from lib.training.seeding import sha256
 
 Fold = Literal["odd", "even", "fixed"]
 
+NAME = re.compile(r"(JPC[LN]N\d{3})([_-]?(?:msk|mask))?", re.IGNORECASE)
+IMAGES = (".img", ".png", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg", ".gif")  # the first found count
+OTHER_ORGANS = ("heart", "left clavicle", "right clavicle")  # masks that come with the lungs'
 IMG_SIDE, IMG_MAX = 2048, 4095  # of an original: pixels a side, largest grey value
+SOME, NEARLY_ALL = 0.1, 0.9  # of the radiographs: with bright lungs, as inverted images have
 MINI_LUNG, MINI_VALUES = 255, {0, 85, 170, 255}  # labels: outside, heart, body, lung
-CACHE_FORMAT = 1
-
-
-class DataError(UserError):
-    """The data folder is not as it should be; says where and what to do."""
+CACHE_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,8 @@ def load(root: str | Path, size: int) -> Radiographs:
     files = [path for case in cases for path in (case.image, *case.masks)]
     source = fingerprint(f"{CACHE_FORMAT} {size}", root, files)
     value = cached(root / "cache" / f"{size}px.pt", source, lambda: _decode(cases, size))
+    if value["note"]:
+        print(f"note: {value['note']}")
     keys = ("images", "masks", "names", "parts", "sha256")
     return Radiographs(*(value[key] for key in keys))
 
@@ -139,31 +142,66 @@ def find_cases(root: Path) -> list[Case]:
             "Segmentation02 (`make data` downloads that one to data/miniJSRT); "
             "`python -m lib.synthetic_chests FOLDER` draws a stand-in."
         )
-    mini = sorted(path for path in root.rglob("label_*") if path.is_dir())
-    cases = _jsrt_cases(root)
+    paths = [path for path in root.rglob("*") if not _is_junk(path.relative_to(root))]
+    mini = sorted(path for path in paths if path.name.startswith("label_") and path.is_dir())
+    cases = _jsrt_cases(root, paths)
     if mini and cases:
         raise DataError(
             f"{root} holds both JSRT ({cases[0].image}) and miniJSRT ({mini[0]}): name one"
         )
     cases = _mini_cases(mini) if mini else cases
     if not cases:
-        raise DataError(f"{root} holds no radiograph: no JPC*.IMG, JPC*.png or org_*/*.bmp in it")
+        raise DataError(
+            f"{root} holds no radiograph: no JPCLN001.IMG, JPCLN001.png (.tif, .bmp, .jpg) … and "
+            "no org_*/*.bmp in it"
+        )
     names = [case.name for case in cases]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise DataError(f"{root} holds {twice[0]} twice; keep one of the two files")
     return sorted(cases, key=lambda case: case.name)
 
 
-def _jsrt_cases(root: Path) -> list[Case]:
-    found = [p for p in root.rglob("*") if re.fullmatch(r"JPC[LN]N\d{3}", p.stem)]
-    images = [p for p in found if p.suffix.lower() == ".img"]
-    images = images or [p for p in found if p.suffix.lower() == ".png"]
-    lungs = []
-    for lung in ("left lung", "right lung"):
-        masks = {p.stem: p for p in found if p.parent.name == lung and p.suffix.lower() == ".gif"}
-        _compare({image.stem for image in images}, set(masks), f"mask of the {lung}")
-        lungs.append(masks)
-    return [Case(p.stem, p, [masks[p.stem] for masks in lungs], "") for p in images]
+def _is_junk(path: Path) -> bool:
+    """Say whether macOS left a file behind: "._name" or a folder __MACOSX."""
+    return path.name.startswith(".") or "__MACOSX" in path.parts
+
+
+def _jsrt_cases(root: Path, paths: list[Path]) -> list[Case]:
+    """Return the cases of JSRT; the masks are in folders of their names, or one file per image."""
+    images: dict[str, list[Path]] = {suffix: [] for suffix in IMAGES}
+    lungs: dict[str, dict[str, Path]] = {"left lung": {}, "right lung": {}}
+    merged: dict[str, Path] = {}
+    for path in paths:
+        found, suffix = NAME.fullmatch(path.stem), path.suffix.lower()
+        if not found or suffix not in IMAGES:
+            continue
+        name, folder = found[1].upper(), path.parent.name.lower().replace("_", " ")
+        if folder in lungs:
+            lungs[folder][name] = path
+        elif found[2] or folder in ("mask", "masks", "lung", "lungs", "lung masks"):
+            merged[name] = path
+        elif folder not in OTHER_ORGANS:
+            images[suffix].append(path)
+    own = next((files for files in images.values() if files), [])
+    if not own:
+        return []
+    names = {path: path.stem.upper() for path in own}
+    if merged and not any(lungs.values()):
+        _compare(set(names.values()), set(merged), "lung mask")
+        return [Case(name, path, [merged[name]], "") for path, name in names.items()]
+    if not any(lungs.values()):
+        raise DataError(
+            f"{root} has radiographs ({own[0]}) but no masks of the lungs. Expected the SCR "
+            "folders `left lung` and `right lung` with a mask per radiograph (they need a "
+            "registration, see the README), or one mask of both lungs per radiograph, such as "
+            f"{own[0].stem}_mask.png."
+        )
+    for lung, masks in lungs.items():
+        _compare(set(names.values()), set(masks), f"mask of the {lung}")
+    return [
+        Case(name, path, [masks[name] for masks in lungs.values()], "")
+        for path, name in names.items()
+    ]
 
 
 def _mini_cases(folders: list[Path]) -> list[Case]:
@@ -190,6 +228,7 @@ def _decode(cases: list[Case], size: int) -> dict:
     images = torch.empty(len(cases), 1, size, size)
     masks = torch.empty(len(cases), 1, size, size, dtype=torch.bool)
     seen: dict[str, str] = {}
+    dark = 0  # images whose lungs are darker than what lies between and around them
     for i, case in enumerate(tqdm(cases, desc="reading radiographs", unit="image", disable=None)):
         image = _read_image(case.image)
         if (other := seen.setdefault(sha256(image), case.name)) != case.name:
@@ -198,18 +237,38 @@ def _decode(cases: list[Case], size: int) -> dict:
                 "take one of them out"
             )
         mask = _read_mini(case.masks[0]) if case.part else _read_lungs(case.masks)
+        dark += _lungs_are_darker(_resize(image, mask.shape[0]), mask)
         small = np.asarray(_resize(image, size))
         if (deviation := small.std()) == 0:
             raise DataError(f"{case.image} has a single grey value; unpack it again")
         images[i, 0] = torch.from_numpy((small - small.mean()) / deviation)
         masks[i, 0] = torch.from_numpy(np.asarray(_resize(mask.astype(np.float32), size)) >= 0.5)
+    note, bright = "", 1 - dark / len(cases)
+    if bright > SOME:
+        note = f"{len(cases) - dark} of {len(cases)} radiographs have lungs brighter than the body"
+        note += ": some may be inverted; they are taken as they are" if bright < NEARLY_ALL else ""
+    if bright >= NEARLY_ALL:
+        images = -images
+        note += ": all are taken as inverted, and turned to bright bone"
     return {
+        "note": note,
         "images": images,
         "masks": masks,
         "names": [case.name for case in cases],
         "parts": [case.part for case in cases],
         "sha256": sha256(images, masks),
     }
+
+
+def _lungs_are_darker(image: Image.Image, mask: np.ndarray) -> bool:
+    """Say whether the lungs (H, W) bool are darker than the rest of the box around them.
+
+    The box leaves out the air around the body, which is as dark as the lungs.
+    """
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    pixels, inside = np.asarray(image)[box], mask[box]
+    return bool(inside.all() or pixels[inside].mean() < pixels[~inside].mean())
 
 
 def _resize(pixels: np.ndarray, size: int) -> Image.Image:
@@ -224,11 +283,14 @@ def _read_image(path: Path) -> np.ndarray:
         if pixels.size != IMG_SIDE**2 or path.stat().st_size != 2 * IMG_SIDE**2:
             raise DataError(
                 f"{path} has {path.stat().st_size:,} bytes, an original has {2 * IMG_SIDE**2:,} "
-                f"({IMG_SIDE}×{IMG_SIDE}, 16 bits a pixel); unpack it again"
+                f"({IMG_SIDE}×{IMG_SIDE}, 16 bits a pixel). Unpack it again; a copy of another "
+                "size or depth can be read as PNG"
             )
+        if pixels.max() > IMG_MAX and pixels.byteswap().max() <= IMG_MAX:
+            pixels = pixels.byteswap()  # somebody wrote them little-endian
         if pixels.max() > IMG_MAX:
             raise DataError(
-                f"{path} holds {pixels.max()}, allowed are 0 to {IMG_MAX}: not 12 bits, big-endian"
+                f"{path} holds {pixels.max()}, allowed are 0 to {IMG_MAX}: not 12 bits in 16"
             )
         return (IMG_MAX - pixels.astype(np.float32)).reshape(IMG_SIDE, IMG_SIDE)
     image = _open(path)
@@ -237,7 +299,7 @@ def _read_image(path: Path) -> np.ndarray:
 
 
 def _read_lungs(paths: list[Path]) -> np.ndarray:
-    """Return the union (H, W) bool of two SCR masks."""
+    """Return the union (H, W) bool of two SCR masks, or the one mask of both lungs."""
     lungs = []
     for path in paths:
         pixels = _square(np.asarray(_open(path).convert("L")), path)
@@ -247,12 +309,13 @@ def _read_lungs(paths: list[Path]) -> np.ndarray:
         if len(values) != 2 or values[0] != 0:
             raise DataError(
                 f"{path} is not two-valued: it holds {len(values)} grey values from {values[0]} to "
-                f"{values[-1]}; expected 0 outside and one other value inside"
+                f"{values[-1]}; expected 0 outside and one other value inside. Resize masks "
+                "without smoothing (nearest neighbour) and save them without loss"
             )
         lungs.append(pixels > 0)
-    if lungs[0].shape != lungs[1].shape:
+    if len({lung.shape for lung in lungs}) > 1:
         raise DataError(f"{paths[0]} and {paths[1]} differ in size")
-    return lungs[0] | lungs[1]
+    return np.logical_or.reduce(lungs)
 
 
 def _read_mini(path: Path) -> np.ndarray:

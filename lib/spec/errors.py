@@ -13,6 +13,10 @@ class UserError(Exception):
     """
 
 
+class DataError(UserError):
+    """A data folder that is not as it should be; says where and what to do."""
+
+
 def command(main: Callable[..., None]) -> Callable[..., None]:
     """Wrap a command's ``main`` so that errors and Ctrl-C end it with one message and exit code 1.
 

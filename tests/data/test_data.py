@@ -104,7 +104,10 @@ def edit(path: Path, old: str, new: str) -> None:
         (lambda r: (r / TEST / "GT-final_test.csv").write_text(""), "not a GTSRB CSV"),
         (lambda r: (r / TEST / "GT-final_test.csv").unlink(), "GTSRB_Final_Test_GT.zip"),
         (lambda r: (r / TRAINING / "00000" / "GT-00000.csv").unlink(), "GT-00000.csv not found"),
-        (lambda r: [p.unlink() for p in (r / TRAINING / "00009").glob("*.ppm")], "no .ppm image"),
+        (
+            lambda r: [p.unlink() for p in (r / TRAINING / "00009").glob("*.ppm")],
+            "00009 has no image",
+        ),
         (
             lambda r: (r / TEST / "Images" / "00001.ppm").rename(r / TEST / "Images" / "9.ppm"),
             "lacks",

@@ -69,15 +69,19 @@ def test_download_unpacks_what_the_loader_reads(
     assert capsys.readouterr().out.count("is there already") == 3
 
 
-def test_an_interrupted_download_is_downloaded_again(
+def test_another_archive_is_kept_and_the_official_one_downloaded(
     server: tuple[str, Path], archives: tuple[download.Archive, ...], tmp_path: Path
 ) -> None:
+    """Somebody's own file, or half of one from a browser: nothing of theirs is deleted."""
     folder = tmp_path / "GTSRB" / "archives"
     folder.mkdir(parents=True)
     whole = (server[1] / archives[2].name).read_bytes()
     (folder / archives[2].name).write_bytes(whole[:100])
+    (folder / f"{archives[2].name}.other1").write_bytes(b"earlier")
     download.fetch(folder, server[0], archives[2])
     assert (folder / archives[2].name).read_bytes() == whole
+    assert (folder / f"{archives[2].name}.other1").read_bytes() == b"earlier"
+    assert (folder / f"{archives[2].name}.other2").read_bytes() == whole[:100]
 
 
 def test_a_damaged_archive_is_refused(

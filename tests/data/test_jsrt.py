@@ -158,7 +158,7 @@ def test_damage_is_told(copy: Path, name: str) -> None:
     ("content", "message"),
     [
         (np.zeros(2048 * 2047, ">u2"), "has 8,384,512 bytes, an original has 8,388,608"),
-        (np.full(2048 * 2048, 4096, ">u2"), "holds 4096, allowed are 0 to 4095"),
+        (np.full(2048 * 2048, 4369, ">u2"), "holds 4369, allowed are 0 to 4095"),
     ],
 )
 def test_a_damaged_original_is_told(copy: Path, content: np.ndarray, message: str) -> None:
