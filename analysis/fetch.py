@@ -111,7 +111,7 @@ def collect(
         f"{count(len(fetched), 'run')} read, {len(runs)} in {out / 'runs.csv'}: {len(finished)} "
         "finished"
     )
-    words += f", of {len(study.expected)} expected" if study else ""
+    words += f", of {len(study.expected)} expected" if study and study.seeds else ""
     if gone:
         done = "removed" if prune else "kept (--prune removes them)"
         words += f"; {count(len(gone), 'finished run')} that the sources no longer have {done}"

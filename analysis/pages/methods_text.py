@@ -197,12 +197,13 @@ def scope(data: StudyData, results: dict[str, Any]) -> str:
     differ = "data" in results["allowed"]
     data_set = "Different data, as allowed above" if differ else "One data set"
     part = f", one {metric.part} set" if metric.part and not differ else ""
+    replicate = data.study.declaration.replicate
     units = {
         "seed": f"Seeds are replicates of training on these data: they say nothing about new "
         f"{results['item']}s or other data.",
-        "block": f"The replicates are the values of {data.study.declaration.seed}, one run each: "
-        "they stand for others of their kind, and nothing is known of the spread over seeds.",
-        "fold": f"The replicates are folds of one data set ({data.study.declaration.seed}). Their "
+        "block": f"The replicates are the values of {replicate}, one run each: they "
+        "stand for others of their kind, and nothing is known of the spread over seeds.",
+        "fold": f"The replicates are folds of one data set ({replicate}). Their "
         "training sets overlap, so they are not independent, and the p-values are too small.",
     }
     unit = data.study.declaration.unit

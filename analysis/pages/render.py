@@ -96,7 +96,7 @@ def head(data: StudyData, results: dict[str, Any]) -> list[str]:
             f"{'it' if len(failed) == 1 else 'them'} as worst; estimates are about the seeds "
             "without a failed run."
         )
-    words += [f"Made again: {told}." for told in results["repeated"]]
+    words += [f"Not included: {told}." for told in results["repeated"]]
     study = data.study
     words.append(
         f"The score of a run is its `{study.metric.key}` ({study.rule_words}); "

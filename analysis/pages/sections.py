@@ -10,7 +10,6 @@ from analysis.runs.data import StudyData
 from analysis.statistics import grades
 from analysis.statistics.sentences import format_p
 from lib.spec.metric import Metric, count
-from lib.spec.study import RULES
 
 MOST_OPEN = 24  # rows of a secondary table that is not folded
 
@@ -159,8 +158,8 @@ def _runs_and_steps(data: StudyData, results: dict[str, Any]) -> list[Section]:
 
 
 def _score_rules(data: StudyData, results: dict[str, Any]) -> list[Section]:
-    own = RULES[results["score_rule"]]
-    table = tables.score_rules(results, data.study.metric)
+    own = data.study.rule_words
+    table = tables.score_rules(results, data.study)
     if table:
         words = (
             f"Declared: {own}. A contrast survives when every other rule leads to the same "
@@ -169,7 +168,8 @@ def _score_rules(data: StudyData, results: dict[str, Any]) -> list[Section]:
     else:
         words = f"The runs have no score by another rule than the declared one, the {own}."
     for rule in results["too_short_for"]:
-        words += f" The {RULES[rule]} is no rule for runs of {results['budget']} and is left out."
+        name = data.study.words_of(rule)
+        words += f" The {name} is no rule for runs of {results['budget']} and is left out."
     scales = [
         f"{c['label']}, tested again on the {results['other_scale']}: Holm p "
         f"{format_p(c['p_holm_other_scale'])}; scale-robust: "

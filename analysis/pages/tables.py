@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis.statistics.sentences import format_p
 from lib.spec.metric import Metric
-from lib.spec.study import RULES, Study
+from lib.spec.study import Study
 
 TEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
@@ -270,7 +270,7 @@ def grades(results: dict[str, Any], metric: Metric) -> Table:
     return Table("grades", pd.DataFrame(rows), text=["Grade"], widths=widths)
 
 
-def score_rules(results: dict[str, Any], metric: Metric) -> Table | None:
+def score_rules(results: dict[str, Any], study: Study) -> Table | None:
     """Return the table of contrasts under every score rule, or None where there is one rule."""
     others = list(results["contrasts"][0]["other_rules"])
     if not others:
@@ -279,12 +279,14 @@ def score_rules(results: dict[str, Any], metric: Metric) -> Table | None:
     for c in results["contrasts"]:
         row = {
             "Contrast": c["label"],
-            f"Holm p, {RULES[results['score_rule']]}": format_p(c["p_holm"]),
+            f"Holm p, {study.rule_words}": format_p(c["p_holm"]),
         }
         for rule in others:
             found = c["other_rules"][rule]
-            row[f"Difference, {RULES[rule]}"] = _or_dash(found["difference"], metric.show_signed)
-            row[f"Holm p, {RULES[rule]}"] = format_p(found["p_holm"])
+            row[f"Difference, {study.words_of(rule)}"] = _or_dash(
+                found["difference"], study.metric.show_signed
+            )
+            row[f"Holm p, {study.words_of(rule)}"] = format_p(found["p_holm"])
         row["Survives all rules"] = "yes" if c["survives_all_rules"] else "no"
         rows.append(row)
     return Table("score-rules", pd.DataFrame(rows), [c["runs"] for c in results["contrasts"]])

@@ -21,7 +21,7 @@ ENOUGH = 0.95  # of the longest run's steps, where runs need not end at the same
 
 # Checks that `analysis.report --allow NAME` waives, each with what its failure means.
 CHECKS = {
-    "seeds": "not every variant has every seed; only complete pairs are compared",
+    "seeds": "not every variant has every seed; only seeds that all variants have are compared",
     "recipe": "the runs differ in more than the factors and the seed",
     "data": "the runs saw different data",
     "commit": "the runs come from different commits of the code",
@@ -117,7 +117,7 @@ def check(
         seconds = history.groupby("run_id")["seconds"].sum()
     entries, problems, repeated, used = [], [], [], set()
     for block, variant, seed in study.expected:
-        mask = fits & _matches(runs, study.declaration.seed, seed)
+        mask = fits & _matches(runs, study.declaration.replicate, seed)
         for name, level in (study.configs[variant] | block).items():
             mask &= _matches(runs, name, level)
         found = runs[mask]
@@ -126,11 +126,11 @@ def check(
         where = ", ".join(
             [study.block_name(block)] * bool(block)
             + [study.variant_name(variant)] * bool(study.factors)
-            + [f"{study.declaration.seed}={show_value(seed)}"]
+            + [f"{study.declaration.replicate}={show_value(seed)}"]
         )
         entry, problem, again = _entry(judged)
         entries.append(replace(entry, variant=variant, seed=seed, block=study.block_name(block)))
-        repeated += [f"{where}: {one}, made again" for one in again]
+        repeated += [f"{where}: {one}; it was made again" for one in again]
         if problem:
             problems.append(f"{where}: {problem}")
     problems += _strangers(runs[~runs["run_id"].isin(used)], planned)
@@ -176,7 +176,7 @@ def _planned(study: Study) -> dict[str, list[Any]]:
             planned.setdefault(name, [])
             if not any(same_value(level, known) for known in planned[name]):
                 planned[name].append(level)
-    return planned | {study.declaration.seed: study.seeds}
+    return planned | {study.declaration.replicate: study.seeds}
 
 
 def _matches(runs: pd.DataFrame, key: str, value: Any) -> pd.Series:
@@ -327,7 +327,7 @@ def _alike(study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> list[str]
         ids = group["run_id"].tolist()
         diverged = f"{SUMMARY}diverged" in group and (group[f"{SUMMARY}diverged"] == True).all()  # noqa: E712
         if len(ids) > 1 and len({whole[run] for run in ids}) == 1 and not diverged:
-            told.append(f"the {study.declaration.seed} had no effect: {' = '.join(ids)}")
+            told.append(f"the {study.declaration.replicate} had no effect: {' = '.join(ids)}")
             seen |= set(ids)
     by_content: dict[bytes, list[str]] = {}
     for run_id, content in sorted(lost.items()):
@@ -355,7 +355,7 @@ def _splitting(study: Study, runs: pd.DataFrame) -> list[str]:
 
     None where that holds for all factors: then no runs would be left to be pairs.
     """
-    column, seed = f"{SUMMARY}split_sha256", CONFIG + study.declaration.seed
+    column, seed = f"{SUMMARY}split_sha256", CONFIG + study.declaration.replicate
     if column not in runs or runs[column].map(is_missing).any() or runs.empty:
         return []
     hashes, seeds = runs[column].astype(str), runs[seed].astype(str) + _blocks(study, runs)
@@ -375,7 +375,7 @@ def _splitting(study: Study, runs: pd.DataFrame) -> list[str]:
 def _unpaired(study: Study, runs: pd.DataFrame, splitting: list[str]) -> list[str]:
     """Say where runs of one seed are no pairs: another split, or another order of the images."""
     problems = []
-    alike = runs[CONFIG + study.declaration.seed].astype(str)
+    alike = runs[CONFIG + study.declaration.replicate].astype(str)
     for key in [*splitting, *study.block_keys]:
         alike = alike + f", {key} = " + runs[CONFIG + key].astype(str)
     for name in PAIR_HASHES:

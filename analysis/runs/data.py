@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.runs import blocks, completeness, per_item, recipe
+from analysis.runs import blocks, completeness, history_scores, per_item, recipe
 from analysis.runs.axis import EPOCH, label
 from analysis.runs.completeness import CHECKS, Completeness
 from analysis.runs.tables import CONFIG, SUMMARY, TableError, numbers, read_tables
@@ -238,36 +238,58 @@ def load(study: Study, folder: Path, unequal_seeds: bool = False) -> StudyData:
 
 def _of_complete_seeds(data: StudyData) -> StudyData | None:
     """Return the data of the seeds that every variant has; None where there is none such."""
-    study, column = data.study, CONFIG + data.study.declaration.seed
+    study, column = data.study, CONFIG + data.study.declaration.replicate
     whole = ("finished", "diverged")
     bad = [e.seed for e in data.completeness.entries if e.state not in whole]
     seeds = [one for one in study.seeds if not any(same_value(one, other) for other in bad)]
     own = data.runs[column].map(lambda one: any(same_value(one, seed) for seed in seeds))
     if not seeds:
         return None
-    told = f"compared: {study.declaration.seed} {', '.join(map(show_value, seeds))}"
+    told = f"compared: {study.declaration.replicate} {', '.join(map(show_value, seeds))}"
     return _restricted(data, replace(study, seeds=seeds), data.runs[own.astype(bool)], told)
 
 
 def _of_own_seeds(data: StudyData) -> StudyData | None:
     """Return the data of variants that have seeds of their own, equally many; they are no pairs."""
-    study, column = data.study, CONFIG + data.study.declaration.seed
-    keys = [CONFIG + key for key in [*study.factor_keys, *study.block_keys]]
-    if not keys:
+    study = data.study
+    renamed, sizes = _numbered(study, data.runs.sort_values("run_id"))
+    if len(set(sizes)) != 1 or sizes[0] < 2 or not study.factor_keys:
         return None
-    finished = data.runs[data.runs["state"] == "finished"].sort_values("run_id")
-    place = finished.groupby(finished[keys].map(str).sum(axis=1)).cumcount()
-    sizes = place.groupby(finished[keys].map(str).sum(axis=1)).max()
-    if sizes.nunique() != 1 or sizes.iloc[0] < 1:
-        return None
-    seeds = list(range(int(sizes.iloc[0]) + 1))
-    renamed = finished.assign(**{column: [int(k) for k in place]}).astype({column: object})
+    seeds = list(range(sizes[0]))
     told = "each variant has seeds of its own, so none are pairs"
     found = _restricted(data, replace(study, seeds=seeds), renamed, told)
     if found is None:
         return None
     unpaired = [told, *found.completeness.unpaired]
     return replace(found, completeness=replace(found.completeness, unpaired=unpaired))
+
+
+def _numbered(study: Study, runs: pd.DataFrame) -> tuple[pd.DataFrame, list[int]]:
+    """Return the finished ``runs``, numbered from 0 within each variant and block as replicates.
+
+    In the order of the table; and how many each variant and block has.
+    """
+    runs = runs[runs["state"] == "finished"]
+    keys = [CONFIG + key for key in [*study.factor_keys, *study.block_keys]]
+    for key in keys:
+        if key not in runs:  # completeness says so
+            return runs, []
+    cells = runs[keys].map(str).sum(axis=1) if keys else pd.Series("", index=runs.index)
+    place = runs.groupby(cells).cumcount()
+    column = CONFIG + study.declaration.replicate
+    numbers = pd.Series([int(k) for k in place], index=runs.index, dtype=object)
+    return runs.assign(**{column: numbers}), cells.value_counts().tolist()
+
+
+def _repeated(study: Study, runs: pd.DataFrame) -> tuple[Study, pd.DataFrame, list[str]]:
+    """Return the study and table of runs that are replicates in the order of their creation.
+
+    Also, in words, which unfinished runs do not count.
+    """
+    found, sizes = _numbered(study, runs.sort_values(["created", "run_id"]))
+    left = runs[~runs["run_id"].isin(found["run_id"])].sort_values("run_id")
+    told = [f"run {r} is {s} and does not count" for r, s in left[["run_id", "state"]].to_numpy()]
+    return replace(study, seeds=list(range(max(sizes, default=1)))), found, told
 
 
 def _restricted(data: StudyData, study: Study, runs: pd.DataFrame, told: str) -> StudyData | None:
@@ -283,14 +305,16 @@ def _restricted(data: StudyData, study: Study, runs: pd.DataFrame, told: str) ->
     more = f" and {len(lacking) - 6} more" if len(lacking) > 6 else ""
     text = f"{CHECKS['seeds']}: {told}; {out} ({'; '.join(lacking[:6])}{more})"
     doubts = {"seeds": text} | found.completeness.doubts
-    return replace(found, completeness=replace(found.completeness, doubts=doubts))
+    repeated = list(dict.fromkeys([*data.completeness.repeated, *found.completeness.repeated]))
+    checked = replace(found.completeness, doubts=doubts, repeated=repeated)
+    return replace(found, completeness=checked)
 
 
 def _without_later(
     study: Study, runs: pd.DataFrame, history: pd.DataFrame
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the tables without the runs of seeds that a later look will see."""
-    column = CONFIG + study.declaration.seed
+    column = CONFIG + study.declaration.replicate
     if column not in runs:
         return runs, history
     later = runs[column].map(lambda one: any(same_value(one, seed) for seed in study.later))
@@ -308,7 +332,15 @@ def _build(
     folder: Path,
 ) -> StudyData:
     axis = history.attrs.get("axis", EPOCH)
+    study = replace(study, by_step=axis != EPOCH)
+    runs, told = history_scores.add(study, runs, history), []
+    if study.declaration.repeats and not study.seeds:
+        study, runs, told = _repeated(study, runs)
+        history = history[history["run_id"].isin(runs["run_id"])]
     found = completeness.check(study, runs, history, axis)
+    if study.declaration.repeats:
+        unpaired = ["the replicates are runs in the order of their creation, so none are pairs"]
+        found = replace(found, unpaired=unpaired, repeated=[*found.repeated, *told])
     return StudyData(study, runs, history, table, found, folder, axis)
 
 

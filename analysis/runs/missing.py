@@ -44,7 +44,7 @@ def grids(data: StudyData) -> list[dict[str, list[Any]]]:
         levels = {key: list(dict.fromkeys(c[key] for c in configs)) for key in configs[0]}
         whole = len(configs) == len(list(itertools.product(*levels.values())))
         parts = [levels] if whole else [{k: [v] for k, v in c.items()} for c in configs]
-        found += [part | {study.declaration.seed: list(seeds)} for part in parts]
+        found += [part | {study.declaration.replicate: list(seeds)} for part in parts]
     return found
 
 

@@ -26,7 +26,7 @@ def recipe(study: Study, runs: pd.DataFrame) -> dict[str, Any]:
 
 def recipe_keys(study: Study, runs: pd.DataFrame) -> list[str]:
     """Return the config keys that must agree over all runs."""
-    free = {*study.factor_keys, *study.block_keys, study.declaration.seed}
+    free = {*study.factor_keys, *study.block_keys, study.declaration.replicate}
     free |= {*study.declaration.free, *NUISANCE_FIELDS}
     hashes = SUMMARY + "data_sha256"
     if hashes in runs and not runs[hashes].map(is_missing).any():
@@ -45,7 +45,7 @@ def differences(study: Study, runs: pd.DataFrame) -> list[str]:
 
 def _describe(study: Study, runs: pd.DataFrame, key: str) -> str:
     values = runs[CONFIG + key].map(_text)
-    for column in [*study.factor_keys, *study.block_keys, study.declaration.seed]:
+    for column in [*study.factor_keys, *study.block_keys, study.declaration.replicate]:
         levels = runs[CONFIG + column].map(_text)
         by_level = values.groupby(levels).unique()
         if len(by_level) > 1 and all(len(found) == 1 for found in by_level):

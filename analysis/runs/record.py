@@ -48,6 +48,7 @@ def build_record(
     summary: Mapping[str, Any],
     rows: list[dict[str, Any]],
     url: str = "",
+    created: str = "",
 ) -> Fetched:
     """Return the run that W&B's ``config``, ``summary`` and history ``rows`` make.
 
@@ -61,6 +62,7 @@ def build_record(
         )
     url = url if url.startswith(("https://", "http://")) else ""  # it becomes a link
     head = {"run_id": run_id, "state": state, "exit_code": exit_code, "source": source, "url": url}
+    head["created"] = created
     head |= {CONFIG + key: number(value) for key, value in flat(config).items()}
     head |= {SUMMARY + key: number(value) for key, value in loggable(summary).items()}
     if isinstance(runtime := summary.get("_runtime"), int | float):

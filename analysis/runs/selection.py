@@ -69,7 +69,8 @@ def sweep_of(runs: pd.DataFrame, declared: Declaration) -> dict[str, Any]:
             f"such as {{optimizer: [adam, sgd]}}. Their configurations vary {', '.join(varied)}"
         )
     parameters = {}
-    for key in dict.fromkeys([*wanted, declared.seed]):
+    wanted += [] if declared.repeats else [declared.replicate]
+    for key in dict.fromkeys(wanted):
         if key not in known:
             raise FetchError(
                 f"no run has {key} in its config, which the declaration names; they have "

@@ -22,7 +22,8 @@ from lib.spec.files import write_atomically
 PANDAS = tuple(int(part) for part in pd.__version__.split(".")[:2])
 EXACT_FLOATS = {} if PANDAS >= (3, 1) else {"float_precision": "round_trip"}
 
-META = ["run_id", "state", "exit_code", "source", "url"]  # about a run; no script sets these
+# About a run; no script sets these. ``created``: when, as text that sorts by time.
+META = ["run_id", "state", "exit_code", "source", "url", "created"]
 CONFIG, SUMMARY = "config.", "summary."
 AGAIN = "fetch the study again"
 
@@ -117,7 +118,7 @@ def read_tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def _decoded(folder: Path, runs: pd.DataFrame) -> pd.DataFrame:
     for column in META:
-        if column not in runs:
+        if column not in runs:  # tables of earlier versions
             runs[column] = ""
     if (twice := runs["run_id"].duplicated()).any():
         run = runs["run_id"][twice].iloc[0]

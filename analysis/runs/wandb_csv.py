@@ -82,7 +82,8 @@ def _runs(
             summary["_runtime"] = runtime
         state = row["State"].lower()
         code = 0 if state == "finished" else None
-        yield build_record(run_id, state, code, path.name, config, summary, histories.get(name, []))
+        logged, created = histories.get(name, []), row.get("Created", "")
+        yield build_record(run_id, state, code, path.name, config, summary, logged, created=created)
 
 
 def _histories(charts: Sequence[tuple[Path, pd.DataFrame]]) -> dict[str, list[dict[str, Any]]]:

@@ -102,7 +102,8 @@ def _from_records(run_id: str, source: str, records: list[dict[str, Any]]) -> Fe
             case "exit":
                 exit_code = record["exit"].get("exit_code", 0)
     state = "crashed" if exit_code is None else STATE_OF_EXIT.get(exit_code, "failed")
-    return build_record(run_id, state, exit_code, source, config, summary, rows)
+    created = source.removeprefix("offline-run-").removesuffix(f"-{run_id}")  # 20260101_000000
+    return build_record(run_id, state, exit_code, source, config, summary, rows, created=created)
 
 
 def read_files(files: list[Path]) -> list[list[dict[str, Any]] | FetchError]:

@@ -126,7 +126,15 @@ def _read_run(run: Any, files: Path) -> Fetched:
     exit_code = 0 if run.state == "finished" else None
     source = "/".join(run.path)
     fetched = build_record(
-        run.id, run.state, exit_code, source, run.config, dict(run.summary), rows, run.url
+        run.id,
+        run.state,
+        exit_code,
+        source,
+        run.config,
+        dict(run.summary),
+        rows,
+        run.url,
+        str(run.created_at or ""),
     )
     for file in run.files([per_item.SCORES, per_item.OVERLAYS]):
         file.download(root=str(files / run.id), replace=True).close()

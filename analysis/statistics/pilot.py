@@ -48,11 +48,11 @@ def read_pilot(folder: Path, study: Study) -> Pilot:
             pilot varied something that the study does not), or none has two finished runs.
     """
     runs, history = read_tables(folder)
-    seed, key = CONFIG + study.declaration.seed, study.score_key()
+    seed, key = CONFIG + study.declaration.replicate, study.score_key()
     names = [CONFIG + name for name in study.factor_keys if CONFIG + name in runs]
     scores = numbers(runs, key)
     if scores.isna().all() or seed not in runs or (study.factor_keys and not names):
-        wanted = ", ".join(study.factor_keys) or study.declaration.seed
+        wanted = ", ".join(study.factor_keys) or study.declaration.replicate
         raise TableError(f"{folder}/runs.csv has no scores {key} or none of {wanted}")
     runs = runs.assign(score=scores)[(runs["state"] == "finished") & scores.notna()]
     plain = runs[[*names, seed]].map(encode)

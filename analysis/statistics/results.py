@@ -184,7 +184,7 @@ def _row(
     grade = grades.under_other_rules(grade, [(r["grade"], r["agrees"]) for r in rules.values()])
     disagree = [r for r in rules.values() if not r["agrees"]]
     if grade != before:
-        notes.append(sentences.demoted(before, grade, rules))
+        notes.append(sentences.demoted(before, grade, rules, data.study))
     elif note := sentences.not_corrected(tested, study):
         notes.append(note)
     differences = tested.per_seed[np.isfinite(tested.per_seed)]

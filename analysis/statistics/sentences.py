@@ -9,7 +9,7 @@ from analysis.statistics.grades import SUPPORTED
 from analysis.statistics.intervals import Interval
 from analysis.statistics.testing import Tested
 from lib.spec.metric import capitalize, count
-from lib.spec.study import RULES, Study
+from lib.spec.study import Study
 
 
 def sentence(grade: str, tested: Tested, family: int, study: Study) -> str:
@@ -221,13 +221,14 @@ def not_corrected(tested: Tested, study: Study) -> str:
     return f"Uncorrected p = {format_p(tested.test.p)}; not established after correction."
 
 
-def demoted(before: str, grade: str, rules: dict[str, dict[str, Any]]) -> str:
+def demoted(before: str, grade: str, rules: dict[str, dict[str, Any]], study: Study) -> str:
     """Return the note on a claim that other score rules do not confirm.
 
     ``before``: its grade by the declared rule; ``rules``: what the others say, as in results.json.
     """
     told = "; ".join(
-        f"{RULES[rule]}: {one['grade'].replace('_', ' ')}, Holm p = {format_p(one['p_holm'])}"
+        f"{study.words_of(rule)}: {one['grade'].replace('_', ' ')}, "
+        f"Holm p = {format_p(one['p_holm'])}"
         for rule, one in rules.items()
         if not one["agrees"] or one["grade"] != before
     )
@@ -264,7 +265,7 @@ def fragile(
     seed fewer could not have given it, whatever the scores; ``nearest``: how near the interval
     comes to the value that decides.
     """
-    shown, seed = f"“{grade.replace('_', ' ')}”", study.declaration.seed
+    shown, seed = f"“{grade.replace('_', ' ')}”", study.declaration.replicate
     if could_not:
         words = f"No seed can be spared: {n - 1} seeds could not have given {shown}"
     else:

@@ -12,6 +12,7 @@ from lib.spec.errors import UserError
 from lib.spec.files import read_yaml
 
 SEED = "seed"  # the replicate's usual name in a config
+REPEAT = "repeat"  # the replicate's name where runs are numbered in the order of their creation
 
 # Keys that decide what is claimed; the others are words, figures and pictures.
 DECLARING = ("metric", "score", "seed", "sweeps", "factors", "arms", "primary", "smallest_effect")
@@ -49,6 +50,14 @@ class Control(BaseModel):
     control: Level
 
 
+class Repeat(BaseModel):
+    """That the replicates are runs of a variant in the order of their creation."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    repeat: Literal[True]
+
+
 class Declaration(BaseModel):
     """The keys of a declaration; all but ``metric`` may be left out."""
 
@@ -58,7 +67,8 @@ class Declaration(BaseModel):
     metric: str | dict[str, Any]
     # Which epoch's score counts: last, {at_best: val/error} or {mean_last: 5}.
     score: str | dict[str, Any] = "last"
-    seed: str = SEED  # the config key of the replicate
+    # The config key of the replicate; {repeat: true}: there is none, a variant was run repeatedly.
+    seed: str | Repeat = SEED
     step: str | None = None  # the history key of the curves' axis; default: found by itself
     sweeps: Names | None = None  # the sweeps whose runs are pooled; default: the one of its name
     # Config keys and their levels, baseline first; default: what the sweep varies.
@@ -92,6 +102,16 @@ class Declaration(BaseModel):
     notes: str | list[str] = []  # paragraphs for the report
     class_names: Literal["gtsrb"] | None = None  # whose classes the labels count
     data_source: str = ""  # citation of the images that a figure shows
+
+    @property
+    def replicate(self) -> str:
+        """The name of the replicate: its config key, or ``REPEAT``."""
+        return REPEAT if self.repeats else self.seed
+
+    @property
+    def repeats(self) -> bool:
+        """Whether the replicates are runs in the order of their creation."""
+        return isinstance(self.seed, Repeat)
 
 
 def declaring(declaration: Declaration) -> dict[str, Any]:
@@ -129,7 +149,7 @@ def _faults(error: ValidationError) -> list[str]:
     for one in error.errors():
         place, own = ".".join(map(str, one["loc"])), str(one["loc"][-1])
         if one["type"] == "extra_forbidden":
-            nested = Control if one["loc"][0] == "compare" else Failure
+            nested = {"compare": Control, "seed": Repeat}.get(str(one["loc"][0]), Failure)
             known = (Declaration if len(one["loc"]) == 1 else nested).model_fields
             near = difflib.get_close_matches(own, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"accepted: {', '.join(known)}"

@@ -68,12 +68,14 @@ class Places:
 class Study:
     """What is compared, and how: the one value that all of the analysis takes.
 
-    ``factors``: levels by name, baseline first. ``seeds``: the replicates. ``fixed``: config values
+    ``factors``: levels by name, baseline first. ``seeds``: the replicates; none until the runs are
+    read where these are numbered by their creation. ``fixed``: config values
     that the sweep gives to all runs. ``configs``: the config values of each variant. ``metric``: of
     the scores that are compared; ``logged``: of the runs' own, which is another where scores are
     averaged over blocks on a scale of ranks, or relative to a baseline. ``blocks``: the config
     values of each block; one without any where there are none. ``level``: α at one of several
-    planned looks; ``later``: seeds of looks that are still to come.
+    planned looks; ``later``: seeds of looks that are still to come. ``by_step``: whether the runs
+    log over steps and not epochs, known once they are read.
     """
 
     name: str
@@ -91,6 +93,7 @@ class Study:
     logged: Metric | None = None
     blocks: list[dict[str, Any]] = field(default_factory=lambda: [{}])
     level: float | None = None
+    by_step: bool = False
     later: list[Any] = field(default_factory=list)
 
     @property
@@ -147,7 +150,11 @@ class Study:
     @property
     def rule_words(self) -> str:
         """The score rule in words: "last epoch"."""
-        return RULES[self.rule]
+        return self.words_of(self.rule)
+
+    def words_of(self, rule: str) -> str:
+        """Return a score rule in words; what is logged over steps has evaluations, not epochs."""
+        return RULES[rule].replace("epoch", "evaluation") if self.by_step else RULES[rule]
 
     def score_key(self, rule: str | None = None) -> str:
         """Return the summary key that holds the score by ``rule`` (default: the declared one)."""
@@ -270,15 +277,17 @@ def build_study(
     for sweep in sweeps:
         sweep.require_grid("the analysis")
     parameters = _pooled(sweeps)
-    seed = declared.seed if declared else SEED
-    if seed not in parameters:
+    seed = declared.replicate if declared else SEED
+    repeats = declared is not None and declared.repeats
+    if seed not in parameters and not repeats:
         near = [n for n in parameters if "seed" in n.lower() or "replicate" in n.lower()]
         hint = f" Candidates: {', '.join(near)} (write `seed: {near[0]}`)." if near else ""
         raise StudyError(
             f"{where}: no `{seed}` among the sweep's parameters ({', '.join(parameters)}): there "
             f"are no replicates, and nothing can be tested.{hint} Add `seed: {{values: [0, 1, 2, "
             f"3, 4, 5, 6]}}` to the sweep, or name the replicate's parameter with `seed:` in "
-            f"{places.declaration(name) if places else 'the declaration'}."
+            f"{places.declaration(name) if places else 'the declaration'} (`seed: {{repeat: "
+            "true}` where variants were run several times without one)."
         )
     goal = next((s.metric.get("goal") for s in sweeps if s.metric.get("goal")), None)
     declaration = declared or Declaration(metric=_default_metric(sweeps[0]))
@@ -307,7 +316,7 @@ def build_study(
         blocks=blocks,
         rule=_rule(where, declaration.score, found),
         factors=factors,
-        seeds=parameters[seed],
+        seeds=[] if repeats else parameters[seed],
         fixed=fixed,
         configs=configs,
         declared=declared is not None,
@@ -465,7 +474,7 @@ def _rule(where: str, score: str | dict[str, Any], found: Metric) -> str:
                     f"{where}: score {score} selects the epoch on the score itself, which makes it "
                     "optimistic; use {at_best: val/error}, last or {mean_last: 5}"
                 )
-            if part == "validation" and last_word(value) == found.name:
+            if part in ("validation", "evaluation") and last_word(value) == found.name:
                 return "at_best_val"
             raise StudyError(
                 f"{where}: score {score}: the epoch is the one best on the same metric on "
@@ -536,6 +545,10 @@ def _check_sizes(where: str, study: Study) -> None:
         raise StudyError(
             f"{where}: published_scores are of one data set, so they cannot be compared with means "
             "over the blocks of `block:`"
+        )
+    if study.declaration.repeats and study.declaration.looks:
+        raise StudyError(
+            f"{where}: looks need seeds that are planned; seed: {{repeat: true}} has none"
         )
     if looks := study.declaration.looks:
         seeds, spent = sorted(looks), sum(looks.values())

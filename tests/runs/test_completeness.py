@@ -53,7 +53,7 @@ def test_a_run_made_again_counts_and_the_first_one_is_told(
     assert found.runs((True, "sgd")) == ["bnsgd00", "again", "bnsgd02"]
     (repeated,) = found.repeated
     assert repeated.startswith("batch_norm=True, optimizer=sgd, seed=1: run bnsgd01 ")
-    assert repeated.endswith(f"{told}, made again")
+    assert repeated.endswith(f"{told}; it was made again")
 
 
 def test_two_finished_runs_of_a_variant_are_not_chosen_from(sweep_path: Path) -> None:
