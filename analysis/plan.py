@@ -217,6 +217,8 @@ def main() -> None:
     sweep = Path(arguments.study) if arguments.study.endswith((".yaml", ".yml")) else None
     name = sweep.stem if sweep else arguments.study
     study = load_study(name, sweep=sweep, declaration=arguments.declaration)
+    for one in study.sweeps:
+        one.require_clear()
     effect = arguments.effect
     if effect is not None:
         low, high = study.metric.bounds

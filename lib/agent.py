@@ -69,6 +69,7 @@ def load_sweep(path: Path) -> Sweep:
     """
     sweep = read_sweep(path)
     sweep.require_grid("the local agent")
+    sweep.require_clear()
     check_command(sweep)
     if sweep.program and not Path(sweep.program).is_file():
         raise SweepError(f"{path}: program {sweep.program!r} not found in {Path.cwd()}")

@@ -71,15 +71,19 @@ def locked(path: Path, busy: str) -> Iterator[None]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 as PyYAML reads it, but without the scalars that surprise people."""
+    """YAML 1.1 as PyYAML reads it; ``unclear``: the scalars in it that surprise people."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.unclear: list[str] = []
 
 
 def _plain_text(loader: _Loader, node: yaml.ScalarNode) -> str:
-    """Refuse an unquoted number that YAML 1.1 reads as text, such as 1e-3."""
+    """Note an unquoted number that YAML 1.1 reads as text, such as 1e-3."""
     if node.style is None:
         with contextlib.suppress(ValueError):
             number = float(node.value)
-            raise UserError(
+            loader.unclear.append(
                 f"line {node.start_mark.line + 1}: {node.value} is text to YAML 1.1, not a number. "
                 f"Write {_with_a_dot(number)} for the number or '{node.value}' for the text"
             )
@@ -99,20 +103,27 @@ _Loader.add_constructor("tag:yaml.org,2002:str", _plain_text)
 COUNTED = ("looks",)  # top-level keys whose mapping has numbers as keys: seeds
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path, unclear: list[str] | None = None) -> dict[str, Any]:
     """Return the mapping that a YAML file holds.
+
+    Unquoted numbers that YAML 1.1 reads as text are told in ``unclear`` where that is given, and
+    refused where not.
 
     Raises:
         UserError: when the file cannot be read, holds several documents or no mapping, has a key
-            that is not text (``on`` and ``yes`` are true to YAML 1.1), or an unquoted number that
-            YAML 1.1 reads as text (``1e-3``).
+            that is not text (``on`` and ``yes`` are true to YAML 1.1), or an unclear number.
     """
     try:
-        documents = list(yaml.load_all(path.read_text(encoding="utf-8"), _Loader))
-    except UserError as error:
-        raise UserError(f"{path}, {error}") from error
+        loader, documents = _Loader(path.read_text(encoding="utf-8")), []
+        while loader.check_data():
+            documents.append(loader.get_data())
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
+    told = [f"{path}, {one}" for one in loader.unclear]
+    if told and unclear is None:
+        raise UserError(told[0])
+    if unclear is not None:
+        unclear += told
     if len(documents) > 1:
         raise UserError(f"{path} holds {len(documents)} YAML documents; write one per file")
     if not documents or not isinstance(documents[0], dict):

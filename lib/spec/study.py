@@ -274,20 +274,20 @@ def build_study(
         StudyError, SweepError: see load_study.
     """
     where = str(path) if declared else sweeps[0].where
-    for sweep in sweeps:
-        sweep.require_grid("the analysis")
     parameters = _pooled(sweeps)
     seed = declared.replicate if declared else SEED
     repeats = declared is not None and declared.repeats
+    for sweep in sweeps:
+        _check_method(sweep, declared)
     if seed not in parameters and not repeats:
         near = [n for n in parameters if "seed" in n.lower() or "replicate" in n.lower()]
         hint = f" Candidates: {', '.join(near)} (write `seed: {near[0]}`)." if near else ""
         raise StudyError(
             f"{where}: no `{seed}` among the sweep's parameters ({', '.join(parameters)}): there "
             f"are no replicates, and nothing can be tested.{hint} Add `seed: {{values: [0, 1, 2, "
-            f"3, 4, 5, 6]}}` to the sweep, or name the replicate's parameter with `seed:` in "
-            f"{places.declaration(name) if places else 'the declaration'} (`seed: {{repeat: "
-            "true}` where variants were run several times without one)."
+            "3, 4, 5, 6]}` to the sweep, or name the replicate's parameter with `seed:` in a "
+            "declaration, which --study takes (`seed: {repeat: true}` where variants were run "
+            "several times without one)."
         )
     goal = next((s.metric.get("goal") for s in sweeps if s.metric.get("goal")), None)
     declaration = declared or Declaration(metric=_default_metric(sweeps[0]))
@@ -306,7 +306,10 @@ def build_study(
             f"{where}: the sweep varies {', '.join(loose)}, which is neither a factor nor free. "
             "Name it under `factors:`, or under `free:` if it cannot change a score."
         )
-    fixed = {n: v[0] for n, v in parameters.items() if len(v) == 1 and n != seed and n not in keys}
+    sampled = {n for sweep in sweeps for n in sweep.sampled}
+    fixed = {
+        n: v[0] for n, v in parameters.items() if len(v) == 1 and n not in {seed, *keys, *sampled}
+    }
     study = Study(
         name=name,
         sweeps=list(sweeps),
@@ -325,6 +328,39 @@ def build_study(
     )
     _check_sizes(where, study)
     return study
+
+
+def _check_method(sweep: Sweep, declared: Declaration | None) -> None:
+    """Raise a StudyError on a search, unless it is random and the declaration fits it.
+
+    The runs of a random search are independent draws, so levels that it lists can be compared over
+    them, without pairs; what Bayesian search runs depends on the scores before.
+    """
+    if sweep.method == "grid":
+        return
+    listed = {n: v for n, v in sweep.parameters.items() if len(v) > 1}
+    if sweep.method != "random" or not listed:
+        raise StudyError(
+            f"{sweep.where}: the runs of `method: {sweep.method}` cannot be compared: "
+            + (
+                "it draws every value that it varies anew for each run"
+                if sweep.method == "random"
+                else "what it runs depends on the scores before"
+            )
+            + ". Compare what it found in a sweep of its own: `method: grid`, the settings as "
+            "levels, and seeds."
+        )
+    fits = declared and declared.repeats and declared.factors
+    if not fits or not set(sweep.sampled) <= set(declared.free):
+        factor = next(iter(listed))
+        free = [*sweep.sampled, *(n for n in listed if n != factor)]
+        raise StudyError(
+            f"{sweep.where}: the runs of `method: random` have no common seeds. What can be "
+            f"compared, without pairs, is the levels that it lists ({', '.join(listed)}), by a "
+            f"declaration with `factors: {{{factor}: {json.dumps(listed[factor])}}}`, `seed: "
+            f"{{repeat: true}}` and `free: {json.dumps(free)}`. What cannot: a value that was "
+            "chosen because its run scored best."
+        )
 
 
 def _blocks(
@@ -378,9 +414,9 @@ def _pooled(sweeps: Sequence[Sweep]) -> dict[str, list[Any]]:
 def _default_metric(sweep: Sweep) -> str:
     if not {"name", "goal"} <= set(sweep.metric):
         raise StudyError(
-            f"{sweep.where} has no `metric:` with name and goal, and the study has no declaration "
-            f"in analysis/studies/{sweep.name}.yaml. Write one of them, for example "
-            "`metric: {name: val/error, goal: minimize}`."
+            f"{sweep.where}: metric must have a name and a goal, got {sweep.metric or 'none'}. "
+            "Write, for example, `metric: {name: val/error, goal: minimize}` into it, or `metric:` "
+            "into a declaration, which --study takes."
         )
     name = str(sweep.metric["name"])
     first, _, rest = name.partition("/")

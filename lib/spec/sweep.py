@@ -16,6 +16,7 @@ from lib.spec.files import read_yaml
 Scalar = str | int | float | bool | None
 EXAMPLE = "see sweeps/gtsrb.yaml for an example"
 GOALS = ("minimize", "maximize")
+SAMPLED = "drawn by the server for each run"  # stands for the values of a range
 
 
 class SweepError(UserError):
@@ -27,7 +28,9 @@ class Sweep:
     """A sweep as its YAML has it.
 
     ``parameters``: values by name in the YAML's order; nested names are joined by dots. ``where``
-    is the file, or what else the sweep was read from, for messages.
+    is the file, or what else the sweep was read from, for messages. ``unclear``: in words, numbers
+    that YAML reads as text, which a sweep that is still to be run should not have. ``sampled``: the
+    parameters whose values are drawn anew for each run, by methods other than ``grid``.
     """
 
     name: str
@@ -37,6 +40,8 @@ class Sweep:
     metric: dict[str, Any] = field(default_factory=dict)
     where: str = ""
     raw: dict[str, Any] = field(default_factory=dict)
+    unclear: list[str] = field(default_factory=list)
+    sampled: list[str] = field(default_factory=list)
 
     @property
     def varied(self) -> list[str]:
@@ -61,6 +66,11 @@ class Sweep:
         """
         return _nested(self.raw["parameters"], cell) if "parameters" in self.raw else dict(cell)
 
+    def require_clear(self) -> None:
+        """Raise a SweepError when a number in the YAML is text to YAML, such as 1e-3."""
+        if self.unclear:
+            raise SweepError(self.unclear[0])
+
     def require_grid(self, purpose: str) -> None:
         """Raise a SweepError unless the method is ``grid``: others need a server to choose runs."""
         if self.method != "grid":
@@ -79,9 +89,10 @@ def read_sweep(source: Path | Mapping[str, Any], name: str | None = None) -> Swe
     Raises:
         SweepError: on a key or value that W&B's sweeps do not have, or an unclear one.
     """
+    unclear: list[str] = []
     if isinstance(source, Path):
         try:
-            raw, where, name = read_yaml(source), str(source), name or source.stem
+            raw, where, name = read_yaml(source, unclear), str(source), name or source.stem
         except SweepError:
             raise
         except UserError as error:
@@ -104,6 +115,8 @@ def read_sweep(source: Path | Mapping[str, Any], name: str | None = None) -> Swe
         metric=_metric(where, raw),
         where=where,
         raw=raw,
+        unclear=unclear,
+        sampled=[name for name, values in found.items() if SAMPLED in values],
     )
 
 
@@ -187,7 +200,7 @@ def _of_parameter(where: str, name: str, parameter: dict[str, Any], method: str)
                 f'"values: {value}"? To fix a list as the level, write "values: [{value}]".'
             )
         values = [value]
-    elif {"min", "max"} <= set(parameter):
+    elif {"min", "max"} <= set(parameter) or (method != "grid" and "mu" in parameter):
         values = _range(where, name, parameter, method)
     else:
         raise SweepError(f"{where}: {name} needs `value:`, `values:`, or whole `min:` and `max:`")
@@ -199,11 +212,10 @@ def _of_parameter(where: str, name: str, parameter: dict[str, Any], method: str)
 
 
 def _range(where: str, name: str, parameter: dict[str, Any], method: str) -> list[Any]:
+    if method != "grid":
+        return [SAMPLED]
     low, high = parameter["min"], parameter["max"]
-    whole = all(type(end) is int for end in (low, high))
-    if not whole or low > high:
-        if method != "grid":
-            return [f"{low} to {high}"]  # sampled by the server; nothing here plans such runs
+    if not all(type(end) is int for end in (low, high)) or low > high:
         raise SweepError(
             f"{where}: {name}: a grid takes a range of whole numbers, min no larger than max, got "
             f"{low} to {high}. List the levels under `values:`."

@@ -100,7 +100,7 @@ def test_killed_and_started_again_it_ends_as_if_undisturbed(
         fetch(sweep, out, tmp_path / f"{out.name}_tables", offline) for out in (whole, broken)
     ]
     for ours, theirs in zip(*tables, strict=True):
-        drop = [*CLOCK, *(f"summary.{name}" for name in CLOCK), "source"]
+        drop = [*CLOCK, *(f"summary.{name}" for name in CLOCK), "source", "created"]
         drop.append("summary.resumed_from_epoch")
         pd.testing.assert_frame_equal(
             ours.drop(columns=drop, errors="ignore"), theirs.drop(columns=drop, errors="ignore")

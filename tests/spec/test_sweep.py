@@ -62,7 +62,6 @@ def test_forms_that_wandb_has(tmp_path: Path, parameters: str, expected: dict) -
         (GRID + "{a: {values: [1, 1.0]}}", "a lists a level twice"),
         (GRID + "{a: {values: [{b: 1}]}}", "a level cannot be a mapping, got {'b': 1}"),
         (GRID + "{a: {value: 2026-01-01}}", "levels must be strings, numbers"),
-        (GRID + "{a: {values: [1e-3]}}", "1e-3 is text to YAML 1.1, not a number. Write 0.001"),
         (GRID + "{a: {value: 1}}\nmetric: {name: x, goal: maximum}", "metric.goal 'maximum'"),
         (GRID + "{a: {value: 1}}\nmetric: accuracy", "metric must be a mapping"),
         (GRID + "{a: {value: 1}}\nprogram: [x]", "program must be text, got ['x']"),
@@ -77,6 +76,19 @@ def test_what_is_refused_and_how(tmp_path: Path, text: str, words: str) -> None:
         read(tmp_path, text)
     assert words in str(error.value)
     assert str(tmp_path / "s.yaml") in str(error.value)
+
+
+def test_a_number_that_yaml_reads_as_text(tmp_path: Path) -> None:
+    """Runs that were made with it can be analyzed; before runs it is refused."""
+    path = tmp_path / "s.yaml"
+    path.write_text(GRID + "{a: {values: [1e-3, 0.001, '1e-4']}}")
+    sweep = read_sweep(path)
+    assert sweep.parameters == {"a": ["1e-3", 0.001, "1e-4"]}
+    with pytest.raises(SweepError) as error:
+        sweep.require_clear()
+    told = "1e-3 is text to YAML 1.1, not a number. Write 0.001 for the number or '1e-3' for"
+    assert told in str(error.value)
+    assert str(path) in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -100,10 +112,13 @@ def test_values_are_compared_by_kind_and_content(one: object, other: object, sam
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("method: random\nparameters: {seed: {values: [1]}}", "the analysis needs `method: grid`"),
+        (
+            "method: random\nparameters: {seed: {values: [1]}}",
+            "the runs of `method: random` cannot be compared",
+        ),
         (GRID + "{a: {value: 1}}", "there are no replicates"),
         (GRID + "{random_seed: {values: [1, 2]}}", "Candidates: random_seed (write `seed: random_"),
-        (GRID + "{seed: {values: [1, 2]}}", "has no `metric:` with name and goal"),
+        (GRID + "{seed: {values: [1, 2]}}", "metric must have a name and a goal, got none"),
     ],
 )
 def test_studies_that_plan_nothing(tmp_path: Path, text: str, words: str) -> None:

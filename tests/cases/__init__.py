@@ -1,0 +1,1 @@
+"""Inputs that people really have: each works, or is refused in words that help."""
