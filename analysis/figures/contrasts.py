@@ -12,6 +12,8 @@ from analysis.runs.data import StudyData
 from analysis.statistics.sentences import format_p
 from lib.spec.metric import count
 
+LETTERS = 64  # of a contrast's name on one line
+
 
 def _bounds(data: StudyData, rows: list[dict[str, Any]]) -> tuple[float, float]:
     """Return the largest end of a bar, and the end of the axis' linear part."""
@@ -46,7 +48,7 @@ def forest(data: StudyData, rows: list[dict[str, Any]]) -> Figure:
     axis.axvline(0, color="black", linewidth=0.8)
     bars = {"seeds": ("ci_low", "ci_high")}
     bars |= {"test items": ("items_low", "items_high"), "both": ("both_low", "both_high")}
-    named = set()
+    named, top = set(), 0.0
     for i, r in enumerate(rows):
         for k, (name, ends) in enumerate(bars.items()):
             if r[ends[0]] is None:
@@ -66,9 +68,11 @@ def forest(data: StudyData, rows: list[dict[str, Any]]) -> Figure:
             numbers += f"; bars: {r['n_trained']} of {r['n']} seeds"
         at = {"transform": axis.get_yaxis_transform(), "fontsize": 7.5, "va": "bottom"}
         at["path_effects"] = [withStroke(linewidth=2.5, foreground="white")]  # over the zero line
-        axis.text(0.01, i - 0.4, textwrap.shorten(r["label"], 80, placeholder=" …"), **at)
+        lines = textwrap.wrap(r["label"], LETTERS, max_lines=2, placeholder=" …")
+        axis.text(0.01, i - 0.4, "\n".join(lines), **at)
+        top = min(top, i - 0.65 - 0.2 * (len(lines) - 1))
         axis.text(0.01, i - 0.2, numbers.replace("-", "−"), color="0.35", **at)
-    axis.set_ylim(n - 0.6, -0.65)
+    axis.set_ylim(n - 0.6, top)
     axis.set_yticks([])
     axis.spines["left"].set_visible(False)
     style.legend_above(figure, axis)

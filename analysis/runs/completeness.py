@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis.runs import recipe
 from analysis.runs.axis import EPOCH
-from analysis.runs.tables import CONFIG, SUMMARY, TableError, is_missing, keys, numbers
+from analysis.runs.tables import CONFIG, NAN, SUMMARY, TableError, is_missing, keys, numbers
 from lib.spec.metric import count
 from lib.spec.study import LEAST_EPOCHS, RULES, Study, Variant
 from lib.spec.sweep import same_value, show_value
@@ -227,7 +227,8 @@ def _judge(
     planned = planned if isinstance(planned, int) and exact and len(epochs) else longest
     key = study.score_key()
     score, problem = run.get(SUMMARY + key), ""
-    state = "diverged" if run.get(f"{SUMMARY}diverged") is True else "finished"
+    diverged = run.get(f"{SUMMARY}diverged") is True or score in (NAN, math.inf, -math.inf)
+    state = "diverged" if diverged else "finished"
     failed = not is_missing(run["exit_code"]) and run["exit_code"] not in (0, None)
     if run["state"] != "finished" or failed:
         state = run["state"] if run["state"] != "finished" else "failed"
@@ -240,7 +241,9 @@ def _judge(
         problem = f"run {name} has {done} of {count(planned, 'epoch')}"
         if done != last:
             problem = f"run {name} lacks epochs: {count(done, 'row')}, the last of epoch {last}"
-    elif isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
+    elif score == NAN or (isinstance(score, float) and math.isinf(score)):
+        pass  # diverged, whatever its script says of it
+    elif isinstance(score, bool) or not isinstance(score, int | float) or math.isnan(score):
         state = "failed"
         found = "none" if score is None or is_missing(score) else repr(score)
         problem = f"run {name} has no number as {key} in its summary: {found}"

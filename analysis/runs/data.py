@@ -166,8 +166,9 @@ class StudyData:
         return None if found is None else len(found)
 
     def has(self, key: str) -> bool:
-        """Say whether every included run has a finite number under the summary ``key``."""
-        return SUMMARY + key in self.runs and bool(np.isfinite(self.values(key)).all())
+        """Say whether every run that did not fail has a finite number under the summary ``key``."""
+        known = np.isfinite(self.values(key))[~self.failed]
+        return SUMMARY + key in self.runs and bool(known.size and known.all())
 
     @property
     def paired(self) -> bool:
@@ -332,6 +333,9 @@ def _build(
     folder: Path,
 ) -> StudyData:
     axis = history.attrs.get("axis", EPOCH)
+    logged = study.logged.fitting(numbers(runs, study.score_key()).to_numpy())
+    same = study.metric == study.logged
+    study = replace(study, metric=logged if same else study.metric, logged=logged)
     study = replace(study, by_step=axis != EPOCH)
     runs, told = history_scores.add(study, runs, history), []
     if study.declaration.repeats and not study.seeds:

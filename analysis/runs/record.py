@@ -1,12 +1,13 @@
 """One run as it was found, from wherever it was read: config, summary and history apart."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from analysis.runs import axis
-from analysis.runs.tables import CONFIG, SUMMARY
+from analysis.runs.tables import CONFIG, NAN, SUMMARY
 from lib.spec.errors import UserError
 
 RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
@@ -64,7 +65,7 @@ def build_record(
     head = {"run_id": run_id, "state": state, "exit_code": exit_code, "source": source, "url": url}
     head["created"] = created
     head |= {CONFIG + key: number(value) for key, value in flat(config).items()}
-    head |= {SUMMARY + key: number(value) for key, value in loggable(summary).items()}
+    head |= {SUMMARY + key: _result(value) for key, value in loggable(summary).items()}
     if isinstance(runtime := summary.get("_runtime"), int | float):
         head[f"{SUMMARY}runtime_seconds"] = float(runtime)  # W&B's, from its start to its last row
     logged = [
@@ -74,7 +75,7 @@ def build_record(
     for key, value in summary.items():  # define_metric: the bare name is the last value
         if isinstance(value, Mapping) and "_type" not in value and SUMMARY + key not in head:
             last = value.get("last", _last(logged, key))
-            head |= {} if last is None else {SUMMARY + key: number(last)}
+            head |= {} if last is None else {SUMMARY + key: _result(last)}
     return Fetched(head, logged)
 
 
@@ -113,6 +114,12 @@ def loggable(values: Mapping[str, Any]) -> dict[str, Any]:
         elif isinstance(value, str | int | float | None):
             found[key] = value
     return found
+
+
+def _result(value: Any) -> Any:
+    """Return a summary's value; NaN as text, so that it is not taken for an absent one."""
+    value = number(value)
+    return NAN if isinstance(value, float) and math.isnan(value) else value
 
 
 def number(value: Any) -> Any:

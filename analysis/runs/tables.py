@@ -25,6 +25,7 @@ EXACT_FLOATS = {} if PANDAS >= (3, 1) else {"float_precision": "round_trip"}
 # About a run; no script sets these. ``created``: when, as text that sorts by time.
 META = ["run_id", "state", "exit_code", "source", "url", "created"]
 CONFIG, SUMMARY = "config.", "summary."
+NAN = "NaN"  # a summary's value that is NaN, kept as text: an empty cell is an absent value
 AGAIN = "fetch the study again"
 
 
@@ -41,7 +42,9 @@ def encode(value: Any) -> str:
 
 
 def decode(text: str) -> Any:
-    """Return the value of a cell's text: what JSON reads, else the text itself."""
+    """Return the value of a cell's text: what JSON reads, else the text itself, as NaN is."""
+    if text == NAN:
+        return text
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

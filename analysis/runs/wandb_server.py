@@ -131,7 +131,7 @@ def _read_run(run: Any, files: Path) -> Fetched:
         exit_code,
         source,
         run.config,
-        dict(run.summary),
+        run.summary_metrics,  # `summary` hides mappings in a class of its own
         rows,
         run.url,
         str(run.created_at or ""),

@@ -53,6 +53,7 @@ class Metric:
     item_score: ItemScore = "score"
     complement: str = ""  # what people quote instead: accuracy for an error, as 1 - error
     whole_label: bool = False  # whether the label already says of which part of the data it is
+    decimals_by: Literal["declaration", "preset", "default"] = "declaration"
 
     @property
     def name(self) -> str:
@@ -92,6 +93,20 @@ class Metric:
     def on(self, key: str) -> "Metric":
         """Return the same metric logged under another key, such as val/error for test/error."""
         return dataclasses.replace(self, key=key, whole_label=self.whole_label and key == self.key)
+
+    def fitting(self, scores: np.ndarray) -> "Metric":
+        """Return the metric with digits that tell these scores apart, unless they were declared.
+
+        Two digits of the scores' range; where a preset has fewer, only if it would show none.
+        """
+        known = scores[np.isfinite(scores)]
+        spread = self.display_factor * float(np.ptp(known)) if len(known) else 0.0
+        if spread == 0.0 or self.decimals_by == "declaration":
+            return self
+        wanted = min(max(0, 2 - math.floor(math.log10(spread))), 12)
+        if self.decimals_by == "preset" and wanted <= self.decimals + 2:
+            return self
+        return dataclasses.replace(self, decimals=wanted)
 
     def display(self, values: Any) -> Any:
         """Return values, a number or an array, in the unit that people are shown."""
@@ -265,6 +280,8 @@ def metric(declared: str | dict[str, Any], goal: str | None = None) -> Metric:
         preset = {name: value for name, value in preset.items() if name != "unit"}
     fields = {"label": _plain_label(key), "goal": goal} | preset | given
     fields["whole_label"] = "label" in given
+    by = "preset" if "decimals" in preset else "default"
+    fields["decimals_by"] = "declaration" if "decimals" in given else by
     if fields["goal"] not in ("minimize", "maximize"):
         raise UserError(
             f"metric {key}: no goal. Its last word is no preset ({', '.join(PRESETS)}), so write "

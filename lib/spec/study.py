@@ -25,6 +25,7 @@ from lib.spec.metric import PARTS, Metric, last_word, metric
 from lib.spec.sweep import Sweep, read_sweep, same_value, show_value
 
 ROOT = Path(__file__).parents[2]
+LONG = 40  # letters of a level that a figure has room for
 ARM = "arm"  # the factor of a study that compares named combinations
 
 # Which of a run's epochs gives its score; none of them looks at the test set.
@@ -559,7 +560,28 @@ def _labels(
             f"{where}: labels has {', '.join(map(repr, unknown))}, which this study does not have."
             f"{hint} Accepted: {', '.join(known)}"
         )
-    return {known[key]: words for key, words in declaration.labels.items()}
+    found = {}
+    for factor, levels in parameters.items():
+        texts = [show_value(level) for level in levels]
+        for text, short in zip(texts, _shortened(texts), strict=True):
+            if short != text:
+                found[f"{factor}={text}"] = f"{factor} = {short}"
+    return found | {known[key]: words for key, words in declaration.labels.items()}
+
+
+def _shortened(texts: list[str]) -> list[str]:
+    """Return texts of at most LONG letters that stay different; texts that are short as they are.
+
+    Long ones lose what all begin with, such as a path, and then their middle.
+    """
+    if max(map(len, texts)) <= LONG:
+        return texts
+    same = [len(set(letters)) == 1 for letters in zip(*texts, strict=False)] + [False]
+    common = same.index(False) if len(texts) > 1 else 0
+    short = [text if common < 4 else f"…{text[common:]}" for text in texts]
+    half = LONG // 2
+    short = [t if len(t) <= LONG else f"{t[: half - 1]}…{t[-half:]}" for t in short]
+    return short if len(set(short)) == len(set(texts)) else texts
 
 
 def _check_sizes(where: str, study: Study) -> None:

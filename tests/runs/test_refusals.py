@@ -49,7 +49,7 @@ def without_a_cell(runs: pd.DataFrame, history: pd.DataFrame) -> tuple[pd.DataFr
         (change("state", "crashed"), "run bnsgd03 is crashed, after epoch 3 of 3"),
         (change("exit_code", 1), "run bnsgd03 is failed"),
         (change("summary.test/error", None), "run bnsgd03 has no number as test/error"),
-        (change("summary.test/error", float("inf")), "as test/error in its summary: inf"),
+        (change("summary.test/error", "4.8 %"), "as test/error in its summary: '4.8 %'"),
         (change("summary.data_sha256", "e" * 64), "27 with dddddddd…, 1 with eeeeeeee…"),
         (change("summary.git_commit", "e" * 40), "27 with cccccccc…, 1 with eeeeeeee…"),
         (change("summary.test/error", "low"), "as test/error in its summary: 'low'"),
