@@ -226,8 +226,10 @@ def _judge(
     planned, longest = run.get(f"{CONFIG}epochs"), _whole(epochs["max"].max())
     planned = planned if isinstance(planned, int) and exact and len(epochs) else longest
     key = study.score_key()
-    score, problem = run.get(SUMMARY + key), ""
-    diverged = run.get(f"{SUMMARY}diverged") is True or score in (NAN, math.inf, -math.inf)
+    score, problem = run.get(SUMMARY + key, math.nan), ""
+    # What the script set to NaN; W&B's offline files have null for it. An absent score is a fault.
+    no_number = score in (NAN, None, math.inf, -math.inf)
+    diverged = run.get(f"{SUMMARY}diverged") is True or no_number
     state = "diverged" if diverged else "finished"
     failed = not is_missing(run["exit_code"]) and run["exit_code"] not in (0, None)
     if run["state"] != "finished" or failed:
@@ -241,11 +243,11 @@ def _judge(
         problem = f"run {name} has {done} of {count(planned, 'epoch')}"
         if done != last:
             problem = f"run {name} lacks epochs: {count(done, 'row')}, the last of epoch {last}"
-    elif score == NAN or (isinstance(score, float) and math.isinf(score)):
-        pass  # diverged, whatever its script says of it
-    elif isinstance(score, bool) or not isinstance(score, int | float) or math.isnan(score):
+    elif not no_number and (
+        isinstance(score, bool) or not isinstance(score, int | float) or math.isnan(score)
+    ):
         state = "failed"
-        found = "none" if score is None or is_missing(score) else repr(score)
+        found = "none" if is_missing(score) else repr(score)
         problem = f"run {name} has no number as {key} in its summary: {found}"
     resumed = run.get(f"{SUMMARY}resumed_from_epoch")
     resumed = int(resumed) if isinstance(resumed, int | float) and resumed > 0 else 0
@@ -311,7 +313,8 @@ def _alike(study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> list[str]
     """Name runs with the same numbers: in a variant, whose seed had no effect, or in any two runs.
 
     All that a run logged over time is compared, but for its clock, and its score; of runs of
-    different variants only losses, which do not agree by chance as errors on few items do.
+    different variants only losses and score, since losses do not agree by chance as errors on few
+    items do.
     """
     own = history[history["run_id"].isin(runs["run_id"])]
     numeric = own.columns.difference(["run_id", "epoch", *CLOCK])
@@ -322,7 +325,7 @@ def _alike(study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> list[str]
     for run_id in runs["run_id"]:
         rows = by_run.get(run_id, own.head(0))
         whole[run_id] = (scores[run_id], _content(rows[numeric]))
-        lost[run_id] = _content(rows[losses])
+        lost[run_id] = scores[run_id], _content(rows[losses])
     told, seen = [], set()
     variant = runs[[CONFIG + key for key in [*study.factor_keys, *study.block_keys]]]
     by_variant = variant.map(str).sum(axis=1) if len(variant.columns) else pd.Series("", runs.index)
@@ -332,9 +335,9 @@ def _alike(study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> list[str]
         if len(ids) > 1 and len({whole[run] for run in ids}) == 1 and not diverged:
             told.append(f"the {study.declaration.replicate} had no effect: {' = '.join(ids)}")
             seen |= set(ids)
-    by_content: dict[bytes, list[str]] = {}
+    by_content: dict[tuple[float, bytes], list[str]] = {}
     for run_id, content in sorted(lost.items()):
-        if content and run_id not in seen:
+        if content[1] and run_id not in seen:
             by_content.setdefault(content, []).append(run_id)
     return told + [" = ".join(ids) for ids in by_content.values() if len(ids) > 1]
 

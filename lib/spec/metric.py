@@ -280,7 +280,7 @@ def metric(declared: str | dict[str, Any], goal: str | None = None) -> Metric:
         preset = {name: value for name, value in preset.items() if name != "unit"}
     fields = {"label": _plain_label(key), "goal": goal} | preset | given
     fields["whole_label"] = "label" in given
-    by = "preset" if "decimals" in preset else "default"
+    by = "preset" if preset else "default"
     fields["decimals_by"] = "declaration" if "decimals" in given else by
     if fields["goal"] not in ("minimize", "maximize"):
         raise UserError(

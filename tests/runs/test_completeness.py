@@ -41,7 +41,7 @@ def again(tables: factories.Tables, run_id: str, **changes: object) -> factories
     ("changes", "told"),
     [
         ({"state": "crashed", "exit_code": None}, "run bnsgd01 is crashed, after epoch 3 of 3"),
-        ({"summary.test/error": None}, "no number as test/error in its summary: none"),
+        ({"summary.test/error": np.nan}, "no number as test/error in its summary: none"),
     ],
 )
 def test_a_run_made_again_counts_and_the_first_one_is_told(
@@ -67,6 +67,9 @@ def test_runs_with_the_same_losses_are_doubted(sweep_path: Path) -> None:
     assert not check(sweep_path, runs, history).doubts
     one = history["run_id"] == "noadam00"
     history.loc[history["run_id"] == "bnadam00", "val/loss"] = history["val/loss"][one].to_numpy()
+    assert not check(sweep_path, runs, history).doubts  # the scores differ: a loss without effect
+    scores = runs.set_index("run_id")["summary.test/error"]
+    runs.loc[runs["run_id"] == "bnadam00", "summary.test/error"] = scores["noadam00"]
     doubts = check(sweep_path, runs, history).doubts
     assert list(doubts) == ["identical"]
     assert "bnadam00 = noadam00" in doubts["identical"]

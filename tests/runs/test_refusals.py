@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -48,7 +49,7 @@ def without_a_cell(runs: pd.DataFrame, history: pd.DataFrame) -> tuple[pd.DataFr
         (gap, "seed=3: run bnsgd03 lacks epochs: 2 rows, the last of epoch 3"),
         (change("state", "crashed"), "run bnsgd03 is crashed, after epoch 3 of 3"),
         (change("exit_code", 1), "run bnsgd03 is failed"),
-        (change("summary.test/error", None), "run bnsgd03 has no number as test/error"),
+        (change("summary.test/error", np.nan), "run bnsgd03 has no number as test/error"),
         (change("summary.test/error", "4.8 %"), "as test/error in its summary: '4.8 %'"),
         (change("summary.data_sha256", "e" * 64), "27 with dddddddd…, 1 with eeeeeeee…"),
         (change("summary.git_commit", "e" * 40), "27 with cccccccc…, 1 with eeeeeeee…"),
