@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.runs import recipe
-from analysis.runs.axis import EPOCH
+from analysis.runs.axis import EPOCH, KNOWN
 from analysis.runs.tables import CONFIG, NAN, SUMMARY, TableError, is_missing, keys, numbers
 from lib.spec.metric import count
 from lib.spec.study import LEAST_EPOCHS, RULES, Study, Variant
@@ -160,12 +160,28 @@ def _lengths(history: pd.DataFrame, axis: str) -> pd.DataFrame:
     Epochs that count from 0 are counted from 1. ``exact``: whether every run must have the same;
     steps, and fractions of epochs, need not agree to the last one.
     """
+    history = history.reset_index(drop=True)
+    history = history.drop(index=_tests_at_the_end(history)) if axis == EPOCH else history
     epochs = history.groupby("run_id")["epoch"].agg(["count", "max"])
     values = history["epoch"]
     whole = axis == EPOCH and bool((values % 1 == 0).all())
     if whole and len(values) and values.min() == 0:
         epochs["max"] += 1
     return epochs.assign(exact=whole)
+
+
+def _tests_at_the_end(history: pd.DataFrame) -> pd.Index:
+    """Return the rows that are no epochs: a run's last, if no other of its rows has its metrics.
+
+    So Lightning logs a test after the last epoch, with a number of its own.
+    """
+    metrics = history.columns.difference(["run_id", "epoch", "epoch (logged)", *KNOWN])
+    last = history.sort_values("epoch").drop_duplicates("run_id", keep="last").index
+    own = history.loc[last].set_index("run_id")[metrics].notna()
+    others = history.drop(index=last).groupby("run_id")[metrics].count() > 0
+    others = others.reindex(own.index, fill_value=False)
+    alone = others.any(axis=1) & ~(own & others).any(axis=1)
+    return last[alone.to_numpy()]
 
 
 def _planned(study: Study) -> dict[str, list[Any]]:
@@ -299,7 +315,7 @@ def _doubts(study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> dict[str
             values = values[~values.map(is_missing)].astype(str)
             if values.groupby(_blocks(study, runs.loc[values.index], name)).nunique().max() > 1:
                 counts = values.value_counts()
-                short = [v if len(v) <= 12 else f"{v[:8]}…" for v in counts.index]
+                short = [_short_hash(value) for value in counts.index]
                 parts = [f"{n} with {v}" for n, v in zip(counts, short, strict=True)]
                 told.append(f"{key}: {', '.join(parts)}")
         if told:
@@ -307,6 +323,12 @@ def _doubts(study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> dict[str
     if told := _alike(study, runs, history):
         doubts["identical"] = f"{CHECKS['identical']} ({'; '.join(told)})"
     return doubts
+
+
+def _short_hash(value: str) -> str:
+    """Return eight digits of a hash, with what follows it: "c0ffee00…-dirty"."""
+    digits, dash, rest = value.partition("-")
+    return value if len(digits) <= 12 else f"{digits[:8]}…{dash}{rest}"
 
 
 def _alike(study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> list[str]:

@@ -13,6 +13,8 @@ from analysis.runs.tables import read_tables
 from lib.spec.command import check_command, command_line
 from lib.spec.sweep import SweepError, read_sweep
 from tests.conftest import call
+from tests.fakes.wandb_cli import agents, ended, start_sweep
+from tests.fakes.wandb_server import WandbServer
 
 # As people write them: argparse and wandb, values on the command line.
 SCRIPT = """\
@@ -114,11 +116,11 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def write(project: Path, name: str, **keys: Any) -> Path:
+def write(folder: Path, name: str, **keys: Any) -> Path:
     parameters = {"lr": {"values": [0.1, 0.01]}, "seed": {"values": [0, 1]}}
-    raw = {"program": str(project / "train.py"), "method": "grid", "parameters": parameters}
+    raw = {"program": str(folder / "train.py"), "method": "grid", "parameters": parameters}
     raw |= {"metric": {"name": "val/error", "goal": "minimize"}} | keys
-    path = project / f"{name}.yaml"
+    path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(raw, sort_keys=False))
     return path
 
@@ -170,6 +172,45 @@ def test_each_form_of_arguments_reaches_the_script(
     assert call(*fetch, env=offline).returncode == 0
     runs, _ = read_tables(project / "t")
     assert runs["summary.test/error"].tolist() == [0.253]
+
+
+FORMS = [
+    None,
+    "${args}",
+    "${args_no_hyphens}",
+    "${args_no_equals}",
+    "${args_no_boolean_flags}",
+    "${args_json}",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMS)
+def test_both_agents_give_a_script_the_same(
+    project: Path,
+    server: WandbServer,
+    online: dict[str, str],
+    offline: dict[str, str],
+    form: str | None,
+) -> None:
+    """W&B's agent against the stand-in, and the local one: the same scores for the same YAML."""
+    command = {"command": ["${env}", "python", "${program}", form]} if form else {}
+    sweep = write(project, "form", project="p", **command)
+    path = start_sweep(online, server, sweep)
+    with agents(online, path) as one:
+        ended(one)
+    ours = call("-m", "lib.agent", sweep, "--out", project / "out", env=offline)
+    assert "4 of 4 runs finished" in ours.stdout, ours.stdout
+    found = []
+    for source, env in ((path, online), (project / "out", offline)):
+        out = project / f"tables{len(found)}"
+        fetch = ("-m", "analysis.fetch", source, "--sweep", sweep, "--out", out)
+        assert call(*fetch, env=env).returncode == 0
+        runs, _ = read_tables(out)
+        columns = ["config.lr", "config.seed", "summary.test/error"]
+        found.append(sorted(runs[columns].itertuples(index=False, name=None)))
+    assert found[0] == found[1]
+    assert found[0] == [(lr, s, lr / 2 + 0.001 * s) for lr in (0.01, 0.1) for s in (0, 1)]
 
 
 def test_a_script_that_logs_nothing_has_failed(project: Path, offline: dict[str, str]) -> None:

@@ -36,7 +36,7 @@ def fetched(env: dict[str, str], run_id: str) -> Fetched:
 
 def without_clock(row: dict) -> dict:
     """Leave out what differs from one execution to the next."""
-    return {key: value for key, value in row.items() if key not in CLOCK | {"run_id"}}
+    return {key: value for key, value in row.items() if key not in CLOCK | {"run_id", "created"}}
 
 
 def start(

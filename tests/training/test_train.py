@@ -105,7 +105,7 @@ def test_stopped_and_killed_it_continues_bit_for_bit(
         assert without_clock(ours) == without_clock(theirs)
     fields = {f"config.{field.name}" for field in dataclasses.fields(kind["config"])}
     logged = fields | {f"summary.{key}" for key in history | {*COMMON, *kind["summary"]}}
-    assert set(whole.row) == {"run_id", "state", "exit_code", "source", "url"} | logged
+    assert set(whole.row) == {"run_id", "state", "exit_code", "source", "url", "created"} | logged
     resumed = "summary.resumed_from_epoch"
     assert (whole.row[resumed], broken.row[resumed]) == (0, 2)
     for key in logged - {f"summary.{name}" for name in CLOCK | {"runtime_seconds"}} - {resumed}:
