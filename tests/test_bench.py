@@ -53,6 +53,8 @@ def test_every_line_of_a_bench_has_its_place() -> None:
         {"bench": "fetch", "runs": 100, "epochs": 400, "seconds": 9.8, "peak_mib": 200},
         {"bench": "report", "study": "2 x 5", "runs": 10, "epochs": 400, "seconds": 6.1}
         | {"peak_mib": 222, "times_reading": 14.2},
+        {"bench": "foreign", "of": "files", "runs": 1000, "epochs": 400, "seconds": 61}
+        | {"peak_mib": 700},
     ]
     text = tables(lines)
     assert "Machine: P, 2 cores; torch 2.14; signs in `data/GTSRB`." in text
@@ -64,6 +66,7 @@ def test_every_line_of_a_bench_has_its_place() -> None:
         "12 ms, 1.5 MiB",
         "184 times",
         "9.8 s, 200",
+        "files to report: 1000 runs of 400 rows | 61 s, 700 MiB",
     ):
         assert words in text
     assert "6.1 s (14 times as long as reading the tables), 222 MiB" in text

@@ -18,6 +18,8 @@ from analysis.statistics.rank_tests import (
     with_ties,
 )
 
+MOST_AT_ONCE = 4_000_000  # averages that are held in memory
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -33,7 +35,14 @@ def hodges_lehmann(first: np.ndarray, second: np.ndarray, paired: bool) -> np.nd
     """Return the Hodges–Lehmann difference of ``second`` against ``first`` (…, n), for each row.
 
     The median of the Walsh averages of paired differences, or of all differences of two samples.
+    Many rows are taken in parts: each has as many averages as n² / 2.
     """
+    part = max(1, MOST_AT_ONCE // (first.shape[-1] * second.shape[-1]))
+    if first.ndim > 1 and len(first) > part:
+        parts = range(0, len(first), part)
+        return np.concatenate(
+            [hodges_lehmann(first[k : k + part], second[k : k + part], paired) for k in parts]
+        )
     if paired:
         i, j = np.triu_indices(first.shape[-1])
         d = second - first

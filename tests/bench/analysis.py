@@ -6,8 +6,10 @@ Prints a JSON line per step and size of study; reports against reading the table
 asserted: a clock is no test.
 """
 
+import itertools
 import os
 import tempfile
+import zlib
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -35,6 +37,20 @@ with wandb.init(mode="offline", dir=folder, project="bench", config={"a": 0, "se
         run.log({"epoch": epoch} | {name: 1 / epoch for name in names})
     run.summary.update({"test/error": 0.1, "diverged": False})
 """
+# Somebody's script: a nested configuration, simulator steps, keys of its own. SEED and SCORE have
+# fixed widths, so that copies of its file can be given others.
+SEED, SCORE = 100_000, 123.456789
+FOREIGN_RUN = """
+import sys, wandb
+steps, folder, seed, score = int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
+config = {"model": {"algo": "a"}, "seed": seed, "total_timesteps": 1000 * steps}
+with wandb.init(mode="offline", dir=folder, project="bench", config=config) as run:
+    for step in range(1, steps + 1):
+        names = ("charts/SPS", "losses/value_loss", "losses/policy_loss", "charts/episodic_return")
+        run.log({"global_step": 1000 * step} | {name: step / 7 for name in names})
+    run.summary["eval/return"] = score
+"""
+BLOCK, HEAD = 32_768, 7  # bytes of a block of W&B's file, of the file's and of each record's head
 READ = "import sys, pandas; [pandas.read_csv(path) for path in sys.argv[1:]]"
 
 
@@ -75,6 +91,58 @@ def write_offline_runs(folder: Path, runs: int) -> None:
         os.link(next(folder.glob("one/wandb/offline-run-*/*.wandb")), place / f"run-{name}.wandb")
 
 
+def patched(data: bytes, changes: dict[bytes, bytes]) -> bytes:
+    """Return a W&B file with bytes replaced by as many others, and its checksums made right."""
+    file, at = bytearray(data), HEAD
+    while at + HEAD <= len(file):
+        if (left := BLOCK - at % BLOCK) < HEAD:
+            at += left
+            continue
+        end = at + HEAD + int.from_bytes(file[at + 4 : at + 6], "little")
+        record = bytes(file[at + HEAD : end])
+        for old, new in changes.items():
+            record = record.replace(old, new)
+        file[at + HEAD : end] = record
+        file[at : at + 4] = zlib.crc32(record, zlib.crc32(file[at + 6 : at + 7])).to_bytes(
+            4, "little"
+        )
+        at = end
+    return bytes(file)
+
+
+def write_foreign_project(folder: Path, seeds: int) -> None:
+    """Write offline files of 2 variants × ``seeds``, its sweep and its declaration."""
+    (folder / "one").mkdir()
+    measure(["-c", FOREIGN_RUN, str(EPOCHS), str(folder / "one"), str(SEED), str(SCORE)])
+    one = next(folder.glob("one/wandb/offline-run-*/*.wandb")).read_bytes()
+    rng = np.random.default_rng(0)
+    for i, (algo, seed) in enumerate(itertools.product("ab", range(SEED, SEED + seeds))):
+        score = f"{SCORE + (algo == 'b') + rng.normal():.6f}"
+        changes = {b'"algo":"a"': b'"algo":"%s"' % algo.encode()}
+        changes |= {str(SEED).encode(): str(seed).encode(), str(SCORE).encode(): score.encode()}
+        place = folder / "runs" / "wandb" / f"offline-run-20260101_000000-{i:08x}"
+        place.mkdir(parents=True)
+        (place / f"run-{i:08x}.wandb").write_bytes(patched(one, changes))
+    (folder / "sweep.yaml").write_text(
+        "method: grid\nmetric: {name: eval/return, goal: maximize}\nparameters:\n"
+        "  model:\n    parameters: {algo: {values: [a, b]}}\n"
+        f"  seed: {{min: {SEED}, max: {SEED + seeds - 1}}}\n"
+    )
+
+
+def foreign() -> None:
+    """Measure the way from a foreign project's offline files to its report, and from its tables."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_foreign_project(folder, 500)
+        words = ["--sweep", str(folder / "sweep.yaml"), "--out", str(folder / "out")]
+        for source in ("runs", "out"):
+            command = ["-m", "analysis.report", str(folder / source), *words]
+            seconds, peak, _ = measure(command)
+            what = "files" if source == "runs" else "tables"
+            say("foreign", of=what, runs=1000, epochs=EPOCHS, seconds=seconds, peak_mib=peak)
+
+
 def fetch() -> None:
     """Measure `analysis.fetch` from a folder of offline runs."""
     for runs in (10, 100, 1000):
@@ -111,3 +179,4 @@ def report() -> None:
 if __name__ == "__main__":
     fetch()
     report()
+    foreign()

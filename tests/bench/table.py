@@ -64,6 +64,11 @@ def tables(lines: list[Line]) -> str:
                 f"| {what}: {line.get('study', line['runs'])} runs of {line['epochs']} epochs | "
                 f"{line['seconds']} s{beside}, {line['peak_mib']:,} MiB |"
             )
+    for line in by_bench.get("foreign", []):
+        text.append(
+            f"| another's project, {line['of']} to report: {line['runs']} runs of {line['epochs']} "
+            f"rows | {line['seconds']} s, {line['peak_mib']:,} MiB |"
+        )
     return "\n".join(text)
 
 
