@@ -182,9 +182,10 @@ def train(cfg: Config, data: gtsrb.Data, run: wandb_run.Run) -> None:
     state |= {"order": order, "augmentation": augmentation}
     config_key = dataclasses.asdict(cfg) | {"data": data.sha256, "program": PROGRAM}
     watched = "val/error" if len(val_indices) else None
-    loop = Loop(run, config_key, state, cfg.epochs, cfg.checkpoint_every, watched)
+    made_by = provenance(device)
+    loop = Loop(run, config_key, state, cfg.epochs, cfg.checkpoint_every, watched, made_by)
     run.summarize(data.about)
-    run.summarize(provenance(device) | seeding.pairing_hashes(cfg.seed, split))
+    run.summarize(seeding.pairing_hashes(cfg.seed, split))
     run.summarize(metrics.size(model, input_shape(cfg)))
     loop.resume()
 

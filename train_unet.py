@@ -190,9 +190,10 @@ def train(cfg: Config, data: jsrt.Radiographs, run: wandb_run.Run) -> None:
     state |= {"order": order, "augmentation": augmentation}
     config_key = dataclasses.asdict(cfg) | {"data": data.sha256, "program": PROGRAM}
     watched = "val/jaccard" if len(split[1]) else None
-    loop = Loop(run, config_key, state, cfg.epochs, cfg.checkpoint_every, watched, "maximize")
+    made_by, every = provenance(device), cfg.checkpoint_every
+    loop = Loop(run, config_key, state, cfg.epochs, every, watched, made_by, "maximize")
     run.summarize({"data_sha256": data.sha256, "test_item": "radiograph"})
-    run.summarize(provenance(device) | seeding.pairing_hashes(cfg.seed, split))
+    run.summarize(seeding.pairing_hashes(cfg.seed, split))
     run.summarize(metrics.size(model, input_shape(cfg)))
     loop.resume()
 

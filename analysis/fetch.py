@@ -60,9 +60,12 @@ def collect(
         FetchError: when a source cannot be read; what was read before is then written.
     """
     runs, history = _earlier(out)
-    known = dict(zip(runs["run_id"], runs["source"], strict=True))
     files = out / per_item.FILES
-    kept, fetched, failure = set(), [], None
+    again = per_item.to_fetch_again(files)
+    known = dict(zip(runs["run_id"], runs["source"], strict=True))
+    known = {run_id: source for run_id, source in known.items() if run_id not in again}
+    kept, fetched = set(), []
+    failure: BaseException | None = None
     exports = [Path(source) for source in sources if is_export(source)]
     for source in [*(s for s in sources if not is_export(s)), *([exports] if exports else [])]:
         if source is exports:
@@ -76,7 +79,7 @@ def collect(
         read = []
         try:
             read.extend(reading)
-        except FetchError as error:
+        except (FetchError, KeyboardInterrupt) as error:
             failure = error
         found = same | {run.run_id for run in read}
         if twice := found & (kept | {run.run_id for run in fetched}):
@@ -85,9 +88,12 @@ def collect(
         fetched += read
         if failure:
             break
-    if failure and not kept and not fetched:
-        raise failure  # nothing was read: earlier tables stay as they are
-    gone = set(known) - kept - {run.run_id for run in fetched}
+    if not kept and not fetched:  # earlier tables stay as they are
+        raise failure or FetchError(
+            f"{', '.join(map(str, sources))}: no runs"
+            + (f" with the filter {json.dumps(filters)}" if filters else "")
+        )
+    gone = set(runs["run_id"]) - kept - {run.run_id for run in fetched}
     if not prune or failure:
         kept |= gone
     runs = pd.concat(

@@ -219,6 +219,11 @@ def main() -> None:
     study = load_study(name, sweep=sweep, declaration=arguments.declaration)
     for one in study.sweeps:
         one.require_clear()
+    if study.declaration.repeats:
+        raise UserError(
+            f"{study.name} has no seeds that are planned (seed: {{repeat: true}}), so nothing can "
+            "be said of them; put a seed with its values into the sweep to plan it"
+        )
     effect = arguments.effect
     if effect is not None:
         low, high = study.metric.bounds

@@ -34,16 +34,18 @@ from lib.spec.command import check_command, command_line
 from lib.spec.declaration import read_declaration
 from lib.spec.defaults import config_defaults, uses_tracking
 from lib.spec.errors import command
-from lib.spec.files import write_json
+from lib.spec.files import lock_of, write_json
 from lib.spec.machine import cores, gpus
 from lib.spec.metric import count
 from lib.spec.study import NUISANCE_FIELDS, Places
 from lib.spec.sweep import Sweep, SweepError, read_sweep, same_value
-from lib.tracking import finished, run_names
+from lib.tracking import finished, offline_file, run_names
 
+REFUSED = set("/\\#?%:")  # letters that W&B's project names cannot have
 JSON_FILE = "sweep_parameters.json"  # in a run's folder, for ${args_json_file}
 STOP_SECONDS = 30  # a stopped run may take so long to close its files
 LOG_LINES = 12  # of a failed run's log are shown
+LOG_BYTES, LOG_LETTERS = 65_536, 500  # its end, and the end of each line
 
 
 def load_sweeps(source: str) -> list[Sweep]:
@@ -73,6 +75,12 @@ def load_sweep(path: Path) -> Sweep:
     check_command(sweep)
     if sweep.program and not Path(sweep.program).is_file():
         raise SweepError(f"{path}: program {sweep.program!r} not found in {Path.cwd()}")
+    project = sweep.raw.get("project") or sweep.name
+    if not isinstance(project, str) or len(project) > 128 or REFUSED & set(project):
+        raise SweepError(
+            f"{path}: W&B refuses the project name {project!r}: at most 128 letters, none of "
+            f"{' '.join(sorted(REFUSED))}. Write another `project:` into the sweep."
+        )
     if ignored := [key for key in ("early_terminate", "run_cap") if key in sweep.raw]:
         raise SweepError(f"{path}: the local agent runs the whole grid, without {ignored[0]}")
     return sweep
@@ -152,7 +160,8 @@ def run_all(sweep: Sweep, out: Path, workers: int, devices: list[str]) -> list[s
     SIGTERM the runs in progress are stopped, which keeps their checkpoints, and waited for.
     """
     grid = sweep.grid()
-    todo = [cell for cell in grid if not is_finished(out, run_id(sweep, cell))]
+    files = finished.offline_files(out)
+    todo = [cell for cell in grid if not is_finished(out / run_id(sweep, cell), files)]
     if todo and uses_tracking(Path(sweep.program)):
         dry_run(sweep, todo, out)
     elif again := [i for c in todo if (out / (i := run_id(sweep, c)) / "log.txt").exists()]:
@@ -182,14 +191,21 @@ def run_all(sweep: Sweep, out: Path, workers: int, devices: list[str]) -> list[s
                     if process.poll() is None:
                         continue
                     del running[slot]
-                    if process.returncode == 0 and is_done(out, identifier, cells[identifier]):
+                    code, lacks = process.returncode, ""
+                    if code == 0:
+                        lacks = mark_done(out / identifier, cells[identifier])
+                    if code == 0 and not lacks:
                         bar.update()
                     else:
                         failed.append(identifier)
-                        bar.write(_failure(out / identifier / "log.txt", process.returncode))
+                        log = out / identifier / "log.txt"
+                        bar.write(_failure(log, code, lacks))
                 time.sleep(0.05)
         except BaseException:
-            bar.write("stopping: the runs in progress keep their checkpoints")
+            bar.write(
+                f"stopping: waiting up to {STOP_SECONDS} s for {count(len(running), 'run')} "
+                "to keep what they have"
+            )
             _stop([process for process, _ in running.values()])
             raise
     return failed
@@ -221,26 +237,31 @@ def dry_run(sweep: Sweep, cells: list[dict[str, Any]], out: Path) -> None:
         raise SweepError(f"{sweep.where}: no run was started, since {sweep.program} says:\n{lines}")
 
 
-def is_done(out: Path, identifier: str, cell: dict[str, Any]) -> bool:
-    """Say whether a run that ended with exit code 0 is whole; mark it where its script did not.
+def mark_done(folder: Path, cell: dict[str, Any]) -> str:
+    """Mark a run that ended with exit code 0 as finished, unless its script did so itself.
 
-    Without a W&B file there is nothing to analyze: its script logged nothing.
+    Returns what its W&B file lacks, in words, or nothing: without a whole file there is nothing to
+    analyze, whatever the exit code says.
     """
-    if finished.read(out / identifier) is None and _has_file(out, identifier):
-        finished.write(out / identifier, {}, cell)
-    return finished.read(out / identifier) is not None
+    file = offline_file.file_of(folder.parent, folder.name)
+    if file is None:
+        return "left no W&B file; does the script call wandb.init()?"
+    if not offline_file.is_whole(file, patience=offline_file.PATIENCE_S):
+        return f"left an incomplete W&B file, {file}; is the disk full?"
+    if finished.read(folder) is None:
+        finished.write(folder, {}, cell, file)
+    return ""
 
 
-def _has_file(out: Path, identifier: str) -> bool:
-    return any(out.glob(f"wandb/offline-run-*-{identifier}/*.wandb"))
+def is_finished(folder: Path, files: finished.Files) -> bool:
+    """Say whether a run ended well and its W&B file is there as it was; else it is run again.
 
-
-def is_finished(out: Path, identifier: str) -> bool:
-    """Say whether a run ended well and its W&B file is there; without the file it is run again."""
-    marker = out / identifier / finished.FINISHED
-    if marker.exists() and not _has_file(out, identifier):
-        marker.unlink()  # it resumes from its last checkpoint: moments
-    return finished.read(out / identifier) is not None
+    A run of ours then resumes from its last checkpoint, which takes moments.
+    """
+    if folder.name in files and finished.is_kept(folder, files):
+        return True
+    (folder / finished.FINISHED).unlink(missing_ok=True)
+    return False
 
 
 def _launch(
@@ -269,15 +290,16 @@ def _stop(processes: list[subprocess.Popen]) -> None:
             process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             process.kill()
+            process.wait()
 
 
-def _failure(log: Path, code: int) -> str:
+def _failure(log: Path, code: int, lacks: str) -> str:
     if code == 0:
-        return (
-            f"run {log.parent.name} ended well but left no W&B file; does the script call "
-            f"wandb.init()? Its output is in {log}"
-        )
-    lines = log.read_text(errors="replace").splitlines()[-LOG_LINES:]
+        return f"run {log.parent.name} ended with exit code 0 but {lacks} Its output is in {log}"
+    with open(log, "rb") as file:
+        file.seek(max(0, log.stat().st_size - LOG_BYTES))
+        lines = file.read().decode(errors="replace").splitlines()[-LOG_LINES:]
+    lines = [line[-LOG_LETTERS:] for line in lines]
     return f"run {log.parent.name} FAILED (exit code {code}); the end of {log}:\n" + "\n".join(
         f"    {line}" for line in lines
     )
@@ -291,12 +313,13 @@ def study_lock(out: Path) -> Iterator[None]:
         SweepError: when another agent works on it.
     """
     out.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(out / "agent.lock")
+    lock = lock_of(out / "agent.lock")
     try:
         lock.acquire(blocking=False)
     except filelock.Timeout as error:
         raise SweepError(
-            f"another agent works on {out}; wait for it, stop it, or give another folder with --out"
+            f"another agent works on {out} (it holds {lock.lock_file}); wait for it, stop it, or "
+            "give another folder with --out"
         ) from error
     try:
         yield

@@ -14,7 +14,7 @@ from analysis.figures.picture import Picture
 from analysis.pages import methods_text, tables
 from analysis.pages.sections import sections, sections_after_figures
 from analysis.runs.data import StudyData
-from lib.spec.files import write_atomically
+from lib.spec.files import write_all, write_atomically
 from lib.spec.metric import count
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -78,8 +78,7 @@ def write(
     for name in PAGES:
         template = _environment(name).get_template(f"{name}.j2")
         pages[name] = template.render(variables).encode()
-    for name, page in pages.items():  # all of them, or none
-        write_atomically(folder / name, page)
+    write_all({folder / name: page for name, page in pages.items()})
     for name in set(earlier) - set(captions):
         for kind in KINDS:
             (folder / FIGURES / f"{name}.{kind}").unlink(missing_ok=True)

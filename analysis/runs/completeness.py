@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from analysis.runs import recipe
-from analysis.runs.axis import EPOCH, KNOWN
+from analysis.runs.axis import EPOCH, KNOWN, label
 from analysis.runs.tables import CONFIG, NAN, SUMMARY, TableError, is_missing, keys, numbers
 from lib.spec.metric import count
-from lib.spec.study import LEAST_EPOCHS, RULES, Study, Variant
+from lib.spec.study import CHANGED, LEAST_EPOCHS, RULES, Study, Variant
 from lib.spec.sweep import same_value, show_value
 
 PAIR_HASHES = ("split_sha256", "order_sha256")  # of the split, of the first epoch's order
@@ -33,6 +33,9 @@ COMPARED = {
     "commit": ["git_commit"],
     "versions": ["python_version", "numpy_version", "torch_version"],
 }
+
+# What must not change within a run, from one checkpoint to the next, by the same checks.
+PARTS_OF_A_RUN = COMPARED | {"versions": [*COMPARED["versions"], "threads", "device"]}
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,8 @@ def check(
     included = runs[runs["run_id"].isin(Completeness(entries, problems).included)]
     problems += _out_of_bounds(study, included)
     problems += _other_data(study, included)
+    well = [run for entry in entries if entry.state == "finished" for run in entry.runs]
+    problems += _scored_at_other_steps(study, well, history, axis)
     longest = max(entry.epochs for entry in entries)
     if axis == EPOCH and 0 < longest < LEAST_EPOCHS[study.rule]:
         problems.append(
@@ -244,7 +249,8 @@ def _judge(
     key = study.score_key()
     score, problem = run.get(SUMMARY + key, math.nan), ""
     # What the script set to NaN; W&B's offline files have null for it. An absent score is a fault.
-    no_number = score in (NAN, None, math.inf, -math.inf)
+    bad = -math.inf if study.logged.sign > 0 else math.inf
+    no_number = score in (NAN, None, bad) or run.get(SUMMARY + study.logged.key) == NAN
     diverged = run.get(f"{SUMMARY}diverged") is True or no_number
     state = "diverged" if diverged else "finished"
     failed = not is_missing(run["exit_code"]) and run["exit_code"] not in (0, None)
@@ -260,7 +266,7 @@ def _judge(
         if done != last:
             problem = f"run {name} lacks epochs: {count(done, 'row')}, the last of epoch {last}"
     elif not no_number and (
-        isinstance(score, bool) or not isinstance(score, int | float) or math.isnan(score)
+        isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score)
     ):
         state = "failed"
         found = "none" if is_missing(score) else repr(score)
@@ -286,6 +292,27 @@ def _out_of_bounds(study: Study, runs: pd.DataFrame) -> list[str]:
                     f"{high:g}; declare other `bounds:` with the metric if the score is right"
                 )
     return told
+
+
+def _scored_at_other_steps(
+    study: Study, runs: list[str], history: pd.DataFrame, axis: str
+) -> list[str]:
+    """Refuse scores that runs logged last at different steps: they are of other budgets.
+
+    As far as the history has the score at all; steps may differ a little.
+    """
+    key = study.logged.key
+    if key not in history or len(study.blocks) > 1:
+        return []
+    rows = history[history["run_id"].isin(runs)].dropna(subset=[key])
+    last = rows.groupby("run_id")["epoch"].max()
+    if "epochs" in study.factor_keys or last.empty or last.min() >= ENOUGH * last.max():
+        return []
+    least, most = last.idxmin(), last.idxmax()
+    return [
+        f"{key} was logged last at {label(axis).lower()} {last.min():g} by run {least}, at "
+        f"{last.max():g} by run {most}: scores of different budgets cannot be compared"
+    ]
 
 
 def _other_data(study: Study, runs: pd.DataFrame) -> list[str]:
@@ -318,11 +345,23 @@ def _doubts(study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> dict[str
                 short = [_short_hash(value) for value in counts.index]
                 parts = [f"{n} with {v}" for n, v in zip(counts, short, strict=True)]
                 told.append(f"{key}: {', '.join(parts)}")
+        told += _changed(runs, PARTS_OF_A_RUN[name])
         if told:
             doubts[name] = f"{CHECKS[name]} ({'; '.join(told)})"
     if told := _alike(study, runs, history):
         doubts["identical"] = f"{CHECKS['identical']} ({'; '.join(told)})"
     return doubts
+
+
+def _changed(runs: pd.DataFrame, compared: list[str]) -> list[str]:
+    """Name the runs that were continued under another value of what is compared."""
+    told = []
+    for key in compared:
+        values = runs.get(SUMMARY + key, pd.Series(dtype=object))
+        for run_id, value in zip(runs.loc[values.index, "run_id"], values, strict=True):
+            if CHANGED in str(value):
+                told.append(f"run {run_id} was continued with another {key}: {value}")
+    return told
 
 
 def _short_hash(value: str) -> str:
@@ -350,7 +389,11 @@ def _alike(study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> list[str]
         lost[run_id] = scores[run_id], _content(rows[losses])
     told, seen = [], set()
     variant = runs[[CONFIG + key for key in [*study.factor_keys, *study.block_keys]]]
-    by_variant = variant.map(str).sum(axis=1) if len(variant.columns) else pd.Series("", runs.index)
+    by_variant = (
+        variant.map(lambda v: f"{v!r} ").sum(axis=1)
+        if len(variant.columns)
+        else pd.Series("", runs.index)
+    )
     for _, group in runs.groupby(by_variant):
         ids = group["run_id"].tolist()
         diverged = f"{SUMMARY}diverged" in group and (group[f"{SUMMARY}diverged"] == True).all()  # noqa: E712

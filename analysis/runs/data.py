@@ -1,5 +1,6 @@
 """The one value that travels through the analysis: a study with its runs, as found."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -256,6 +257,7 @@ def _of_own_seeds(data: StudyData) -> StudyData | None:
     renamed, sizes = _numbered(study, data.runs.sort_values("run_id"))
     if len(set(sizes)) != 1 or sizes[0] < 2 or not study.factor_keys:
         return None
+    renamed = renamed[renamed["state"] == "finished"]
     seeds = list(range(sizes[0]))
     told = "each variant has seeds of its own, so none are pairs"
     found = _restricted(data, replace(study, seeds=seeds), renamed, told)
@@ -266,20 +268,24 @@ def _of_own_seeds(data: StudyData) -> StudyData | None:
 
 
 def _numbered(study: Study, runs: pd.DataFrame) -> tuple[pd.DataFrame, list[int]]:
-    """Return the finished ``runs``, numbered from 0 within each variant and block as replicates.
+    """Return ``runs``, those of each variant and block numbered from 0 as replicates.
 
-    In the order of the table; and how many each variant and block has.
+    In the order of the table; and how many each variant and block has. Only finished runs that have
+    the study's settings count: the others have no number.
     """
-    runs = runs[runs["state"] == "finished"]
-    keys = [CONFIG + key for key in [*study.factor_keys, *study.block_keys]]
-    for key in keys:
-        if key not in runs:  # completeness says so
-            return runs, []
-    cells = runs[keys].map(str).sum(axis=1) if keys else pd.Series("", index=runs.index)
-    place = runs.groupby(cells).cumcount()
     column = CONFIG + study.declaration.replicate
-    numbers = pd.Series([int(k) for k in place], index=runs.index, dtype=object)
-    return runs.assign(**{column: numbers}), cells.value_counts().tolist()
+    keys = [*study.factor_keys, *study.block_keys, *study.fixed]
+    numbered = pd.Series(np.nan, index=runs.index, dtype=object)
+    if lacking := [key for key in keys if CONFIG + key not in runs]:
+        return runs.assign(**{column: numbered}), [0] * bool(lacking)  # completeness says so
+    sizes = []
+    for block, variant in itertools.product(study.blocks, study.variants):
+        own = runs["state"] == "finished"
+        for key, level in (study.fixed | study.configs[variant] | block).items():
+            own &= runs[CONFIG + key].map(lambda value, one=level: same_value(value, one))
+        sizes.append(int(own.sum()))
+        numbered[own] = list(range(sizes[-1]))
+    return runs.assign(**{column: numbered}), sizes
 
 
 def _repeated(study: Study, runs: pd.DataFrame) -> tuple[Study, pd.DataFrame, list[str]]:
@@ -288,7 +294,8 @@ def _repeated(study: Study, runs: pd.DataFrame) -> tuple[Study, pd.DataFrame, li
     Also, in words, which unfinished runs do not count.
     """
     found, sizes = _numbered(study, runs.sort_values(["created", "run_id"]))
-    left = runs[~runs["run_id"].isin(found["run_id"])].sort_values("run_id")
+    left = runs[runs["state"] != "finished"].sort_values("run_id")
+    found = found[found["state"] == "finished"]
     told = [f"run {r} is {s} and does not count" for r, s in left[["run_id", "state"]].to_numpy()]
     return replace(study, seeds=list(range(max(sizes, default=1)))), found, told
 
@@ -333,19 +340,26 @@ def _build(
     folder: Path,
 ) -> StudyData:
     axis = history.attrs.get("axis", EPOCH)
-    logged = study.logged.fitting(numbers(runs, study.score_key()).to_numpy())
-    same = study.metric == study.logged
-    study = replace(study, metric=logged if same else study.metric, logged=logged)
     study = replace(study, by_step=axis != EPOCH)
     runs, told = history_scores.add(study, runs, history), []
     if study.declaration.repeats and not study.seeds:
         study, runs, told = _repeated(study, runs)
         history = history[history["run_id"].isin(runs["run_id"])]
     found = completeness.check(study, runs, history, axis)
+    study = _with_digits(study, runs, found)
     if study.declaration.repeats:
         unpaired = ["the replicates are runs in the order of their creation, so none are pairs"]
         found = replace(found, unpaired=unpaired, repeated=[*found.repeated, *told])
     return StudyData(study, runs, history, table, found, folder, axis)
+
+
+def _with_digits(study: Study, runs: pd.DataFrame, found: Completeness) -> Study:
+    """Return the study with a metric whose digits tell the included scores apart."""
+    well = [run for entry in found.entries if entry.state == "finished" for run in entry.runs]
+    scores = numbers(runs[runs["run_id"].isin(well)], study.score_key()).to_numpy(float)
+    logged = study.logged.fitting(scores, study.smallest_effect)
+    same = study.metric == study.logged
+    return replace(study, metric=logged if same else study.metric, logged=logged)
 
 
 def test_scores(data: StudyData) -> pd.DataFrame | None:

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.runs.tables import SUMMARY
-from lib.spec.metric import PARTS, Metric, last_word
+from lib.spec.metric import PARTS, Metric, last_word, split_part
 from lib.spec.study import LEAST_EPOCHS, RULES, Study
 
 
@@ -52,7 +52,7 @@ def _validation_key(study: Study, metric: Metric, history: pd.DataFrame) -> str 
         (
             key
             for key in history
-            if PARTS.get(key.partition("/")[0]) == "validation"
+            if PARTS.get(split_part(key)[0]) == "validation"
             and last_word(key) == metric.name
             and key != metric.key
         ),

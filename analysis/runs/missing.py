@@ -56,7 +56,9 @@ def write(data: StudyData) -> list[Path]:
     folder, study = data.folder, data.study
     for old in folder.glob("fill_in*.yaml"):
         old.unlink()
-    written = []
+    written: list[Path] = []
+    if study.declaration.repeats or any(sweep.method != "grid" for sweep in study.sweeps):
+        return written  # more of the same runs are to be made, which no grid can say
     for grid in grids(data):
         raw = dict(study.sweeps[0].raw)
         parameters = {n: {"values": v} for n, v in study.sweeps[0].parameters.items()}

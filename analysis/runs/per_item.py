@@ -31,6 +31,7 @@ ABOUT |= {"cluster": "cluster"}
 KINDS = ("predicted", "jaccard", "score")
 FILES = "files"  # folder next to the tables with what runs saved; not committed
 SCORES, OVERLAYS = "test_scores.npz", "test_overlays.npz"
+MOST_BYTES = 2**30  # of a run's outputs, unpacked: a small file may claim any size
 # What numpy raises on files that were cut off, changed, or of another kind.
 DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, NotImplementedError, MemoryError)
 DAMAGE += (zipfile.BadZipFile, zlib.error, tokenize.TokenError)
@@ -74,7 +75,7 @@ def write(folder: Path, run_ids: list[str]) -> list[str]:
     earlier = read(folder)
     columns, lacking = {}, []
     about: dict[str, list[pd.Series]] = {name: [] for name in ABOUT.values()}
-    for run_id in run_ids:
+    for run_id in sorted(run_ids):  # not in the order in which they were read
         path = folder / FILES / run_id / SCORES
         known = [] if earlier is None else [f"{k}.{run_id}" for k in KINDS]
         known = [column for column in known if column in earlier]
@@ -140,12 +141,34 @@ def load(path: Path) -> dict[str, np.ndarray]:
         TableError: when it is damaged.
     """
     try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        if size > MOST_BYTES:
+            raise ValueError(f"it holds {size:,} bytes unpacked, allowed are {MOST_BYTES:,}")
         with np.load(path) as file:
             return dict(file)
     except DAMAGE as error:
         raise TableError(
-            f"{path} is damaged: {error}; delete it and fetch again where its run still is"
+            f"{path} is damaged: {error}. Fetch the study again: it is then read again where its "
+            "run still is; else delete its folder"
         ) from error
+
+
+def to_fetch_again(files: Path) -> set[str]:
+    """Return the runs below ``files`` whose outputs are gone or damaged, to be read again."""
+    found = set()
+    for folder in files.iterdir() if files.is_dir() else []:
+        path = folder / SCORES
+        if folder.is_dir() and not path.exists():
+            found.add(folder.name)
+        elif path.exists():
+            try:
+                with zipfile.ZipFile(path) as archive:
+                    if archive.testzip():
+                        found.add(folder.name)
+            except DAMAGE:
+                found.add(folder.name)
+    return found
 
 
 def of_runs(table: pd.DataFrame | None, kind: str, run_ids: list[str]) -> pd.DataFrame | None:

@@ -76,6 +76,10 @@ def build_record(
         if isinstance(value, Mapping) and "_type" not in value and SUMMARY + key not in head:
             last = value.get("last", _last(logged, key))
             head |= {} if last is None else {SUMMARY + key: _result(last)}
+    for key in {key for row in logged for key in row}:  # the last value is what W&B summarizes
+        last = _last(logged, key)
+        if SUMMARY + key not in head and isinstance(last, float) and math.isnan(last):
+            head[SUMMARY + key] = NAN
     return Fetched(head, logged)
 
 

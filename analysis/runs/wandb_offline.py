@@ -24,6 +24,10 @@ from analysis.runs.record import Fetched, FetchError, build_record
 END = "end of file "
 CHUNK = 16  # runs that one process reads
 READER = "from analysis.runs import wandb_offline; wandb_offline.main()"
+REMEDY = (
+    "All other runs were read. Delete the folder of each such file and run the sweep's command "
+    "again: it makes these runs anew, from their checkpoints where they have some."
+)
 STATE_OF_EXIT = {0: "finished", 255: "killed"}
 
 
@@ -33,6 +37,7 @@ def fetch_folder(
     """Return the ids that need no reading, and an iterator over the others, read several at a time.
 
     Of each run below ``folder`` the last attempt that finished counts; where none did, the newest.
+    Files that cannot be read do not keep the others from it; they are told at the end.
     ``known`` (run id -> source) need no reading while their newest file is still that source. What
     a run saved is copied to ``files``/<run id>.
     """
@@ -47,13 +52,17 @@ def fetch_folder(
     new = {i: files for i, files in attempts.items() if i not in kept}
 
     def read() -> Iterator[Fetched]:
+        failed: list[FetchError] = []
         runs = list(new.items())
         chunks = [runs[i : i + CHUNK] for i in range(0, len(runs), CHUNK)]
         bar = tqdm(total=len(runs), desc="reading runs", unit="run", disable=None)
         with bar, ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
             for run in itertools.chain.from_iterable(pool.map(_read_runs, chunks)):
+                if run is None:
+                    continue
                 if isinstance(run, FetchError):
-                    raise run
+                    failed.append(run)
+                    continue
                 run_id = run.run_id
                 for name in (per_item.SCORES, per_item.OVERLAYS):
                     if (folder / run_id / name).exists():
@@ -61,12 +70,17 @@ def fetch_folder(
                         shutil.copyfile(folder / run_id / name, files / run_id / name)
                 bar.update()
                 yield run
+        if failed:
+            raise FetchError("\n".join([str(one) for one in failed] + [REMEDY]))
 
     return kept, read()
 
 
-def _read_runs(attempts: list[tuple[str, list[Path]]]) -> list[Fetched | FetchError]:
-    """Read runs' offline files; of each run one attempt, see fetch_folder, or why there is none."""
+def _read_runs(attempts: list[tuple[str, list[Path]]]) -> list[Fetched | FetchError | None]:
+    """Read runs' offline files; of each run one attempt, see fetch_folder, or why there is none.
+
+    None where a killed run left nothing but the head of its file.
+    """
     contents = iter(read_files([file for _, files in attempts for file in files]))
     return [
         _attempt(run_id, [(file.parent.name, next(contents)) for file in files])
@@ -74,11 +88,14 @@ def _read_runs(attempts: list[tuple[str, list[Path]]]) -> list[Fetched | FetchEr
     ]
 
 
-def _attempt(run_id: str, tries: list[tuple[str, Any]]) -> Fetched | FetchError:
+def _attempt(run_id: str, tries: list[tuple[str, Any]]) -> Fetched | FetchError | None:
     newest = None
     for source, records in reversed(tries):
         if isinstance(records, FetchError):
             newest = newest or records
+            continue
+        if not {"run", "config", "exit"} & {record.get("type") for record in records}:
+            print(f"{source} is left out: its file breaks off before the run's configuration")
             continue
         attempt = _from_records(run_id, source, records)
         if attempt.row["state"] == "finished":

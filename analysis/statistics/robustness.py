@@ -105,7 +105,8 @@ def within_blocks(data: StudyData) -> list[dict[str, Any]]:
     for block, scores, lost in zip(study.blocks, logged, failed, strict=True):
         if not block:
             continue
-        worst = study.logged.sign * np.min(study.logged.sign * scores)
+        known = study.logged.sign * scores[np.isfinite(scores)]
+        worst = study.logged.sign * known.min() if known.size else 0.0
         built = contrasts.build(study, np.where(lost, worst, scores), study.logged.resolution)
         tested = testing.run_tests(
             built, study.alpha, data.paired, data.completeness.splitting, failed=lost

@@ -87,15 +87,17 @@ def load(root: str | Path, size: int = SIZE) -> Data:
     """
     root = Path(root)
     layout = gtsrb_layouts.find(root)
-    if layout.note:
-        print(f"note: {layout.training} is {layout.note}")
     parts = {name: _load_part(root, layout, name, size) for name in ("train", "test")}
     digests = "".join(part["sha256"] for part in parts.values())
     train, test = (
         Images(**{name: part[name] for name in ("images", "labels", "tracks", "widths", "names")})
         for part in parts.values()
     )
-    return Data(train, test, hashlib.sha256(digests.encode()).hexdigest(), layout.note)
+    note = ""
+    if len(train.names) == gtsrb_layouts.TORCHVISION_IMAGES:
+        note = gtsrb_layouts.TORCHVISION
+        print(f"note: {layout.training}: {note}")
+    return Data(train, test, hashlib.sha256(digests.encode()).hexdigest(), note)
 
 
 def split_by_track(
@@ -150,20 +152,30 @@ def _load_part(root: Path, layout: gtsrb_layouts.Layout, name: str, size: int) -
         if name == "train":
             table = gtsrb_layouts.training_table(layout)
         else:
-            table = gtsrb_layouts.test_table(layout, root)
+            table = gtsrb_layouts.test_table(layout)
         return _decode(table, name, size)
 
     files = [*root.glob("*.csv"), *layout.files, *_files(folder), *folder.parent.glob("*.csv")]
     source = fingerprint(f"{CACHE_FORMAT} {size}", root, files)
-    return cached(root / "cache" / f"{name}-{size}px.pt", source, build)
+    return cached(
+        root / "cache" / f"{name}-{size}px.pt", source, build, ("images", "labels", "tracks")
+    )
 
 
 def _files(folder: Path) -> Iterator[os.DirEntry]:
-    """Give every file below ``folder``; scandir, since there are 52,000."""
+    """Give every file below ``folder``; scandir, since there are 52,000.
+
+    Raises:
+        DataError: on a link that leads nowhere or back to where it is.
+    """
     for entry in os.scandir(folder):
         if entry.is_dir():
+            if entry.is_symlink() and Path(entry).resolve() in Path(entry).absolute().parents:
+                raise DataError(f"{entry.path} is a link to a folder that it is in; remove it")
             yield from _files(Path(entry))
         elif not entry.name.startswith("."):
+            if not os.path.exists(entry):
+                raise DataError(f"{entry.path} is a link that leads nowhere; unpack it again")
             yield entry
 
 
@@ -194,7 +206,7 @@ def _read_image(path: Path, size: int) -> tuple[torch.Tensor, int]:
     try:
         with Image.open(path) as image:
             image = image.convert("RGB")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{path} is damaged or no image ({error}); unpack it again") from error
     width = image.width
     if image.size != (size, size):

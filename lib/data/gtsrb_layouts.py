@@ -28,28 +28,34 @@ TRAINING = ("Final_Training/Images", "Train", "Training", "trainingset")
 TEST = ("Final_Test/Images", "Test", "testset", "Final_Test")
 TEST_LABELS = ("GT-final_test.csv", "Test.csv")
 NAME = re.compile(r"(?:\d{1,5}_)?(\d{1,5})_(\d{1,5})")  # [class_]track_frame
+TORCHVISION_IMAGES = 26_640
 TORCHVISION = (
-    "GTSRB-Training_fixed.zip, as torchvision downloads it (26,640 images), not the official "
-    "training archive (39,209 images)"
+    f"the training images are GTSRB-Training_fixed.zip, as torchvision downloads it "
+    f"({TORCHVISION_IMAGES:,} images), not the official training archive (39,209 images)"
 )
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The folders of one copy of the data; ``note``: in words, in what it is not the official one.
+    """The folders of one copy of the data: ``base`` is the one that the others are in."""
 
-    ``base``: the folder that the others are in.
-    """
-
+    root: Path
     base: Path
     training: Path
     test: Path
-    note: str = ""
+
+    @property
+    def label_folders(self) -> list[Path]:
+        """Where the test labels are looked for, in this order."""
+        near = [self.test.parent, self.test, self.base, self.base.parent]
+        return list(dict.fromkeys([*near, self.root, self.root.parent]))
 
     @property
     def files(self) -> list[Path]:
-        """The tables outside the folders of images."""
-        return [path for folder in {self.base, self.base.parent} for path in folder.glob("*.csv")]
+        """The tables that may be read, but for those next to training images."""
+        names = ("Train.csv", *TEST_LABELS)
+        paths = [folder / name for folder in self.label_folders for name in names]
+        return [path for path in paths if path.exists()]
 
 
 def find(root: Path) -> Layout:
@@ -61,9 +67,8 @@ def find(root: Path) -> Layout:
     for base in (root, root / "GTSRB", root / "gtsrb" / "GTSRB"):
         if not (training := _first(base, TRAINING)):
             continue
-        note = TORCHVISION if training.name == "Training" else ""
         if test := _first(base, TEST):
-            return Layout(base, training, test, note)
+            return Layout(root, base, training, test)
         raise DataError(f"{base / 'Final_Test'} not found, but {training} is there: {_ACCEPTED}")
     raise DataError(f"no traffic signs in {root}: {_ACCEPTED}")
 
@@ -101,8 +106,7 @@ def training_table(layout: Layout) -> pd.DataFrame:
     parts = []
     for label, folder in folders.items():
         if listed is not None:
-            own = listed[listed["folder"] == folder.name]
-            source = whole
+            own, source = listed[listed["ClassId"] == label], whole
         elif has_tables:
             own, source = _read_csv(tables[label]), tables[label]
         else:
@@ -138,24 +142,29 @@ def _class_rows(folder: Path, label: int, table: pd.DataFrame | None, source: Pa
         track, frame = map(int, parts.groups())
         name = f"{label:05d}/{track:05d}_{frame:05d}.ppm"
         rows.append((images[stem], name, label, 100_000 * label + track, width))
+    names = [name for _, name, *_ in rows]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"{folder} has the image {twice} twice, under two names; keep one of them")
     return pd.DataFrame(rows, columns=["path", "name", "label", "track", "width"])
 
 
-def test_table(layout: Layout, root: Path) -> pd.DataFrame:
+def test_table(layout: Layout) -> pd.DataFrame:
     """Return path, name, label, track (-1) and width (0 where unknown) of every test image.
 
     Raises:
         DataError: on a missing image or table, and on what a table cannot hold.
     """
     images = _images(layout.test.rglob("*"), layout.test)
-    places = [layout.test.parent, layout.test, layout.base, layout.base.parent, root, root.parent]
-    places = list(dict.fromkeys(places))
+    places = layout.label_folders
     files = [place / name for name in TEST_LABELS for place in places]
     csv = next((file for file in files if file.exists()), None)
-    folders = {stem: path.parent.name for stem, path in images.items()}
+    folders = {key: path.parent.name for key, path in images.items()}
     in_folders = all(name.isdigit() and int(name) < CLASSES for name in folders.values())
     if csv is not None:
         table = _read_csv(csv)
+        if not set(table["stem"]) & set(images) or table["stem"].duplicated().any():
+            table["stem"] = table["file"].str.replace("\\", "/").str.rsplit(".", n=1).str[0]
     elif in_folders:
         labels = [int(folders[stem]) for stem in sorted(images)]
         table = pd.DataFrame({"stem": sorted(images), "ClassId": labels, "Width": 0})
@@ -181,14 +190,18 @@ def test_table(layout: Layout, root: Path) -> pd.DataFrame:
 
 
 def _images(paths: Iterator[Path], folder: Path) -> dict[str, Path]:
-    """Return the images among ``paths`` by stem; macOS's files (``._…``) are none."""
-    found: dict[str, Path] = {}
+    """Return the images among ``paths`` by stem; macOS's files (``._…``) are none.
+
+    Where several folders have images of one name, by their paths below ``folder``, without suffix.
+    """
+    by_path: dict[str, Path] = {}
     for path in sorted(paths, key=lambda p: (_rank(p), p)):
         if _rank(path) < len(IMAGES) and not path.name.startswith("."):
-            found.setdefault(path.stem, path)
-    if not found:
+            by_path.setdefault(path.relative_to(folder).with_suffix("").as_posix(), path)
+    if not by_path:
         raise DataError(f"{folder} has no image (.ppm, .png, …); unpack the archive again")
-    return found
+    by_stem = {path.stem: path for path in by_path.values()}
+    return by_stem if len(by_stem) == len(by_path) else by_path
 
 
 def _rank(path: Path) -> int:

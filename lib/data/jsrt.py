@@ -16,7 +16,9 @@ http://imgcom.jsrt.or.jp/minijsrtdb (miniJSRT).
 """
 
 import argparse
+import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -36,6 +38,7 @@ NAME = re.compile(r"(JPC[LN]N\d{3})([_-]?(?:msk|mask))?", re.IGNORECASE)
 IMAGES = (".img", ".png", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg", ".gif")  # the first found count
 OTHER_ORGANS = ("heart", "left clavicle", "right clavicle")  # masks that come with the lungs'
 IMG_SIDE, IMG_MAX = 2048, 4095  # of an original: pixels a side, largest grey value
+MOST_LUNG = 0.7  # of a mask's pixels
 SOME, NEARLY_ALL = 0.1, 0.9  # of the radiographs: with bright lungs, as inverted images have
 MINI_LUNG, MINI_VALUES = 255, {0, 85, 170, 255}  # labels: outside, heart, body, lung
 CACHE_FORMAT = 2
@@ -87,7 +90,9 @@ def load(root: str | Path, size: int) -> Radiographs:
     cases = find_cases(root)
     files = [path for case in cases for path in (case.image, *case.masks)]
     source = fingerprint(f"{CACHE_FORMAT} {size}", root, files)
-    value = cached(root / "cache" / f"{size}px.pt", source, lambda: _decode(cases, size))
+    value = cached(
+        root / "cache" / f"{size}px.pt", source, lambda: _decode(cases, size), ("images", "masks")
+    )
     if value["note"]:
         print(f"note: {value['note']}")
     keys = ("images", "masks", "names", "parts", "sha256")
@@ -142,7 +147,7 @@ def find_cases(root: Path) -> list[Case]:
             "Segmentation02 (`make data` downloads that one to data/miniJSRT); "
             "`python -m lib.synthetic_chests FOLDER` draws a stand-in."
         )
-    paths = [path for path in root.rglob("*") if not _is_junk(path.relative_to(root))]
+    paths = [path for path in _below(root) if not _is_junk(path.relative_to(root))]
     mini = sorted(path for path in paths if path.name.startswith("label_") and path.is_dir())
     cases = _jsrt_cases(root, paths)
     if mini and cases:
@@ -159,6 +164,18 @@ def find_cases(root: Path) -> list[Case]:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise DataError(f"{root} holds {twice[0]} twice; keep one of the two files")
     return sorted(cases, key=lambda case: case.name)
+
+
+def _below(root: Path) -> Iterator[Path]:
+    """Give every file and folder below ``root``, through links too, each folder once."""
+    seen = set()
+    for folder, folders, files in os.walk(root, followlinks=True):
+        here = Path(folder)
+        if (real := here.resolve()) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        yield from (here / name for name in sorted([*folders, *files]))
 
 
 def _is_junk(path: Path) -> bool:
@@ -294,7 +311,7 @@ def _read_image(path: Path) -> np.ndarray:
             )
         return (IMG_MAX - pixels.astype(np.float32)).reshape(IMG_SIDE, IMG_SIDE)
     image = _open(path)
-    image = image if image.mode.startswith("I") else image.convert("L")  # I: 16 bits
+    image = image if image.mode[0] in "IF" else image.convert("L")  # I: 16 bits, F: floats
     return _square(np.asarray(image, dtype=np.float32), path)
 
 
@@ -313,6 +330,12 @@ def _read_lungs(paths: list[Path]) -> np.ndarray:
                 "without smoothing (nearest neighbour) and save them without loss"
             )
         lungs.append(pixels > 0)
+    for path, lung in zip(paths, lungs, strict=True):
+        if lung.mean() > MOST_LUNG or lung[[0, 0, -1, -1], [0, -1, 0, -1]].all():
+            raise DataError(
+                f"{path} has {100 * lung.mean():.0f} % of its pixels inside the lung: it seems to "
+                "be inverted; expected 0 outside and one other value inside"
+            )
     if len({lung.shape for lung in lungs}) > 1:
         raise DataError(f"{paths[0]} and {paths[1]} differ in size")
     return np.logical_or.reduce(lungs)
@@ -334,7 +357,7 @@ def _open(path: Path) -> Image.Image:
         with Image.open(path) as image:
             image.load()
             return image
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{path} is damaged or no image ({error}); unpack it again") from error
 
 

@@ -12,7 +12,8 @@ from lib.spec.errors import UserError
 from lib.spec.files import read_yaml
 
 SEED = "seed"  # the replicate's usual name in a config
-REPEAT = "repeat"  # the replicate's name where runs are numbered in the order of their creation
+# The replicate's name where runs are numbered in the order of their creation; no config key's.
+REPEAT = "(repeat)"
 
 # Keys that decide what is claimed; the others are words, figures and pictures.
 DECLARING = ("metric", "score", "seed", "sweeps", "factors", "arms", "primary", "smallest_effect")

@@ -1,9 +1,12 @@
 """Write files so that a reader sees the old content or the new one; read YAML with clear errors."""
 
 import contextlib
+import errno
 import json
+import math
 import os
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -11,6 +14,9 @@ import filelock
 import yaml
 
 from lib.spec.errors import UserError
+
+NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK)  # of a file system
+MOST_NODES = 100_000  # of a YAML file, each alias counted as what it stands for
 
 
 def write_atomically(path: Path, content: bytes | Callable[[IO[bytes]], Any]) -> None:
@@ -32,18 +38,75 @@ def write_atomically(path: Path, content: bytes | Callable[[IO[bytes]], Any]) ->
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
-        raise UserError(
-            f"cannot write {path}: {error}. The earlier file, if any, is unchanged; free some "
-            "space or choose another folder, then run the command again."
-        ) from error
+        raise _unwritable(path, error) from error
     finally:
         with contextlib.suppress(OSError):  # the folder itself may be missing
             temporary.unlink(missing_ok=True)
 
 
+def _unwritable(path: Path, error: Exception) -> UserError:
+    return UserError(
+        f"cannot write {path}: {error}. The earlier file, if any, is unchanged; free some "
+        "space or choose another folder, then run the command again."
+    )
+
+
+def write_all(contents: Mapping[Path, bytes]) -> None:
+    """Write several files: all of them, or none where the disk is full.
+
+    Raises:
+        UserError: see write_atomically.
+    """
+    temporary = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in contents}
+    place = next(iter(contents))
+    try:
+        for place, content in contents.items():
+            with open(temporary[place], "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        for place, path in temporary.items():
+            os.replace(path, place)
+    except OSError as error:
+        raise _unwritable(place, error) from error
+    finally:
+        for path in temporary.values():
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON, atomically."""
     write_atomically(path, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of writers that were killed; only for who holds the folder's lock.
+
+    A whole checkpoint each, they would stay for ever.
+    """
+    for path in folder.glob(".*.tmp"):
+        if re.fullmatch(r"\..+\.\d+\.tmp", path.name):
+            path.unlink(missing_ok=True)
+
+
+def lock_of(path: Path) -> filelock.BaseFileLock:
+    """Return the lock ``path``; a soft one where the file system has no locks, as mounted drives.
+
+    A soft lock is a file that exists while it is held, and stays when its process is killed.
+    """
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        return lock
+    except (OSError, NotImplementedError) as error:
+        if getattr(error, "errno", errno.ENOSYS) not in NO_LOCKS:
+            raise
+        print(f"{path.parent} has no file locks: using {path.name}.soft", flush=True)
+        return filelock.SoftFileLock(f"{path}.soft")
+    lock.release()
+    return lock
 
 
 @contextlib.contextmanager
@@ -55,12 +118,13 @@ def locked(path: Path, busy: str) -> Iterator[None]:
     Raises:
         UserError: when the folder cannot be written.
     """
-    lock = filelock.FileLock(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        lock = lock_of(path)
         lock.acquire(blocking=False)
     except filelock.Timeout:
-        print(busy, flush=True)
+        soft = isinstance(lock, filelock.SoftFileLock)
+        print(busy + (f"; if none does, remove {lock.lock_file}" if soft else ""), flush=True)
         lock.acquire()
     except OSError as error:
         raise UserError(f"cannot write in {path.parent}: {error}; choose another folder") from error
@@ -90,14 +154,36 @@ def _plain_text(loader: _Loader, node: yaml.ScalarNode) -> str:
     return loader.construct_scalar(node)
 
 
+def _size(node: yaml.Node, known: dict[int, int]) -> int:
+    """Return how many values a node stands for; an alias is the node that it names."""
+    if id(node) not in known:
+        known[id(node)] = 1  # of a node within itself
+        parts = node.value if isinstance(node, yaml.CollectionNode) else []
+        flat = [p for part in parts for p in (part if isinstance(part, tuple) else (part,))]
+        known[id(node)] = 1 + sum(_size(part, known) for part in flat)
+    return known[id(node)]
+
+
 def _with_a_dot(number: float) -> str:
+    if not math.isfinite(number):
+        return ".nan" if math.isnan(number) else ".inf" if number > 0 else "-.inf"
     text = repr(number)
     if "e" in text and "." not in text:
         text = text.replace("e", ".0e")
     return text
 
 
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> Iterator[dict[Any, Any]]:
+    """Refuse a key that is written twice, of which YAML would keep the last, silently."""
+    names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+    if twice := [name for name in names if names.count(name) > 1 and name != "<<"]:
+        line = node.start_mark.line + 1
+        raise ValueError(f"line {line}: the key {twice[0]!r} is there twice; keep one of them")
+    yield from loader.construct_yaml_map(node)
+
+
 _Loader.add_constructor("tag:yaml.org,2002:str", _plain_text)
+_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 
 
 COUNTED = ("looks",)  # top-level keys whose mapping has numbers as keys: seeds
@@ -115,8 +201,11 @@ def read_yaml(path: Path, unclear: list[str] | None = None) -> dict[str, Any]:
     """
     try:
         loader, documents = _Loader(path.read_text(encoding="utf-8")), []
-        while loader.check_data():
-            documents.append(loader.get_data())
+        while loader.check_node():
+            node = loader.get_node()
+            if _size(node, {}) > MOST_NODES:
+                raise ValueError(f"its aliases make more than {MOST_NODES:,} values")
+            documents.append(loader.construct_document(node))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
     told = [f"{path}, {one}" for one in loader.unclear]

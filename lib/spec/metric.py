@@ -94,16 +94,19 @@ class Metric:
         """Return the same metric logged under another key, such as val/error for test/error."""
         return dataclasses.replace(self, key=key, whole_label=self.whole_label and key == self.key)
 
-    def fitting(self, scores: np.ndarray) -> "Metric":
+    def fitting(self, scores: np.ndarray, effect: float | None = None) -> "Metric":
         """Return the metric with digits that tell these scores apart, unless they were declared.
 
-        Two digits of the scores' range; where a preset has fewer, only if it would show none.
+        Two digits of the scores' range, and all of ``effect``, the smallest one of interest; where
+        a preset has fewer, only if it would show none.
         """
         known = scores[np.isfinite(scores)]
         spread = self.display_factor * float(np.ptp(known)) if len(known) else 0.0
         if spread == 0.0 or self.decimals_by == "declaration":
             return self
         wanted = min(max(0, 2 - math.floor(math.log10(spread))), 12)
+        shown = f"{self.display_factor * effect:.12f}".rstrip("0") if effect else ""
+        wanted = max(wanted, len(shown.partition(".")[2])) if len(shown) <= 8 else wanted
         if self.decimals_by == "preset" and wanted <= self.decimals + 2:
             return self
         return dataclasses.replace(self, decimals=wanted)

@@ -8,6 +8,7 @@ import difflib
 import itertools
 import json
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,10 +22,11 @@ from lib.spec.declaration import (
     study_hash,
 )
 from lib.spec.errors import UserError
-from lib.spec.metric import PARTS, Metric, last_word, metric
+from lib.spec.metric import PARTS, Metric, last_word, metric, split_part
 from lib.spec.sweep import Sweep, read_sweep, same_value, show_value
 
 ROOT = Path(__file__).parents[2]
+CHANGED = " then "  # between values of a run that was continued under another commit, version, …
 LONG = 40  # letters of a level that a figure has room for
 ARM = "arm"  # the factor of a study that compares named combinations
 
@@ -339,28 +341,28 @@ def _check_method(sweep: Sweep, declared: Declaration | None) -> None:
     """
     if sweep.method == "grid":
         return
-    listed = {n: v for n, v in sweep.parameters.items() if len(v) > 1}
+    listed = {n: v for n, v in sweep.parameters.items() if len(v) > 1 and "seed" not in n.lower()}
     if sweep.method != "random" or not listed:
         raise StudyError(
             f"{sweep.where}: the runs of `method: {sweep.method}` cannot be compared: "
             + (
-                "it draws every value that it varies anew for each run"
+                "it lists no levels to compare, but draws what it varies anew for each run"
                 if sweep.method == "random"
                 else "what it runs depends on the scores before"
             )
             + ". Compare what it found in a sweep of its own: `method: grid`, the settings as "
             "levels, and seeds."
         )
-    fits = declared and declared.repeats and declared.factors
+    fits = declared and declared.repeats and (declared.factors or declared.arms)
     if not fits or not set(sweep.sampled) <= set(declared.free):
         factor = next(iter(listed))
-        free = [*sweep.sampled, *(n for n in listed if n != factor)]
+        free = [n for n in [*sweep.sampled, *sweep.varied] if n != factor]
         raise StudyError(
             f"{sweep.where}: the runs of `method: random` have no common seeds. What can be "
-            f"compared, without pairs, is the levels that it lists ({', '.join(listed)}), by a "
-            f"declaration with `factors: {{{factor}: {json.dumps(listed[factor])}}}`, `seed: "
-            f"{{repeat: true}}` and `free: {json.dumps(free)}`. What cannot: a value that was "
-            "chosen because its run scored best."
+            f"compared, without pairs, is the levels that it lists ({', '.join(listed)}), also as "
+            f"arms, by a declaration with `factors: {{{factor}: {json.dumps(listed[factor])}}}`, "
+            f"`seed: {{repeat: true}}` and `free: {json.dumps(free)}`. What cannot: a value that "
+            "was chosen because its run scored best."
         )
 
 
@@ -505,7 +507,7 @@ def _rule(where: str, score: str | dict[str, Any], found: Metric) -> str:
     if isinstance(score, dict) and len(score) == 1:
         ((kind, value),) = score.items()
         if kind == "at_best" and isinstance(value, str):
-            part = PARTS.get(value.partition("/")[0], "")
+            part = PARTS.get(split_part(value)[0], "")
             if part == "test" or value == found.key:
                 raise StudyError(
                     f"{where}: score {score} selects the epoch on the score itself, which makes it "
@@ -515,7 +517,7 @@ def _rule(where: str, score: str | dict[str, Any], found: Metric) -> str:
                 return "at_best_val"
             raise StudyError(
                 f"{where}: score {score}: the epoch is the one best on the same metric on "
-                f"validation, such as val/{found.key.rpartition('/')[2]}"
+                f"validation, such as val/{split_part(found.key)[1]}"
             )
         if kind == "mean_last" and value == 5:
             return "mean_last_5"
@@ -565,7 +567,7 @@ def _labels(
         texts = [show_value(level) for level in levels]
         for text, short in zip(texts, _shortened(texts), strict=True):
             if short != text:
-                found[f"{factor}={text}"] = f"{factor} = {short}"
+                found[f"{factor}={text}"] = short if factor == ARM else f"{factor} = {short}"
     return found | {known[key]: words for key, words in declaration.labels.items()}
 
 
@@ -576,9 +578,9 @@ def _shortened(texts: list[str]) -> list[str]:
     """
     if max(map(len, texts)) <= LONG:
         return texts
-    same = [len(set(letters)) == 1 for letters in zip(*texts, strict=False)] + [False]
-    common = same.index(False) if len(texts) > 1 else 0
-    short = [text if common < 4 else f"…{text[common:]}" for text in texts]
+    common = os.path.commonprefix(texts) if len(texts) > 1 else ""  # noqa: RUF071  # also no paths
+    cut = max((common.rfind(mark) + 1 for mark in "/ ,;_"), default=0)
+    short = [f"…{text[cut:]}" if cut > 3 and len(text) > cut else text for text in texts]
     half = LONG // 2
     short = [t if len(t) <= LONG else f"{t[: half - 1]}…{t[-half:]}" for t in short]
     return short if len(set(short)) == len(set(texts)) else texts

@@ -67,9 +67,16 @@ class Sweep:
         return _nested(self.raw["parameters"], cell) if "parameters" in self.raw else dict(cell)
 
     def require_clear(self) -> None:
-        """Raise a SweepError when a number in the YAML is text to YAML, such as 1e-3."""
-        if self.unclear:
-            raise SweepError(self.unclear[0])
+        """Raise a SweepError when a level is a number that is text to YAML, such as 1e-3."""
+        levels = [
+            str(one)
+            for values in self.parameters.values()
+            for value in values
+            for one in (value if isinstance(value, list) else [value])
+        ]
+        for told in self.unclear:
+            if any(f": {level} is text" in told for level in levels):
+                raise SweepError(told)
 
     def require_grid(self, purpose: str) -> None:
         """Raise a SweepError unless the method is ``grid``: others need a server to choose runs."""
@@ -169,6 +176,11 @@ def _values(
                 f"{where}: {name} must be a mapping with `value:` or `values:`, got {parameter!r}"
             )
         if "parameters" in parameter:
+            if not isinstance(parameter["parameters"], dict) or not parameter["parameters"]:
+                raise SweepError(
+                    f"{where}: {name}.parameters must be a mapping of names to values, got "
+                    f"{parameter['parameters']!r}"
+                )
             yield from _values(where, parameter["parameters"], method, f"{name}.")
         else:
             yield name, _of_parameter(where, name, parameter, method)

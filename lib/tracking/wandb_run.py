@@ -19,18 +19,20 @@ import yaml
 from tqdm import tqdm
 
 from lib.spec.errors import UserError
-from lib.spec.files import locked, write_atomically
+from lib.spec.files import locked, remove_leftovers, write_atomically
 from lib.spec.metric import count
 from lib.spec.study import hashes_of
 from lib.spec.sweep import read_sweep
-from lib.tracking import finished, run_names
+from lib.tracking import finished, offline_file, run_names
 from lib.training import config
 
 T = TypeVar("T")
 
 DECLARED = "declared.txt"  # in a run's folder: hashes of its studies' declarations at its start
 INTERRUPTED = 255  # exit code that W&B gives a run that Ctrl-C ended
-STOPPING = [name for name in ("SIGTERM", "SIGALRM") if hasattr(signal, name)]
+STOPPING = [name for name in ("SIGTERM", "SIGHUP", "SIGALRM") if hasattr(signal, name)]
+# A terminal that is closed sends SIGHUP; it is taken as SIGTERM.
+PREEMPTING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 SECOND_SIGTERM_S = 2  # seconds after which another SIGTERM is meant
 GRACE_S = 20  # seconds that an epoch may still take after SIGTERM, so that it gets its checkpoint
 
@@ -45,6 +47,7 @@ class Run:
     last_logged: int = 0  # epoch; above 0 when the server already has this run's first epochs
     stopped_at: float = 0.0  # when SIGTERM came, of time.monotonic(); 0: it did not
     log_pictures: bool = False  # pictures of the test results go to W&B
+    logged: int = 0  # history rows that were logged in this process
     dry: bool = False  # only settings and data are read, nothing is trained or logged
 
     def resume(self, rows: list[dict[str, float]]) -> None:
@@ -66,6 +69,7 @@ class Run:
         """Log history rows; ``epoch`` counts from 1."""
         for row in rows:
             self.wandb_run.log(row)
+            self.logged += 1
 
     @property
     def stop_requested(self) -> bool:
@@ -124,7 +128,8 @@ def start(flags: T) -> Iterator[tuple[T, Run]]:
             yield _first_of(flags, Path(os.environ["DRY_RUN"])), Run(run_id, folder, None, dry=True)
             return
         with locked(folder / "lock", f"waiting: another process works on run {run_id}"):
-            if finished.read(folder) is not None:
+            remove_leftovers(folder)
+            if finished.is_kept(folder, finished.offline_files(root)):
                 print(f"run {run_id} already finished ({folder}), skipping")
                 raise SystemExit(0)
             wandb_run = _init(run_id, root, dataclasses.asdict(flags))
@@ -154,12 +159,33 @@ def start(flags: T) -> Iterator[tuple[T, Run]]:
             summary = wandb_run.summary  # offers keys() and [], not items()
             public = {key: summary[key] for key in summary.keys() if key[0] != "_"}  # noqa: SIM118
             public = {key: v for key, v in public.items() if isinstance(v, str | int | float)}
+            offline = wandb_run.offline
             wandb_run.finish()
-            finished.write(folder, public, dataclasses.asdict(cfg))
+            file = offline_file.file_of(root, run_id) if offline else None
+            _require_whole(file, run)
+            finished.write(folder, public, dataclasses.asdict(cfg), file)
             tests = [f"{key} {value:.4f}" for key, value in public.items() if key[:5] == "test/"]
             print(f"run {run_id} finished: {', '.join(tests)}; see {folder}", flush=True)
     except UserError as error:
         raise SystemExit(f"error: {error}") from error
+    except ConnectionError as error:  # wandb-core, W&B's own process, was killed
+        raise SystemExit(
+            f"error: W&B's process ended ({error!r}); WANDB_RUN_ID={run_id} and the same command "
+            "continue the run from its last checkpoint"
+        ) from error
+    except KeyboardInterrupt:  # while waiting, or inside wandb.init
+        raise SystemExit(f"stopped before run {run_id} began; the same command starts it") from None
+
+
+def _require_whole(file: Path | None, run: Run) -> None:
+    """Raise a UserError when W&B's offline file lacks rows: on a full disk W&B only logs that."""
+    if file is not None and not offline_file.is_whole(file, run.logged, offline_file.PATIENCE_S):
+        kept = offline_file.count_records(file)[offline_file.HISTORY]
+        raise UserError(
+            f"W&B's file {file} has {kept} of {count(run.logged, 'history row')}, or no end: is "
+            f"the disk full? Free some space; then WANDB_RUN_ID={run.id} and the same command "
+            "write it again from the checkpoint"
+        )
 
 
 def _first_of(flags: T, cells: Path) -> T:
@@ -247,7 +273,7 @@ def _stop_on_sigterm(started: list[Run]) -> None:
 
     def stop(number: int, _frame: FrameType | None) -> None:
         now = time.monotonic()
-        if not started or number != signal.SIGTERM:
+        if not started or number not in PREEMPTING:
             raise KeyboardInterrupt
         if started[0].stopped_at == 0:
             started[0].stopped_at = now

@@ -11,7 +11,7 @@ from lib.spec.files import write_atomically
 from lib.spec.study import NUISANCE_FIELDS
 from lib.training.torch_files import read_torch
 
-KEEP = 2  # newest checkpoints
+KEEP = 2  # checkpoints, the one just written among them
 
 
 def save(
@@ -21,7 +21,7 @@ def save(
     loop_state: dict[str, Any],
     state: dict[str, Any],
 ) -> None:
-    """Write ``checkpoint-<epoch>.pt`` atomically and delete all but the newest two.
+    """Write ``checkpoint-<epoch>.pt`` atomically; of the others keep the newest.
 
     ``config_key`` is what must be equal to resume: all that shapes the numbers, the data by its
     hash and not by its path, which differs between machines; ``loop_state`` is what the loop keeps
@@ -32,8 +32,10 @@ def save(
         "loop_state": loop_state,
         "state": {name: _get(part) for name, part in state.items()},
     }
-    write_atomically(folder / f"checkpoint-{epoch:06d}.pt", lambda file: torch.save(content, file))
-    for path in paths(folder)[:-KEEP]:
+    written = folder / f"checkpoint-{epoch:06d}.pt"
+    write_atomically(written, lambda file: torch.save(content, file))
+    others = [path for path in paths(folder) if path != written]
+    for path in others[: len(others) - KEEP + 1]:
         path.unlink()
 
 
@@ -42,7 +44,7 @@ def resume(
 ) -> dict[str, Any] | None:
     """Set ``state`` to the newest readable checkpoint and return its loop state, or None.
 
-    A damaged file (a full or failing disk) is named and the one before it is taken.
+    A damaged file (a full or failing disk) is named and moved aside, and the one before it taken.
 
     Raises:
         UserError: when the checkpoint belongs to another configuration, other data or another kind
@@ -52,6 +54,9 @@ def resume(
     for path in reversed(paths(folder)):
         content = read_torch(path)
         if content is None:
+            aside = path.with_name(f"{path.name}.damaged")
+            path.replace(aside)
+            print(f"kept it as {aside.name}", flush=True)
             continue
         _require_known(path, content)
         saved = {k: v for k, v in content["config_key"].items() if k not in NUISANCE_FIELDS}

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from lib.spec.study import CHANGED
 from lib.tracking.wandb_run import Run
 from lib.training import checkpoint
 
@@ -23,7 +24,8 @@ class Loop:
 
     ``state``: models, optimizers, schedulers and generators by name, as a checkpoint keeps them.
     ``watched``: the history key whose best epoch's weights are kept; None, where there is no
-    validation, keeps the last epoch's.
+    validation, keeps the last epoch's. ``made_by``: commit, versions, device, threads of this
+    process; ``segments``: the same of each process that trained a part of the run.
     """
 
     run: Run
@@ -32,19 +34,23 @@ class Loop:
     epochs: int
     checkpoint_every: int
     watched: str | None
+    made_by: dict[str, str]
     goal: Literal["minimize", "maximize"] = "minimize"
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
     diverged: bool = False
     best_epoch: int = 0
     best_weights: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)
     tail: list[Any] = dataclasses.field(default_factory=list)
+    segments: list[dict[str, str]] = dataclasses.field(default_factory=list)
 
     def resume(self) -> None:
         """Continue from the newest checkpoint, if there is one, and log its epochs where needed."""
         saved = checkpoint.resume(self.run.folder, self.config_key, self.state)
         for name, value in (saved or {}).items():
             setattr(self, name, value)
-        self.run.summarize({"resumed_from_epoch": self.epoch})
+        if self.made_by not in self.segments[-1:]:
+            self.segments = [*self.segments, self.made_by]
+        self.run.summarize(joined(self.segments) | {"resumed_from_epoch": self.epoch})
         self.run.resume(self.history)
 
     @property
@@ -95,7 +101,19 @@ class Loop:
         """
         due = self.epoch % self.checkpoint_every == 0 or not self.unfinished
         if due or self.run.stop_requested:
-            saved = ("history", "diverged", "best_epoch", "best_weights", "tail")
+            saved = ("history", "diverged", "best_epoch", "best_weights", "tail", "segments")
             loop_state = {name: getattr(self, name) for name in saved}
             checkpoint.save(self.run.folder, self.epoch, self.config_key, loop_state, self.state)
             self.run.exit_if_preempted()
+
+
+def joined(segments: list[dict[str, str]]) -> dict[str, str]:
+    """Return what made a run: where its parts differ, all values in order, joined by CHANGED.
+
+    The analysis takes a value with CHANGED in it for a doubt of that run.
+    """
+    found = {}
+    for name in dict.fromkeys(key for one in segments for key in one):
+        values = [str(one.get(name, "unknown")) for one in segments]
+        found[name] = CHANGED.join(v for i, v in enumerate(values) if v not in values[i - 1 : i])
+    return found

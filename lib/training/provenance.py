@@ -9,11 +9,12 @@ import torch
 
 
 def provenance(device: torch.device) -> dict[str, str]:
-    """Return what made the numbers: commit of the code, device, versions."""
+    """Return what made the numbers: commit of the code, device, threads, versions."""
     return {
         "git_commit": git_commit(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "torch_version": torch.__version__,
+        "threads": str(torch.get_num_threads()),  # sums of floats depend on their number
+        "torch_version": str(torch.__version__),  # a class of its own, which checkpoints refuse
         "numpy_version": np.__version__,
         "python_version": platform.python_version(),
     }

@@ -220,5 +220,8 @@ def test_a_script_that_logs_nothing_has_failed(project: Path, offline: dict[str,
         "-m", "lib.agent", write(project, "s", parameters=one), "--out", project / "o", env=offline
     )
     assert done.returncode == 1
-    assert "ended well but left no W&B file; does the script call wandb.init()?" in done.stdout
+    assert (
+        "ended with exit code 0 but left no W&B file; does the script call wandb.init()?"
+        in done.stdout
+    )
     assert os.path.exists(project / "o")

@@ -217,3 +217,104 @@ def test_levels_survive(levels: list[Any], tmp_path_factory: pytest.TempPathFact
         return
     data = factories.data(factories.study(sweep_path), runs, history)
     assert data.completeness.problems == []
+
+
+# What a reviewer's inputs showed.
+
+
+def test_a_nan_tail_has_failed_under_every_rule(tmp_path: Path) -> None:
+    """Its last good values do not count, whichever rule takes the score from the history."""
+    sweep = factories.grid(tmp_path / "s.yaml", {"algo": ["a", "b"]}, 7, metric="val/loss")
+    rng, rows, history = np.random.default_rng(0), [], []
+    for algo, seed in itertools.product("ab", range(7)):
+        run = f"{algo}{seed}"
+        bad = run == "b3"
+        summary = {"test/loss": "NaN" if bad else 0.5}
+        rows.append(factories.run_row(run, {"algo": algo, "seed": seed}, summary))
+        for epoch in range(1, 11):
+            value = rng.normal(1 - 0.5 * (algo == "b"), 0.01)
+            value = float("nan") if bad and epoch > 6 else value
+            history.append({"run_id": run, "epoch": epoch, "test/loss": value, "val/loss": value})
+    folder = factories.write_study(tmp_path / "t", runs_table(rows), pd.DataFrame(history))
+    for score in ("last", {"mean_last": 5}, {"at_best": "val/loss"}):
+        results = factories.report(folder, sweep, "identical", metric="test/loss", score=score)
+        assert results["failures"] == {"b3": "diverged"}, score
+
+
+def test_scores_of_other_steps_are_refused(tmp_path: Path) -> None:
+    sweep = factories.grid(tmp_path / "s.yaml", {"algo": ["a", "b"]}, 6, metric="eval/return")
+    sweep.write_text(sweep.read_text().replace("minimize", "maximize"))
+    rows, history = [], []
+    for algo, seed in itertools.product("ab", range(6)):
+        run, end = f"{algo}{seed}", 1000 if algo == "a" else 990
+        rows.append(factories.run_row(run, {"algo": algo, "seed": seed}, {}))
+        for step in [*range(10, end + 1, 10)]:
+            row = {"run_id": run, "global_step": step, "train/loss": 1 / step + seed}
+            row["eval/return"] = step + seed / 9 if step % 250 == 0 else np.nan
+            history.append(row)
+    write_tables(tmp_path / "t", runs_table(rows), pd.DataFrame(history), axis="global_step")
+    told = factories.refusal(tmp_path / "t", sweep, metric="eval/return")
+    assert "eval/return was logged last at global step 750 by run b0, at 1000 by run a0" in told
+
+
+def test_a_parameter_named_repeat_stays_a_factor(tmp_path: Path) -> None:
+    sweep = factories.grid(tmp_path / "s.yaml", {"algo": ["a", "b"], "repeat": [1, 4]}, 2)
+    study = factories.study(sweep, seed={"repeat": True})
+    assert study.factors["repeat"] == [1, 4]
+
+
+def test_a_failed_run_within_a_block(tmp_path: Path) -> None:
+    sweep = factories.grid(tmp_path / "s.yaml", {"algo": ["a", "b"], "data": ["x", "y"]}, 7)
+    rng, rows = np.random.default_rng(0), []
+    for algo, block, seed in itertools.product("ab", "xy", range(7)):
+        bad = (algo, block, seed) == ("b", "y", 3)
+        score = "NaN" if bad else 0.3 - 0.05 * (algo == "b") + rng.normal(0, 0.005)
+        config = {"algo": algo, "data": block, "seed": seed}
+        rows.append(factories.run_row(f"{algo}{block}{seed}", config, {"test/error": score}))
+    runs = runs_table(rows)
+    history = pd.DataFrame({"run_id": runs["run_id"], "epoch": 1, "v": np.arange(28.0)})
+    folder = factories.write_study(tmp_path / "t", runs, history)
+    for scale in ("raw", "rank", "relative"):
+        results = factories.report(folder, sweep, block=["data"], block_scale=scale)
+        assert results["failures"] == {"by3": "diverged"}
+
+
+def test_digits_fit_the_runs_that_count(tmp_path: Path) -> None:
+    """Neither a diverged run's score nor a crashed attempt's sets the digits."""
+    folder, sweep = made(tmp_path, ["a", "b"], 7, key="eval/score")
+    runs, history = read_tables(folder)
+    runs["summary.diverged"] = [run == "b-2" for run in runs["run_id"]]
+    runs.loc[runs["run_id"] == "b-2", "summary.eval/score"] = 1e7
+    write_tables(folder, runs, history)
+    sweep.write_text(sweep.read_text().replace("val/error", "eval/score"))
+    metric = {"metric": {"key": "eval/score", "goal": "minimize"}, "smallest_effect": 0.0125}
+    (row,) = factories.report(folder, sweep, **metric)["contrasts"]
+    assert "−0.0478 [95 % CI −0.0614, −0.0415]" in row["sentence"]
+    assert "beyond ±0.0125" in row["sentence"]
+
+
+@pytest.mark.parametrize(
+    ("levels", "shown"),
+    [
+        ([f"{'a/' * 30}lr0.0010", f"{'a/' * 30}lr0.0015"], "…lr0.0010"),
+        (["/data/" + "x" * 40, "/data/" + "x" * 40 + "/v2"], "…xxx"),
+    ],
+)
+def test_long_levels_are_cut_at_their_separators(
+    tmp_path: Path, levels: list[str], shown: str
+) -> None:
+    study = factories.study(factories.grid(tmp_path / "s.yaml", {"c": levels}, 2))
+    labels = [study.level_label("c", level) for level in study.factors["c"]]
+    assert labels[0].startswith(f"c = {shown}")
+    assert len(set(labels)) == 2
+    assert all(len(label) > len("c = ") + 3 for label in labels)
+
+
+def test_infinity_on_the_good_side_is_no_failed_run(tmp_path: Path) -> None:
+    folder, sweep = made(tmp_path, ["a", "b"], 7, key="test/psnr")
+    runs, history = read_tables(folder)
+    runs.loc[runs["run_id"] == "b-3", "summary.test/psnr"] = float("inf")
+    write_tables(folder, runs, history)
+    sweep.write_text(sweep.read_text().replace("minimize", "maximize").replace("error", "psnr"))
+    told = factories.refusal(folder, sweep, metric="test/psnr")
+    assert "run b-3 has no number as test/psnr in its summary: inf" in told

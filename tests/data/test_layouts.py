@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from lib.data import gtsrb, jsrt
+from lib.data import gtsrb, gtsrb_layouts, jsrt
 from lib.spec.errors import DataError
 from tests import factories
 
@@ -127,6 +127,52 @@ def test_signs_are_the_same_in_every_layout(
     assert gtsrb.load(copy if (copy / "cache").exists() else copy / "GTSRB").sha256 == found.sha256
 
 
+def numbered_per_class(root: Path, labels: bool) -> Path:
+    """Test images in class folders, numbered from 0 in each."""
+    table = pd.read_csv(root / LABELS, sep=";")
+    number = table.groupby("ClassId").cumcount()
+    for old, label, k in zip(table["Filename"], table["ClassId"], number, strict=True):
+        folder = root / "Final_Test/Images" / f"{label:05d}"
+        folder.mkdir(exist_ok=True)
+        (root / "Final_Test/Images" / old).rename(folder / f"{k:05d}.ppm")
+    table["Filename"] = [
+        f"{label:05d}/{k:05d}.ppm" for label, k in zip(table["ClassId"], number, strict=True)
+    ]
+    table.to_csv(root / LABELS, sep=";", index=False)
+    if not labels:
+        (root / LABELS).unlink()
+    return root
+
+
+@pytest.mark.parametrize("labels", [True, False])
+def test_images_of_one_name_in_several_folders_stay_apart(
+    signs: Path, copy: Path, labels: bool
+) -> None:
+    official, found = gtsrb.load(signs).test, gtsrb.load(numbered_per_class(copy, labels)).test
+    assert len(set(found.names)) == len(official.names)
+    order = np.lexsort((official.names, official.labels))
+    assert np.array_equal(found.images, official.images[order])
+    assert np.array_equal(found.labels, official.labels[order])
+
+
+def test_a_second_copy_of_an_image_is_refused(copy: Path) -> None:
+    thumbs = copy / "Final_Test/Images/thumbs"
+    thumbs.mkdir()
+    shutil.copy(copy / "Final_Test/Images/00000.ppm", thumbs)
+    with pytest.raises(DataError, match="does not list, first 00000"):
+        gtsrb.load(copy)
+
+
+def test_other_labels_make_another_cache(copy: Path) -> None:
+    root = next_to_folder(copy)
+    before = gtsrb.load(root).sha256
+    csv = copy / "GT-final_test.csv"
+    lines = csv.read_text().splitlines()
+    lines[1] = lines[1].rsplit(";", 1)[0] + (";5" if lines[1][-2:] != ";5" else ";6")
+    csv.write_text("\n".join(lines) + "\n")
+    assert gtsrb.load(root).sha256 != before
+
+
 def test_widths_without_tables_are_the_files_own(signs: Path, copy: Path) -> None:
     expected = gtsrb.load(signs).train.widths
     assert gtsrb.load(kaggle(copy, tables=False)).train.widths.tolist() == expected.tolist()
@@ -157,8 +203,9 @@ def test_other_folders_are_refused(copy: Path, change: Callable[[Path], object],
 
 
 def test_torchvisions_archive_is_told_and_not_compared_with_published_scores(
-    copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(gtsrb_layouts, "TORCHVISION_IMAGES", 43 * 6)
     data = gtsrb.load(torchvision(copy))
     assert "as torchvision downloads it (26,640 images)" in capsys.readouterr().out
     assert data.about["data_note"] == data.note
@@ -249,6 +296,15 @@ def test_jpegs_are_read_nearly_alike(chests: Path, drawn: Path) -> None:
     assert 0 < gap.abs().max() < 0.2
 
 
+def test_floats_are_read_as_greys(chests: Path, drawn: Path) -> None:
+    for path in list((drawn / "images").glob("*.png")):
+        grey = np.asarray(Image.open(path).convert("L"), dtype=np.float32)
+        Image.fromarray(16 * grey).save(path.with_suffix(".tif"))
+        path.unlink()
+    gap = jsrt.load(drawn, 32).images - jsrt.load(chests, 32).images
+    assert gap.abs().max() < 1e-3
+
+
 def test_inverted_radiographs_are_turned_and_told(
     chests: Path, drawn: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -283,6 +339,13 @@ def test_originals_of_either_byte_order(drawn: Path) -> None:
                 for path in list((root / "masks").rglob("*.gif"))
             ],
             "without smoothing",
+        ),
+        (
+            lambda root: [
+                regrey(path, lambda a: 255 - (a > 0) * np.uint8(255))
+                for path in list((root / "masks").rglob("*.gif"))
+            ],
+            "it seems to be inverted",
         ),
         (
             lambda root: [

@@ -123,7 +123,7 @@ def test_unequal_numbers_of_runs_are_told(tmp_path: Path) -> None:
     folder, sweep, scores = repeats(tmp_path, (8, 6), crashed=1)
     declared = {"seed": {"repeat": True}}
     told = factories.refusal(folder, sweep, **declared)
-    assert "algo=b, repeat=6: missing" in told
+    assert "algo=b, (repeat)=6: missing" in told
     results = factories.report(folder, sweep, "seeds", **declared)
     assert "left out: a92, a93" in results["allowed"]["seeds"]  # the last two of algo a
     expected = mannwhitneyu(scores["b"], scores["a"][:6], method="exact").pvalue

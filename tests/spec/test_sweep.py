@@ -1,5 +1,6 @@
 """Sweeps: every form that W&B has, W&B's order, and clear words for the rest."""
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,19 @@ def test_forms_that_wandb_has(tmp_path: Path, parameters: str, expected: dict) -
         (GRID + "{a: {values: [1, 1.0]}}", "a lists a level twice"),
         (GRID + "{a: {values: [{b: 1}]}}", "a level cannot be a mapping, got {'b': 1}"),
         (GRID + "{a: {value: 2026-01-01}}", "levels must be strings, numbers"),
+        (GRID + "{m: {parameters: }}", "m.parameters must be a mapping of names to values"),
+        (GRID + "{m: {parameters: [1]}}", "m.parameters must be a mapping"),
+        (GRID + "{m: {parameters: {}}}", "m.parameters must be a mapping"),
+        (GRID + "{a: {value: 1}, a: {value: 2}}", "the key 'a' is there twice"),
+        (
+            GRID
+            + "&a {x: {value: 1}}\nb: &b [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n"
+            + "".join(
+                f"{n}: &{n} [{', '.join(['*' + p] * 10)}]\n"
+                for p, n in itertools.pairwise("bcdefg")
+            ),
+            "its aliases make more than 100,000 values",
+        ),
         (GRID + "{a: {value: 1}}\nmetric: {name: x, goal: maximum}", "metric.goal 'maximum'"),
         (GRID + "{a: {value: 1}}\nmetric: accuracy", "metric must be a mapping"),
         (GRID + "{a: {value: 1}}\nprogram: [x]", "program must be text, got ['x']"),
@@ -89,6 +103,26 @@ def test_a_number_that_yaml_reads_as_text(tmp_path: Path) -> None:
     told = "1e-3 is text to YAML 1.1, not a number. Write 0.001 for the number or '1e-3' for"
     assert told in str(error.value)
     assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("{a: {values: [1, 2, inf]}}", "Write .inf for the number"),
+        ("{a: {values: [1, nan]}}", "Write .nan for the number"),
+        ("{a: {values: [[1e-3, 1]]}}", "Write 0.001 for the number"),
+        ("{a: {value: 1}}\nname: 1e5\ncommand: [python, t.py, --eps, 1e-8]", ""),
+    ],
+)
+def test_what_is_clear_and_what_is_not(tmp_path: Path, text: str, told: str) -> None:
+    (tmp_path / "s.yaml").write_text(GRID + text)
+    sweep = read_sweep(tmp_path / "s.yaml")
+    if not told:
+        sweep.require_clear()  # text is right in a name or a command
+        return
+    with pytest.raises(SweepError) as error:
+        sweep.require_clear()
+    assert told in str(error.value)
 
 
 @pytest.mark.parametrize(
