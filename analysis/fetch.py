@@ -30,7 +30,7 @@ import yaml
 
 from analysis.runs import axis, per_item, selection, wandb_csv, wandb_offline, wandb_server
 from analysis.runs.record import Fetched, FetchError
-from analysis.runs.tables import TableError, read_tables, runs_table, write_tables
+from analysis.runs.tables import FORMULA, TableError, read_tables, runs_table, write_tables
 from lib.spec.declaration import read_declaration
 from lib.spec.errors import command
 from lib.spec.files import write_atomically
@@ -158,7 +158,10 @@ def _over(name: str, fetched: Sequence[Fetched]) -> list[dict[str, Any]]:
 
 
 def _numeric(history: pd.DataFrame) -> pd.DataFrame:
-    """Leave out history columns that hold text: they are no curves."""
+    """Leave out history columns that hold text or have names like formulas: they are no curves."""
+    if odd := [name for name in history if str(name)[:1] in FORMULA or "\n" in str(name)]:
+        print(f"history columns left out for their names: {', '.join(map(repr, odd))}")
+        history = history.drop(columns=odd)
     text = [
         name
         for name in history.columns.drop("run_id", errors="ignore")

@@ -13,7 +13,7 @@ from analysis.figures import style
 from analysis.figures.picture import Picture
 from analysis.pages import methods_text, tables
 from analysis.pages.sections import sections, sections_after_figures
-from analysis.runs.data import StudyData
+from analysis.runs.data import StudyData, unused_items
 from lib.spec.files import write_all, write_atomically
 from lib.spec.metric import count
 
@@ -103,6 +103,8 @@ def head(data: StudyData, results: dict[str, Any]) -> list[str]:
         f"{results['budget']}."
     )
     words += [text for text in (results["look"], results["declaration"]) if text]
+    if told := unused_items(data):
+        words.append(told)
     return words
 
 

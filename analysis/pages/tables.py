@@ -26,7 +26,6 @@ TEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
     "≤": r"$\leq$",
     "α": r"$\alpha$",
     "δ": r"$\delta$",
-    "\n": " ",
 }
 
 
@@ -53,8 +52,8 @@ class Table:
 
 
 def tex(text: object) -> str:
-    """Escape text for LaTeX."""
-    return "".join(TEX.get(c, c) for c in str(text))
+    """Escape text for LaTeX, on one line: no text leaves a comment."""
+    return "".join(TEX.get(c, c) for c in " ".join(str(text).splitlines()))
 
 
 def cell(text: object) -> str:
@@ -63,8 +62,9 @@ def cell(text: object) -> str:
 
 
 def plain(text: object) -> str:
-    """Escape text for Markdown, which passes raw HTML on."""
-    return str(text).replace("&", "&amp;").replace("<", "&lt;")
+    """Escape text for one paragraph of Markdown, which passes raw HTML and links on."""
+    line = " ".join(str(text).splitlines())
+    return line.replace("&", "&amp;").replace("<", "&lt;").replace("](", "]\\(")
 
 
 def to_markdown(table: Table, list_runs: bool = True) -> str:
@@ -111,7 +111,7 @@ def _folded_details(values: dict[str, str]) -> str:
     items = []
     for key, value in values.items():
         shown = html.escape(value, quote=True)
-        if key == "url":
+        if key == "url" and value.startswith(("https://", "http://")):
             shown = f'<a href="{shown}">{shown}</a>'
         items.append(f"<dt>{html.escape(key)}</dt><dd>{shown}</dd>")
     return f'<details class="behind"><summary>show</summary><dl>{"".join(items)}</dl></details>'

@@ -272,7 +272,8 @@ def _judge(
         found = "none" if is_missing(score) else repr(score)
         problem = f"run {name} has no number as {key} in its summary: {found}"
     resumed = run.get(f"{SUMMARY}resumed_from_epoch")
-    resumed = int(resumed) if isinstance(resumed, int | float) and resumed > 0 else 0
+    known = isinstance(resumed, int | float) and math.isfinite(resumed) and resumed > 0
+    resumed = int(resumed) if known else 0
     return Entry((), None, state, [name], last, float(seconds.get(name, 0.0)), resumed), problem
 
 

@@ -380,6 +380,24 @@ def test_scores(data: StudyData) -> pd.DataFrame | None:
     return found if same else None
 
 
+def unused_items(data: StudyData) -> str:
+    """Say why the runs' test outputs per item are not used, or nothing where they are or are not.
+
+    Their means must be the logged scores: else the table is cut, or of another metric or unit.
+    """
+    found = per_item.scores(data.per_item, data.study.metric, data.run_ids)
+    if found is None or len(data.study.blocks) > 1 or test_scores(data) is not None:
+        return ""
+    logged = numbers(data.included, data.study.metric.key)
+    gaps = (found.mean() - logged).abs()
+    run = gaps.idxmax()
+    return (
+        "The test outputs per item are not used: their means are not the logged scores (run "
+        f"{run}: {found[run].mean():.6g} over {len(found):,} items, logged {logged[run]:.6g}). "
+        "They are of another metric or unit, or test_images.csv was cut: fetch the study again."
+    )
+
+
 def sibling(study: Study, name: str) -> StudyData | None:
     """Return the data of another study that ``study`` names, or None where it has no tables.
 

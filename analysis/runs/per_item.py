@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis.runs.tables import EXACT_FLOATS, TableError
+from analysis.runs.tables import EXACT_FLOATS, FORMULA, TableError, decode, encode
 from lib.spec.files import write_atomically
 from lib.spec.metric import Metric
 
@@ -50,7 +50,7 @@ def read(folder: Path) -> pd.DataFrame | None:
         text = path.read_text(encoding="utf-8")
         kinds = {"cluster": str}
         table = pd.read_csv(io.StringIO(text), index_col=0, dtype=kinds, **EXACT_FLOATS)
-        table.index = table.index.astype(str)
+        table.index = table.index.astype(str).map(_item)
     except (ValueError, IndexError) as error:
         raise TableError(f"{path} is no table of test items: {error}; fetch again") from error
     if not text.endswith("\n") or table.index.duplicated().any():
@@ -62,6 +62,16 @@ def read(folder: Path) -> pd.DataFrame | None:
             f"{', '.join(f'{kind}.<run id>' for kind in KINDS)}; fetch the study again"
         )
     return table
+
+
+def _item(text: str) -> str:
+    """Return an item's name: text that was quoted, so that no spreadsheet takes it for more."""
+    value = decode(text)
+    return value if isinstance(value, str) else text
+
+
+def _cell(name: str) -> str:
+    return encode(name) if name[:1] in FORMULA else name
 
 
 def write(folder: Path, run_ids: list[str]) -> list[str]:
@@ -100,6 +110,7 @@ def write(folder: Path, run_ids: list[str]) -> list[str]:
         table.insert(place, name, known["min"].reindex(table.index))
     whole = [n for n in table if n != "cluster" and (table[n].dropna() % 1 == 0).all()]
     table = table.astype(dict.fromkeys(whole, "Int64"))
+    table.index = table.index.map(_cell)
     write_atomically(folder / NAME, table.to_csv(index_label="item").encode())
     return lacking
 

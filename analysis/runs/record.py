@@ -61,6 +61,8 @@ def build_record(
             f"run id {run_id!r} from {source} is refused: ids must be 1 to 128 letters, digits, - "
             "or _, since they name files"
         )
+    if not re.fullmatch(r"[a-z_ ]{1,20}", state):
+        raise FetchError(f"run {run_id} from {source!r} has the state {state!r}, which W&B lacks")
     url = url if url.startswith(("https://", "http://")) else ""  # it becomes a link
     head = {"run_id": run_id, "state": state, "exit_code": exit_code, "source": source, "url": url}
     head["created"] = created

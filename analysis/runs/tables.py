@@ -25,6 +25,7 @@ EXACT_FLOATS = {} if PANDAS >= (3, 1) else {"float_precision": "round_trip"}
 # About a run; no script sets these. ``created``: when, as text that sorts by time.
 META = ["run_id", "state", "exit_code", "source", "url", "created"]
 CONFIG, SUMMARY = "config.", "summary."
+FORMULA = "=+-@"  # a spreadsheet takes a cell that begins with one of them for a formula
 NAN = "NaN"  # a summary's value that is NaN, kept as text: an empty cell is an absent value
 AGAIN = "fetch the study again"
 
@@ -37,7 +38,8 @@ def encode(value: Any) -> str:
     """Return a cell's text; ``decode`` gives back a value of the same kind."""
     if not isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
-    plain = value.strip() == value != "" and decode(value) is value
+    plain = value.strip() == value != "" and decode(value) is value and value[0] not in FORMULA
+    plain = plain and value.isprintable()
     return value if plain else json.dumps(value, ensure_ascii=False)
 
 
@@ -172,6 +174,9 @@ def write_tables(
     rest = sorted(set(runs.columns) - set(first))
     runs = runs[[*first, *rest]].sort_values("run_id")
     text = runs.copy()
+    for column in META[1:]:
+        if column in text and column != "exit_code":
+            text[column] = text[column].map(lambda value: " ".join(str(value).splitlines()))
     text["exit_code"] = pd.to_numeric(text["exit_code"]).astype("Int64")
     for column in runs:
         if column.startswith((CONFIG, SUMMARY)):

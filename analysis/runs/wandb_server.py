@@ -94,6 +94,7 @@ def fetch_runs(
     """
     # Four retries, half a minute: with W&B's default of many the process hangs at its exit.
     os.environ.setdefault("WANDB_X_GRAPHQL_RETRY_MAX", "4")
+    os.environ.setdefault("WANDB_X_FILE_TRANSFER_RETRY_MAX", "3")  # else minutes for each file
     import wandb  # takes a second; reading a folder does not need it
 
     what = "sweep" if where.sweep else "project"
@@ -137,7 +138,13 @@ def _read_run(run: Any, files: Path) -> Fetched:
         str(run.created_at or ""),
     )
     for file in run.files([per_item.SCORES, per_item.OVERLAYS]):
-        file.download(root=str(files / run.id), replace=True).close()
+        try:
+            file.download(root=str(files / run.id), replace=True).close()
+        except Exception as error:  # W&B has tried it several times
+            raise FetchError(
+                f"failed to download {file.name} of {source}: {error}. Runs read so far are saved; "
+                "run the command again to continue."
+            ) from error
     return fetched
 
 

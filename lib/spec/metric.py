@@ -101,8 +101,9 @@ class Metric:
         a preset has fewer, only if it would show none.
         """
         known = scores[np.isfinite(scores)]
-        spread = self.display_factor * float(np.ptp(known)) if len(known) else 0.0
-        if spread == 0.0 or self.decimals_by == "declaration":
+        with np.errstate(over="ignore"):
+            spread = self.display_factor * float(np.ptp(known)) if len(known) else 0.0
+        if spread == 0.0 or not math.isfinite(spread) or self.decimals_by == "declaration":
             return self
         wanted = min(max(0, 2 - math.floor(math.log10(spread))), 12)
         shown = f"{self.display_factor * effect:.12f}".rstrip("0") if effect else ""

@@ -169,10 +169,14 @@ def start(flags: T) -> Iterator[tuple[T, Run]]:
     except UserError as error:
         raise SystemExit(f"error: {error}") from error
     except ConnectionError as error:  # wandb-core, W&B's own process, was killed
-        raise SystemExit(
+        print(
             f"error: W&B's process ended ({error!r}); WANDB_RUN_ID={run_id} and the same command "
-            "continue the run from its last checkpoint"
-        ) from error
+            "continue the run from its last checkpoint",
+            file=sys.stderr,
+        )
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)  # W&B's own end would only raise the same again
     except KeyboardInterrupt:  # while waiting, or inside wandb.init
         raise SystemExit(f"stopped before run {run_id} began; the same command starts it") from None
 

@@ -67,6 +67,8 @@ class GraphedStep:
     ``step`` takes a batch's indices (n,) and returns nothing; it must not read a value back. The
     first steps, and batches of another size (an epoch's last), are run plainly: the numbers are
     those of the plain step. The learning rate becomes a float32 tensor, which a scheduler fills.
+    Where recording fails, it says why in one line and runs every step plainly: recording computes
+    nothing, so that state and random numbers are as if it had not been tried.
     Source: https://docs.pytorch.org/docs/stable/notes/cuda.html#whole-network-capture
     """
 
@@ -79,6 +81,7 @@ class GraphedStep:
     ) -> None:
         self.step, self.size, self.optimizer, self.generator = step, size, optimizer, generator
         self.graph: torch.cuda.CUDAGraph | None = None
+        self.refused = False
         self.stream = torch.cuda.Stream()
         self.warmed_up = 0
         for group in optimizer.param_groups:
@@ -86,23 +89,40 @@ class GraphedStep:
 
     def __call__(self, batch: torch.Tensor) -> None:
         """Train on one batch."""
-        if len(batch) != self.size or self.warmed_up < WARM_UP:
+        warm = len(batch) == self.size and self.warmed_up >= WARM_UP
+        if warm and self.graph is None and not self.refused:
+            self._try_to_record(batch)
+        if not warm or self.refused:
             self.warmed_up += len(batch) == self.size
             self.stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(self.stream):
                 self.step(batch)
             torch.cuda.current_stream().wait_stream(self.stream)
             return
-        if self.graph is None:
-            self.batch = batch.clone()
-            self.graph = torch.cuda.CUDAGraph()
-            self.graph.register_generator_state(self.generator)
-            self._say_capturable(True)
-            with torch.cuda.graph(self.graph, stream=self.stream):
-                self.step(self.batch)  # recorded, not run
-            self._say_capturable(False)  # a plain step would warn of it
         self.batch.copy_(batch)
         self.graph.replay()
+
+    def _try_to_record(self, batch: torch.Tensor) -> None:
+        """Record the step, once; where that fails, leave all as it was."""
+        before = self.generator.get_state()
+        self._say_capturable(True)
+        try:
+            self._record(batch)
+        except Exception as error:  # drivers, libraries and steps fail in ways of their own
+            self.graph, self.refused = None, True
+            self.generator.set_state(before)
+            told = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            print(f"no CUDA graph, every step is run plainly, which is slower: {told}", flush=True)
+        finally:
+            self._say_capturable(False)  # a plain step would warn of it
+
+    def _record(self, batch: torch.Tensor) -> None:
+        self.batch = batch.clone()
+        graph = torch.cuda.CUDAGraph()
+        graph.register_generator_state(self.generator)
+        with torch.cuda.graph(graph, stream=self.stream):
+            self.step(self.batch)  # recorded, not run
+        self.graph = graph
 
     def _say_capturable(self, value: bool) -> None:
         """Let Adam be recorded, or not; its fused step is the same either way."""

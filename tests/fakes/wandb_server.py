@@ -103,6 +103,10 @@ class _Handler(BaseHTTPRequestHandler):
         """Give a stored file back."""
         if self._misbehaves():
             return
+        if self.state.faults.file_errors:
+            self.state.faults.happened["file errors"] += 1
+            self._answer(500, b"on purpose")
+            return
         _, _, run, name = unquote(urlparse(self.path).path).split("/", 3)
         self.state.operations["GET file"] += 1
         self._answer(200, self.state.runs[run].files[name], "application/octet-stream")

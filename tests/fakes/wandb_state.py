@@ -27,6 +27,7 @@ class Faults:
     drops: float = 0.0  # connection closed without an answer
     delay: float = 0.0  # seconds before each answer
     down: bool = False  # every connection closed at once
+    file_errors: bool = False  # files are answered with status 500
     refuse: bool = False  # every request answered with status 403
     repeat_rows: bool = False  # history read back has rows twice and out of order
     happened: Counter = dataclasses.field(default_factory=Counter)

@@ -248,3 +248,49 @@ def test_on_a_cpu_an_optimizer_is_the_plain_one() -> None:
     weight = torch.nn.Parameter(torch.ones(3))
     assert not optim.adam([weight], 0.1, 0.1).defaults["fused"]
     assert not optim.sgd([weight], 0.1, 0.9).defaults["fused"]
+
+
+class _Stream:
+    """Stand where a CUDA stream stands, on a machine without a GPU."""
+
+    def wait_stream(self, _: object) -> None:
+        """Wait for nothing."""
+
+
+def test_a_graph_that_cannot_be_recorded_is_done_without(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """It says why once, and weights and random numbers are as without a graph."""
+    monkeypatch.setattr(torch.cuda, "Stream", _Stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", _Stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda _: contextlib.nullcontext())
+    found = []
+    for recorded in (False, True):
+        torch.manual_seed(0)
+        model = torch.nn.Linear(4, 2)
+        optimizer = torch.optim.Adam(model.parameters(), 0.01)
+        generator = torch.Generator().manual_seed(1)
+
+        def step(batch: torch.Tensor, m=model, o=optimizer, g=generator) -> None:  # noqa: ANN001
+            noise = torch.rand(len(batch), 4, generator=g)
+            o.zero_grad()
+            m(batch[:, None] + noise).square().mean().backward()
+            o.step()
+
+        call = step
+        if recorded:
+            call = hardware.GraphedStep(step, 8, optimizer, generator)
+
+            def fail(batch: torch.Tensor, g=generator) -> None:  # noqa: ANN001
+                torch.rand(3, generator=g)  # what a recording that breaks off may have drawn
+                raise RuntimeError("CUDA error: operation not permitted\nwhen stream is capturing")
+
+            monkeypatch.setattr(call, "_record", fail)
+        for i in range(20):
+            call(torch.arange(8 if i % 5 else 3) / 8)
+        found.append((model.weight.detach().clone(), torch.rand(3, generator=generator)))
+    assert torch.allclose(found[0][0], found[1][0], atol=1e-6)  # lr as a tensor rounds otherwise
+    assert torch.equal(found[0][1], found[1][1])
+    told = capsys.readouterr().out
+    assert told.count("no CUDA graph") == 1
+    assert "RuntimeError: CUDA error: operation not permitted when stream is capturing" in told

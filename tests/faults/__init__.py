@@ -1,0 +1,1 @@
+"""Faults of disks, machines, servers and other people's runs: nothing is lost, nothing let in."""
