@@ -244,7 +244,8 @@ def main() -> None:
     with wandb_run.start(config.from_flags(Config)) as (cfg, run):
         data = load_data(cfg)
         if not run.dry:
-            train(cfg, data, run)
+            with hardware.told_when_out_of_memory(cfg.batch_size):
+                train(cfg, data, run)
 
 
 if __name__ == "__main__":

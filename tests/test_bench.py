@@ -55,6 +55,7 @@ def test_every_line_of_a_bench_has_its_place() -> None:
         | {"peak_mib": 222, "times_reading": 14.2},
         {"bench": "foreign", "of": "files", "runs": 1000, "epochs": 400, "seconds": 61}
         | {"peak_mib": 700},
+        {"bench": "agent", "runs": 10_000, "seconds": 0.9, "start": 0.2, "peak_mib": 56},
     ]
     text = tables(lines)
     assert "Machine: P, 2 cores; torch 2.14; signs in `data/GTSRB`." in text
@@ -66,6 +67,7 @@ def test_every_line_of_a_bench_has_its_place() -> None:
         "12 ms, 1.5 MiB",
         "184 times",
         "9.8 s, 200",
+        "10,000 finished runs; starts | 0.9 s, 56 MiB; 0.2 s",
         "files to report: 1000 runs of 400 rows | 61 s, 700 MiB",
     ):
         assert words in text

@@ -139,6 +139,15 @@ def same_value(one: Any, other: Any) -> bool:
     return bool(one == other) if numbers or type(one) is type(other) else False
 
 
+def _key(value: Any) -> tuple[str, Any]:
+    """Return what is equal for values that ``same_value`` calls the same: for sets of levels."""
+    if isinstance(value, list | tuple):
+        return "list", tuple(map(_key, value))
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return "number", value
+    return type(value).__name__, value
+
+
 def show_value(value: Any) -> str:
     """Show a level in words and labels: text as it is, all else as Python and YAML write it."""
     if isinstance(value, str):
@@ -218,7 +227,7 @@ def _of_parameter(where: str, name: str, parameter: dict[str, Any], method: str)
         raise SweepError(f"{where}: {name} needs `value:`, `values:`, or whole `min:` and `max:`")
     for value in values:
         _check_level(where, name, value)
-    if any(same_value(a, b) for a, b in itertools.combinations(values, 2)):
+    if len({_key(value) for value in values}) < len(values):
         raise SweepError(f"{where}: {name} lists a level twice: {values}. Each level counts once.")
     return list(values)
 

@@ -3,12 +3,13 @@
 import contextlib
 import ctypes
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
 import torch
 
+from lib.spec.errors import UserError
 from lib.spec.machine import cores
 
 Precision = Literal["float32", "bfloat16"]
@@ -59,6 +60,24 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     On a GPU, convolutions in float32 round their inputs to TF32, as torch has it.
     """
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+@contextlib.contextmanager
+def told_when_out_of_memory(batch_size: int) -> Iterator[None]:
+    """Turn a GPU's lack of memory into a UserError that says what to do.
+
+    Raises:
+        UserError: with the batch size.
+    """
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        first = str(error).split(". ")[0]
+        raise UserError(
+            f"the GPU has no memory for a step with batch_size = {batch_size} ({first}). Set a "
+            "smaller batch_size or precision = bfloat16 (another recipe: for all runs of the "
+            "study), or end other programs on the GPU; the run continues from its last checkpoint"
+        ) from error
 
 
 class GraphedStep:

@@ -7,6 +7,7 @@ asserted: a clock is no test.
 """
 
 import itertools
+import json
 import os
 import tempfile
 import zlib
@@ -19,6 +20,9 @@ import pandas as pd
 from tqdm import tqdm
 
 from analysis.runs.tables import runs_table, write_tables
+from lib import agent as local_agent
+from lib.spec.sweep import read_sweep
+from lib.tracking import finished
 from tests import factories
 from tests.bench.measuring import measure, say
 
@@ -143,6 +147,32 @@ def foreign() -> None:
             say("foreign", of=what, runs=1000, epochs=EPOCHS, seconds=seconds, peak_mib=peak)
 
 
+def agent() -> None:
+    """Measure how long the local agent takes to look over finished runs, and to start."""
+    runs = 10_000
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        sweep = folder / "s.yaml"
+        sweep.write_text(
+            "program: tests/fakes/stub.py\nmethod: grid\nproject: p\n"
+            f"parameters: {{seed: {{min: 0, max: {runs - 1}}}}}\n"
+        )
+        plan = read_sweep(sweep)
+        for cell in plan.grid():
+            run = local_agent.run_id(plan, cell)
+            place = folder / "out" / "wandb" / f"offline-run-20260101_000000-{run}"
+            place.mkdir(parents=True)
+            (place / f"run-{run}.wandb").write_bytes(b"x")
+            (folder / "out" / run).mkdir()
+            marker = {"summary": {}, "config": {}, "file": f"{place.name}/run-{run}.wandb"}
+            text = json.dumps(marker | {"bytes": 1})
+            (folder / "out" / run / finished.FINISHED).write_text(text)
+        command = ["-m", "lib.agent", str(sweep), "--out", str(folder / "out")]
+        seconds, peak, _ = measure(command)
+        start, *_ = measure(["-m", "lib.agent", "--help"])
+    say("agent", runs=runs, seconds=seconds, start=start, peak_mib=peak)
+
+
 def fetch() -> None:
     """Measure `analysis.fetch` from a folder of offline runs."""
     for runs in (10, 100, 1000):
@@ -180,3 +210,4 @@ if __name__ == "__main__":
     fetch()
     report()
     foreign()
+    agent()

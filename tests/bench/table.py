@@ -69,6 +69,11 @@ def tables(lines: list[Line]) -> str:
             f"| another's project, {line['of']} to report: {line['runs']} runs of {line['epochs']} "
             f"rows | {line['seconds']} s, {line['peak_mib']:,} MiB |"
         )
+    for line in by_bench.get("agent", []):
+        text.append(
+            f"| the local agent looks over {line['runs']:,} finished runs; starts | "
+            f"{line['seconds']} s, {line['peak_mib']:,} MiB; {line['start']} s |"
+        )
     return "\n".join(text)
 
 

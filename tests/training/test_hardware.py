@@ -19,6 +19,7 @@ import train_unet
 from lib.data import gtsrb, jsrt
 from lib.models.gtsrb_cnn import CNN
 from lib.spec import machine
+from lib.spec.errors import UserError
 from lib.training import hardware, optim, seeding
 from tests.conftest import ROOT
 
@@ -294,3 +295,10 @@ def test_a_graph_that_cannot_be_recorded_is_done_without(
     told = capsys.readouterr().out
     assert told.count("no CUDA graph") == 1
     assert "RuntimeError: CUDA error: operation not permitted when stream is capturing" in told
+
+
+def test_a_gpu_without_memory_is_told_with_the_batch_size() -> None:
+    with pytest.raises(UserError) as error, hardware.told_when_out_of_memory(128):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB. More.")
+    assert "with batch_size = 128 (CUDA out of memory)" in str(error.value)
+    assert "continues from its last checkpoint" in str(error.value)

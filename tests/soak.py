@@ -1,0 +1,188 @@
+"""Disturb runs at random, for a time that is set, and see that each ends as one left alone.
+
+    python -m tests.soak [--seconds 600] [--seed 0]
+
+Sweeps of the stub and of both scripts are run by the local agent. While they run, runs and agent
+are killed; between two calls, checkpoints and W&B's files are cut, flipped, emptied or removed, and
+the disk is filled. The agent is called until it says that all has finished. Then the tables must be
+those of an undisturbed sweep, bit for bit but for the clock. At the end it prints how many faults
+of each kind were injected, and how many sweeps survived; any that did not make it exit with 1.
+"""
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.runs.tables import read_tables
+from lib.data import synthetic_chests, synthetic_signs
+from tests.bench.measuring import ROOT
+from tests.fakes.wandb_cli import CLOCKED, write_stub_sweep, write_sweep
+
+CALLS = 12  # of the agent, before a sweep counts as lost
+NO_NUMBERS = ("seconds", "images_per_second", "runtime_seconds", "resumed_from_epoch")
+
+
+def agent(sweep: Path, out: Path, env: dict[str, str]) -> subprocess.Popen:
+    """Start the local agent in a session of its own."""
+    words = [sys.executable, "-m", "lib.agent", sweep, "--workers", "2", "--out", out]
+    return subprocess.Popen(
+        list(map(str, words)),
+        cwd=ROOT,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def runs_of(process: subprocess.Popen) -> list[int]:
+    """Return the ids of an agent's runs."""
+    words = ["pgrep", "-P", str(process.pid)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    return [int(word) for word in done.stdout.split()]
+
+
+def kill_something(process: subprocess.Popen, rng: random.Random, done: Counter) -> None:
+    """Kill a run, or the agent with all of its runs, or ask it to stop."""
+    runs, kind = runs_of(process), rng.choice(["kill a run", "kill all", "stop", "hang up a run"])
+    try:
+        if kind == "stop":
+            process.terminate()
+        elif kind == "kill all":
+            for run in runs:
+                os.kill(run, signal.SIGKILL)
+            process.kill()
+        elif runs:
+            sent = signal.SIGKILL if kind == "kill a run" else signal.SIGHUP
+            os.kill(rng.choice(runs), sent)
+        else:
+            return
+    except ProcessLookupError:
+        return
+    done[kind] += 1
+
+
+def damage_something(out: Path, rng: random.Random, done: Counter) -> None:
+    """Damage a file that a run left: a checkpoint, W&B's file, a marker."""
+    patterns = ["*/checkpoint-*.pt", "wandb/offline-run-*/*.wandb", "*/finished.json"]
+    found = sorted(out.glob(rng.choice(patterns)))
+    if not found:
+        return
+    path = rng.choice(found)
+    content, kind = bytearray(path.read_bytes()), rng.choice(["cut", "flip", "empty", "remove"])
+    # A marker says nothing about itself, and a flipped bit in a finished run's file is seen by who
+    # reads it: these two are tests of their own.
+    if kind == "flip" and (not content or path.suffix != ".pt"):
+        kind = "cut"
+    if kind == "remove":
+        path.unlink()
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "cut":
+        path.write_bytes(content[: rng.randrange(len(content) + 1)])
+    else:
+        content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+        path.write_bytes(content)
+    done[f"{kind} {path.suffix}"] += 1
+
+
+def tables(sweep: Path, out: Path, env: dict[str, str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Fetch a sweep's runs; return their tables without what no two runs share."""
+    to = out.with_name(f"{out.name}-tables")
+    words = ["-m", "analysis.fetch", out, "--sweep", sweep, "--out", to]
+    words = [sys.executable, *map(str, words)]
+    subprocess.run(words, cwd=ROOT, env=env, check=True, capture_output=True)
+    runs, history = read_tables(to)
+    drop = ["source", "created", *(f"summary.{name}" for name in NO_NUMBERS)]
+    history = history.drop(columns=[name for name in CLOCKED if name in history])
+    return runs.drop(columns=[name for name in drop if name in runs]), history
+
+
+def disturb(
+    sweep: Path, out: Path, env: dict[str, str], rng: random.Random, done: Counter
+) -> int | None:
+    """Run a sweep with faults until it has finished; return the calls it took, None if it never."""
+    for call in range(1, CALLS + 1):
+        process = agent(sweep, out, env)
+        if call <= CALLS // 2:
+            try:
+                process.wait(rng.uniform(0.5, 9))
+            except subprocess.TimeoutExpired:
+                kill_something(process, rng, done)
+        text, _ = process.communicate()
+        if process.returncode == 0:
+            return call
+        if "Traceback" in text and "Ctrl-C" not in text:
+            print(text)
+        if call <= CALLS // 2:
+            damage_something(out, rng, done)
+    print(text)
+    return None
+
+
+def main() -> int:
+    """Disturb until the time is up; print a table; return how many sweeps were lost."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    rng, faults, outcome = random.Random(arguments.seed), Counter(), Counter()
+    deadline = time.monotonic() + arguments.seconds
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        env = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")}
+        env |= {"WANDB_SILENT": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        synthetic_signs.draw_dataset(folder / "signs", 3, 2, 86, 0)
+        synthetic_chests.draw_dataset(folder / "chests", 12, 0)
+        small = {"seed": [0, 1], "checkpoint_every": 1}
+        sweeps = {
+            "stub": write_stub_sweep(folder, epochs=30, seconds=0.1, **small),
+            "signs": write_sweep(
+                folder, "demo_gtsrb", folder / "signs", batch_norm=True, optimizer="sgd",
+                epochs=6, **small,
+            ),
+            "lungs": write_sweep(
+                folder, "demo_unet", folder / "chests", upsampling="nearest", activation="elu",
+                epochs=6, **small,
+            ),
+        }  # fmt: skip
+        for kind in ("signs", "lungs"):  # of fewer levels than the studies of these names declare
+            sweeps[kind] = sweeps[kind].rename(folder / f"soak_{kind}.yaml")
+        alone = {}
+        for kind, sweep in sweeps.items():
+            process = agent(sweep, folder / f"{kind}-alone", env)
+            text, _ = process.communicate()
+            if process.returncode:
+                raise SystemExit(text)
+            alone[kind] = tables(sweep, folder / f"{kind}-alone", env)
+        number = 0
+        while time.monotonic() < deadline:
+            number += 1
+            kind = rng.choice(list(sweeps))
+            out = folder / f"{kind}-{number}"
+            calls = disturb(sweeps[kind], out, env, rng, faults)
+            same = calls is not None and all(
+                one.equals(other)
+                for one, other in zip(tables(sweeps[kind], out, env), alone[kind], strict=True)
+            )
+            outcome[f"{kind}: {'as undisturbed' if same else 'LOST'}"] += 1
+            print(f"{kind} {number}: {calls} calls, {'same' if same else 'LOST'}", flush=True)
+    print(f"\nseed {arguments.seed}, {arguments.seconds:g} s\n\n| fault | injected |\n|---|---|")
+    print("\n".join(f"| {kind} | {count} |" for kind, count in sorted(faults.items())))
+    print(f"| all | {sum(faults.values())} |\n\n| sweeps of two runs | number |\n|---|---|")
+    print("\n".join(f"| {kind} | {count} |" for kind, count in sorted(outcome.items())))
+    return sum(count for kind, count in outcome.items() if "LOST" in kind)
+
+
+if __name__ == "__main__":
+    raise SystemExit(1 if main() else 0)
