@@ -9,7 +9,7 @@ SHELL := bash
 STUDY ?= gtsrb_short
 COMMITTED := $(patsubst analysis/results/%/results.json,%,$(wildcard analysis/results/*/results.json))
 
-.PHONY: demo demo-lungs test test-slow soak data lint bench study report reports help
+.PHONY: demo demo-lungs test test-slow test-matrix soak data lint bench study report reports help
 .DELETE_ON_ERROR:
 
 help:  ## show this list
@@ -49,6 +49,9 @@ test: $(READY)  ## run the tests except the slow ones
 
 test-slow: $(READY)  ## run the slow tests
 	$(PY) -m pytest -m slow
+
+test-matrix: $(READY)  ## run the tests with the lowest and newest versions, and with Colab's
+	$(PY) -m tests.matrix
 
 soak: $(READY)  ## ten minutes of random kills and damage; SEED=3 picks others
 	$(PY) -m tests.soak --seconds 600 --seed $(or $(SEED),0)

@@ -28,7 +28,7 @@ from tests.bench.measuring import ROOT
 from tests.fakes.wandb_cli import CLOCKED, write_stub_sweep, write_sweep
 
 CALLS = 12  # of the agent, before a sweep counts as lost
-NO_NUMBERS = ("seconds", "images_per_second", "runtime_seconds", "resumed_from_epoch")
+NO_NUMBERS = ("seconds", "images_per_second", "runtime_seconds", "resumed_from_epoch", "git_commit")
 
 
 def agent(sweep: Path, out: Path, env: dict[str, str]) -> subprocess.Popen:

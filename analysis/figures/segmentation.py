@@ -50,7 +50,7 @@ def dice_ecdf(data: StudyData) -> Figure:
 def dice_ecdf_caption(data: StudyData) -> str:
     """Return figure 9a's caption."""
     dice = _dice(data, data.run_ids)
-    below = int((dice < _left_edge(data)).sum(axis=None))
+    below = int((dice < _left_edge(data)).to_numpy().sum())
     told = f"{count(below, 'value')} of single runs lie left of the axis. " if below else ""
     return (
         f"Dice per test image (n = {count(len(dice), 'image')}): the share of images with at most "

@@ -77,7 +77,7 @@ def read_pilot(folder: Path, study: Study) -> Pilot:
     return Pilot(
         deviation,
         without or deviation,
-        int(off.sum(axis=None)),
+        int(off.to_numpy().sum()),
         *_times(runs, history),
         len(runs),
         _mismatches(study, runs),
@@ -147,7 +147,7 @@ def _spread(scores: pd.DataFrame) -> float | None:
     if scores.shape[1] > 1 and (scores.count(axis=1) > 1).all():
         residuals = residuals.sub(residuals.mean(axis=1), axis=0)
         freedom -= scores.shape[0] - 1
-    return float(np.sqrt((residuals**2).sum(axis=None) / freedom)) if freedom > 0 else None
+    return float(np.sqrt((residuals.to_numpy() ** 2).sum() / freedom)) if freedom > 0 else None
 
 
 def contrast_deviation(study: Study, deviation: float) -> float:
