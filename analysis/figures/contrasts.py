@@ -12,7 +12,7 @@ from analysis.runs.data import StudyData
 from analysis.statistics.sentences import format_p
 from lib.spec.metric import count
 
-LETTERS = 64  # of a contrast's name on one line
+LETTERS, LINE = 72, 0.22  # of a contrast's name on one line; how much a second one takes
 
 
 def _bounds(data: StudyData, rows: list[dict[str, Any]]) -> tuple[float, float]:
@@ -36,8 +36,12 @@ def forest(data: StudyData, rows: list[dict[str, Any]]) -> Figure:
 
     ``rows``: the contrasts as results.json has them.
     """
-    study, metric, n = data.study, data.study.metric, len(rows)
-    figure, (axis,) = style.subplots(1, 0.85 + 0.68 * n)
+    study, metric = data.study, data.study.metric
+    labels = [r["label"].replace(" %", "\N{NO-BREAK SPACE}%") for r in rows]
+    names = [textwrap.wrap(label, LETTERS, max_lines=2, placeholder=" …") for label in labels]
+    more = np.cumsum([LINE * (len(lines) - 1) for lines in names])  # room that second lines take
+    end = len(rows) + more[-1]
+    figure, (axis,) = style.subplots(1, 0.85 + 0.68 * end)
     bound, threshold = _bounds(data, rows)
     if _is_wide(data, rows):  # single runs far off: a linear axis would hide all the rest
         style.symmetric_log(axis, threshold, bound)
@@ -48,8 +52,8 @@ def forest(data: StudyData, rows: list[dict[str, Any]]) -> Figure:
     axis.axvline(0, color="black", linewidth=0.8)
     bars = {"seeds": ("ci_low", "ci_high")}
     bars |= {"test items": ("items_low", "items_high"), "both": ("both_low", "both_high")}
-    named, top = set(), 0.0
-    for i, r in enumerate(rows):
+    named = set()
+    for i, r, lines in zip(np.arange(len(rows)) + more, rows, names, strict=True):
         for k, (name, ends) in enumerate(bars.items()):
             if r[ends[0]] is None:
                 continue
@@ -68,11 +72,9 @@ def forest(data: StudyData, rows: list[dict[str, Any]]) -> Figure:
             numbers += f"; bars: {r['n_trained']} of {r['n']} seeds"
         at = {"transform": axis.get_yaxis_transform(), "fontsize": 7.5, "va": "bottom"}
         at["path_effects"] = [withStroke(linewidth=2.5, foreground="white")]  # over the zero line
-        lines = textwrap.wrap(r["label"], LETTERS, max_lines=2, placeholder=" …")
         axis.text(0.01, i - 0.4, "\n".join(lines), **at)
-        top = min(top, i - 0.65 - 0.2 * (len(lines) - 1))
         axis.text(0.01, i - 0.2, numbers.replace("-", "−"), color="0.35", **at)
-    axis.set_ylim(n - 0.6, top)
+    axis.set_ylim(end - 0.6, -0.65)
     axis.set_yticks([])
     axis.spines["left"].set_visible(False)
     style.legend_above(figure, axis)
