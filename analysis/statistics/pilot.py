@@ -147,7 +147,7 @@ def _spread(scores: pd.DataFrame) -> float | None:
     if scores.shape[1] > 1 and (scores.count(axis=1) > 1).all():
         residuals = residuals.sub(residuals.mean(axis=1), axis=0)
         freedom -= scores.shape[0] - 1
-    return float(np.sqrt((residuals.to_numpy() ** 2).sum() / freedom)) if freedom > 0 else None
+    return float(np.sqrt(np.nansum(residuals.to_numpy() ** 2) / freedom)) if freedom > 0 else None
 
 
 def contrast_deviation(study: Study, deviation: float) -> float:

@@ -17,7 +17,7 @@ def stream_seed(seed: int, stream: str) -> int:
     if stream not in STREAMS:
         raise ValueError(f"unknown stream {stream!r}; the streams are {', '.join(STREAMS)}")
     words = np.random.SeedSequence([seed, zlib.crc32(stream.encode())])
-    return int(words.generate_state(1, np.uint64)[0] >> 1)
+    return int(words.generate_state(1, np.uint64)[0]) >> 1
 
 
 def numpy_generator(seed: int, stream: str) -> np.random.Generator:
