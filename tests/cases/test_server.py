@@ -184,7 +184,13 @@ def graded(source: str, out: Path, *allow: str) -> dict[str, Any]:
     return row
 
 
-@pytest.mark.parametrize("name", SHAPES)
+QUICK = ["a summary that is a mapping", "Lightning", "nested and flat", "a factor named state"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in SHAPES],
+)
 def test_a_sweep_of_somebody_elses_script(
     name: str, fill: Callable, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -81,6 +81,7 @@ def test_a_filter_that_fits_no_run(runs: tuple[Path, Path], tmp_path: Path) -> N
         collect(sources, out, study, filters={"config.seed": 9})
 
 
+@pytest.mark.slow
 def test_a_damaged_output_is_brought_back(
     offline: dict[str, str], signs: Path, tmp_path: Path
 ) -> None:

@@ -38,6 +38,7 @@ def test_before_there_is_a_run(
     assert "Traceback" not in text
 
 
+@pytest.mark.slow
 def test_in_the_midst_of_starting(offline: dict[str, str], tmp_path: Path) -> None:
     """At a handful of moments inside wandb.init: never a traceback."""
     for i, seconds in enumerate((0.0, 0.1, 0.2, 0.4)):
@@ -113,7 +114,14 @@ def test_a_closed_pipe_does_not_stop_the_report(tmp_path: Path) -> None:
     assert (folder / "report.html").exists()
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+@pytest.mark.parametrize(
+    "encoding",
+    [
+        "ascii",
+        pytest.param("latin-1", marks=pytest.mark.slow),
+        pytest.param("cp1252", marks=pytest.mark.slow),
+    ],
+)
 def test_terminals_that_lack_letters(tmp_path: Path, encoding: str) -> None:
     sweep = factories.write_sweep(tmp_path / "s.yaml")
     words = command("-m", "analysis.plan", sweep)

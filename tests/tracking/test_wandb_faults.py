@@ -133,6 +133,7 @@ def test_a_killed_agent_and_a_killed_run(
     assert lacking["parameters"]["seed"] in ({"value": 1}, {"values": [1]})
 
 
+@pytest.mark.slow
 def test_a_server_that_is_gone_for_a_while(
     server: WandbServer,
     online: dict[str, str],
@@ -151,6 +152,7 @@ def test_a_server_that_is_gone_for_a_while(
     as_undisturbed(path, sweep)
 
 
+@pytest.mark.slow
 def test_a_server_that_fails_a_third_of_the_time(
     server: WandbServer, online: dict[str, str], one_sweep: Callable
 ) -> None:
