@@ -26,7 +26,7 @@ CHUNK = 16  # runs that one process reads
 READER = "from analysis.runs import wandb_offline; wandb_offline.main()"
 REMEDY = (
     "All other runs were read. Delete the folder of each such file and run the sweep's command "
-    "again: it makes these runs anew, from their checkpoints where they have some."
+    "again: it repeats these runs, from their checkpoints where they have some."
 )
 STATE_OF_EXIT = {0: "finished", 255: "killed"}
 
@@ -37,7 +37,7 @@ def fetch_folder(
     """Return the ids that need no reading, and an iterator over the others, read several at a time.
 
     Of each run below ``folder`` the last attempt that finished counts; where none did, the newest.
-    Files that cannot be read do not keep the others from it; they are told at the end.
+    An unreadable file does not stop the reading of the others; the last error lists all of them.
     ``known`` (run id -> source) need no reading while their newest file is still that source. What
     a run saved is copied to ``files``/<run id>.
     """

@@ -236,7 +236,7 @@ def test_a_score_that_is_nan_is_a_failed_run(fill: Callable, tmp_path: Path) -> 
 def test_an_empty_sweep_and_a_server_that_refuses(
     fill: Callable, server: WandbServer, tmp_path: Path
 ) -> None:
-    """The true reason is told, and earlier tables stay as they are."""
+    """The message gives the true reason, and earlier tables stay as they are."""
     source = fill(plain)
     graded(source, tmp_path / "out")
     before = (tmp_path / "out" / "runs.csv").read_bytes()

@@ -1,4 +1,4 @@
-"""Sources that cannot be read, in part or at all: the rest is read, and what is wrong is told."""
+"""Unreadable sources: the others are read, and the message says what is wrong."""
 
 import json
 import time

@@ -67,7 +67,7 @@ def hostile_study(folder: Path, text: str) -> tuple[Path, Path]:
     runs, history = factories.scored(sweep, scores, test_item=text, **more)
     runs["run_id"] = [f"r{i}" for i in range(len(runs))]
     history["run_id"] = runs["run_id"]
-    runs["url"] = text  # in tables that somebody changed: what is read anew is checked before
+    runs["url"] = text  # in tables that somebody changed: newly fetched runs are checked on entry
     runs["source"] = text
     return factories.write_study(folder / "t", runs, history), sweep
 
