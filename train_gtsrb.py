@@ -193,7 +193,8 @@ def train(cfg: Config, data: gtsrb.Data, run: wandb_run.Run) -> None:
     sums = torch.zeros(2, device=device)  # of loss and mistakes; read once per epoch: no waiting
     step = functools.partial(train_step, model, optimizer, train_part, augmentation, cfg, sums)
     left = steps * (cfg.epochs - loop.epoch)
-    step = hardware.maybe_cuda_graph(step, cfg.batch_size, left, optimizer, augmentation)
+    known = (model, optimizer, augmentation, sums)
+    step = hardware.maybe_cuda_graph(step, cfg.batch_size, left, *known)
     with wandb_run.progress_bar(steps * cfg.epochs, steps * loop.epoch) as bar:
         while loop.unfinished:
             start, lr = time.perf_counter(), optim.current_lr(scheduler)

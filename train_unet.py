@@ -201,7 +201,8 @@ def train(cfg: Config, data: jsrt.Radiographs, run: wandb_run.Run) -> None:
     loss_sum = torch.zeros((), device=device)  # read once per epoch: no waiting for the device
     step = functools.partial(train_step, model, optimizer, train_part, augmentation, cfg, loss_sum)
     left = steps * (cfg.epochs - loop.epoch)
-    step = hardware.maybe_cuda_graph(step, cfg.batch_size, left, optimizer, augmentation)
+    known = (model, optimizer, augmentation, loss_sum)
+    step = hardware.maybe_cuda_graph(step, cfg.batch_size, left, *known)
     with wandb_run.progress_bar(steps * cfg.epochs, steps * loop.epoch) as bar:
         while loop.unfinished:
             start, lr = time.perf_counter(), optim.current_lr(scheduler)

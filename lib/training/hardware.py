@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import nn
 
 from lib.spec.errors import UserError
 from lib.spec.machine import cores
@@ -19,6 +20,7 @@ Precision = Literal["float32", "bfloat16"]
 # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD.
 MALLOPT = {-1: 1 << 30, -2: 1 << 26, -3: 1 << 30}
 GRAPH_FROM = 200  # steps; a CUDA graph takes some tenths of a second to record
+SAME_LOSS = {"rtol": 0.02, "atol": 0.001}  # of a recorded and a plain step: kernels and sums vary
 WARM_UP = 3  # steps before a graph is recorded: libraries and optimizers set themselves up in them
 
 
@@ -83,11 +85,16 @@ def told_when_out_of_memory(batch_size: int) -> Iterator[None]:
 class GraphedStep:
     """A training step, replayed on a GPU as one CUDA graph instead of a hundred small launches.
 
-    ``step`` takes a batch's indices (n,) and returns nothing; it must not read a value back. The
-    first steps, and batches of another size (an epoch's last), are run plainly: the numbers are
-    those of the plain step. The learning rate becomes a float32 tensor, which a scheduler fills.
-    Where recording fails, it says why in one line and runs every step plainly: recording computes
-    nothing, so that state and random numbers are as if it had not been tried.
+    ``step`` takes a batch's indices (n,), changes ``model`` and ``optimizer``, adds the batch's
+    loss to the first element of ``sums``, and returns nothing; it must not read a value back. What
+    it computes is inside the graph, dropout too; what its loop does after it is not (the schedule,
+    a moving average of the weights). The first steps, and batches of another size (an epoch's
+    last), are run plainly: the numbers are those of the plain step. The learning rate becomes a
+    float32 tensor, which a scheduler fills.
+
+    A recorded step is compared with the plain one before it is used. Where recording fails or the
+    losses differ, one line says so, and every step is run plainly. Either way the state and the
+    random numbers are as if nothing had been tried.
     Source: https://docs.pytorch.org/docs/stable/notes/cuda.html#whole-network-capture
     """
 
@@ -95,10 +102,13 @@ class GraphedStep:
         self,
         step: Callable[[torch.Tensor], None],
         size: int,
+        model: nn.Module,
         optimizer: torch.optim.Optimizer,
         generator: torch.Generator,
+        sums: torch.Tensor,
     ) -> None:
-        self.step, self.size, self.optimizer, self.generator = step, size, optimizer, generator
+        self.step, self.size, self.sums = step, size, sums
+        self.model, self.optimizer, self.generator = model, optimizer, generator
         self.graph: torch.cuda.CUDAGraph | None = None
         self.refused = False
         self.stream = torch.cuda.Stream()
@@ -113,27 +123,55 @@ class GraphedStep:
             self._try_to_record(batch)
         if not warm or self.refused:
             self.warmed_up += len(batch) == self.size
-            self.stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(self.stream):
-                self.step(batch)
-            torch.cuda.current_stream().wait_stream(self.stream)
-            return
+            self._run_plainly(batch)
+        else:
+            self._replay(batch)
+
+    def _run_plainly(self, batch: torch.Tensor) -> None:
+        self.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.stream):
+            self.step(batch)
+        torch.cuda.current_stream().wait_stream(self.stream)
+
+    def _replay(self, batch: torch.Tensor) -> None:
         self.batch.copy_(batch)
         self.graph.replay()
 
     def _try_to_record(self, batch: torch.Tensor) -> None:
-        """Record the step, once; where that fails, leave all as it was."""
-        before = self.generator.get_state()
-        self._say_capturable(True)
+        """Record the step, once, and compare it with the plain one; leave the state as it was."""
+        before = self._state()
         try:
+            plain = self._losses(self._run_plainly, batch)
+            self._restore(before)
+            self._say_capturable(True)
             self._record(batch)
+            self._restore(before)
+            recorded = self._losses(self._replay, batch)
+            if not torch.allclose(plain, recorded, **SAME_LOSS, equal_nan=True):
+                raise ArithmeticError(
+                    f"two recorded steps gave the losses {recorded.tolist()}, two plain ones "
+                    f"{plain.tolist()}"
+                )
+        except torch.cuda.OutOfMemoryError:
+            raise  # said elsewhere, with the batch size
         except Exception as error:  # drivers, libraries and steps fail in ways of their own
             self.graph, self.refused = None, True
-            self.generator.set_state(before)
-            told = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            print(f"no CUDA graph, every step is run plainly, which is slower: {told}", flush=True)
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            print(
+                f"no CUDA graph, every step is run plainly, which is slower: {reason}", flush=True
+            )
         finally:
             self._say_capturable(False)  # a plain step would warn of it
+            self._restore(before)
+
+    def _losses(self, run: Callable[[torch.Tensor], None], batch: torch.Tensor) -> torch.Tensor:
+        """Return the losses (2,) of two steps on ``batch``; the second is after an update."""
+        found = []
+        for _ in range(2):
+            self.sums.zero_()
+            run(batch)
+            found.append(self.sums.flatten()[0].clone())
+        return torch.stack(found)
 
     def _record(self, batch: torch.Tensor) -> None:
         self.batch = batch.clone()
@@ -142,6 +180,27 @@ class GraphedStep:
         with torch.cuda.graph(graph, stream=self.stream):
             self.step(self.batch)  # recorded, not run
         self.graph = graph
+
+    def _tensors(self) -> list[torch.Tensor]:
+        """Return what a step changes: weights, statistics, the optimizer's memory, the sums."""
+        memory = [value for one in self.optimizer.state.values() for value in one.values()]
+        tensors = [value for value in memory if isinstance(value, torch.Tensor)]
+        return [*self.model.state_dict().values(), *tensors, self.sums]
+
+    def _state(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Return copies of what a step changes, and of its generators' states."""
+        generators = (self.generator, default_generator(self.generator.device))
+        tensors = [value.detach().clone() for value in self._tensors()]
+        return tensors, [generator.get_state() for generator in generators]
+
+    def _restore(self, state: tuple[list[torch.Tensor], list[torch.Tensor]]) -> None:
+        """Write ``state`` back, in place: the graph knows the tensors by their addresses."""
+        tensors, generators = state
+        with torch.no_grad():
+            for value, old in zip(self._tensors(), tensors, strict=True):
+                value.copy_(old)
+        self.generator.set_state(generators[0])
+        default_generator(self.generator.device).set_state(generators[1])
 
     def _say_capturable(self, value: bool) -> None:
         """Let Adam be recorded, or not; its fused step is the same either way."""
@@ -154,17 +213,18 @@ def maybe_cuda_graph(
     step: Callable[[torch.Tensor], None],
     size: int,
     steps: int,
+    model: nn.Module,
     optimizer: torch.optim.Optimizer,
     generator: torch.Generator,
+    sums: torch.Tensor,
 ) -> Callable[[torch.Tensor], None]:
     """Return ``step`` for batches of ``size``, on a GPU as a graph if ``steps`` are enough for it.
 
-    ``generator`` is what the step draws from. CUDA_GRAPH=0 in the environment: never a graph.
+    ``generator`` is what the step draws from, beside the default generator; the rest as in
+    GraphedStep. CUDA_GRAPH=0 in the environment: never a graph.
     """
     if generator.device.type != "cuda" or steps < GRAPH_FROM:
         return step
-    return (
-        step
-        if os.environ.get("CUDA_GRAPH") == "0"
-        else GraphedStep(step, size, optimizer, generator)
-    )
+    if os.environ.get("CUDA_GRAPH") == "0":
+        return step
+    return GraphedStep(step, size, model, optimizer, generator, sums)

@@ -143,7 +143,8 @@ def ours(root: Path, precision: hardware.Precision, start_at: float) -> dict[str
         step(batches[i % len(batches)])
         scheduler.step()
 
-    step = hardware.maybe_cuda_graph(plain, BATCH, steps, optimizer, generator)
+    known = (model, optimizer, generator, sums)
+    step = hardware.maybe_cuda_graph(plain, BATCH, steps, *known)
     for i in range(WARM_UP):
         train(step, i)
     if start_at:
@@ -159,11 +160,11 @@ def ours(root: Path, precision: hardware.Precision, start_at: float) -> dict[str
     def draw(batch: torch.Tensor) -> torch.Tensor:
         return augment(part.images[batch], part.labels[batch], generator, **strengths)
 
-    data = hardware.maybe_cuda_graph(draw, BATCH, steps, optimizer, generator)
+    data = hardware.maybe_cuda_graph(draw, BATCH, steps, *known)
     drawn = seconds_per_call(lambda i: data(batches[i % len(batches)]), steps)
     ready = draw(batches[0])
     train_gtsrb.augment = lambda *_, **__: ready
-    step = hardware.maybe_cuda_graph(plain, BATCH, steps, optimizer, generator)
+    step = hardware.maybe_cuda_graph(plain, BATCH, steps, *known)
     compute = seconds_per_call(lambda i: train(step, i), steps)
     rate, most = counter.get_total_flops() / compute, peak(precision)
     found = {"images_per_second": BATCH / whole, "data_share": drawn / whole}
@@ -207,9 +208,8 @@ def unet(part: jsrt.Radiographs, precision: hardware.Precision) -> float:
     generator = seeding.torch_generator(0, "augmentation", DEVICE)
     loss = torch.zeros((), device=DEVICE)
     step = functools.partial(train_unet.train_step, model, optimizer, part, generator, cfg, loss)
-    step = hardware.maybe_cuda_graph(
-        step, cfg.batch_size, hardware.GRAPH_FROM, optimizer, generator
-    )
+    known = (model, optimizer, generator, loss)
+    step = hardware.maybe_cuda_graph(step, cfg.batch_size, hardware.GRAPH_FROM, *known)
     batches = torch.arange(len(part.names), device=DEVICE).split(cfg.batch_size)
     calls = 400 if ON_GPU else 4
     return cfg.batch_size / seconds_per_call(lambda i: step(batches[i % len(batches)]), calls)

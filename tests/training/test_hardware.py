@@ -169,7 +169,10 @@ class Recorded:
 
 
 def test_when_a_graph_is_recorded_and_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three plain steps, then one recording; other sizes stay plain; the rate is the schedule's."""
+    """Three plain steps, then one recording; other sizes stay plain; the rate is the schedule's.
+
+    Before it is used, the recorded step is compared: two plain steps, two recorded ones.
+    """
     recording = [False]
 
     @contextlib.contextmanager
@@ -187,8 +190,8 @@ def test_when_a_graph_is_recorded_and_replayed(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(torch.cuda, "stream", lambda _: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: stream)
 
-    weight = torch.nn.Parameter(torch.zeros(2))
-    optimizer = optim.adam([weight], 0.1, 0.1)
+    model = torch.nn.Linear(2, 1)
+    optimizer = optim.adam(model.parameters(), 0.1, 0.1)
     scheduler = optim.schedule_lr(optimizer, "cosine", 10)
     generator, seen = torch.Generator(), []
 
@@ -199,23 +202,25 @@ def test_when_a_graph_is_recorded_and_replayed(monkeypatch: pytest.MonkeyPatch) 
             rate = optimizer.param_groups[0]["lr"]
             seen.append((batch.tolist(), round(float(rate), 6), isinstance(rate, torch.Tensor)))
 
-    stepper = hardware.GraphedStep(step, 2, optimizer, generator)
+    stepper = hardware.GraphedStep(step, 2, model, optimizer, generator, torch.zeros(2))
     batches = [[0, 1], [9], [2, 3], [4, 5], [6, 7], [8], [9, 0]]
     for batch in batches:
         stepper(torch.tensor(batch))
         optimizer.step()
         scheduler.step()
     rates = [round(0.1 * (1 + math.cos(math.pi * i / 10)) / 2, 6) for i in range(7)]
-    assert seen == [(batch, rate, True) for batch, rate in zip(batches, rates, strict=True)]
+    expected = [(batch, rate, True) for batch, rate in zip(batches, rates, strict=True)]
+    assert seen == [*expected[:4], *[expected[4]] * 4, *expected[4:]]
     (graph,) = Recorded.made
-    assert (graph.replays, graph.generators) == (2, [generator])
+    assert (graph.replays, graph.generators) == (4, [generator])
     assert not optimizer.param_groups[0]["capturable"]
     assert optim.current_lr(scheduler) == pytest.approx(0.1 * (1 + math.cos(0.7 * math.pi)) / 2)
 
 
 def test_a_cpu_steps_plainly() -> None:
-    step, _, optimizer, _, generator, _ = sign_step("cpu")
-    assert hardware.maybe_cuda_graph(step, 8, 10**6, optimizer, generator) is step
+    step, model, optimizer, _, generator, sums = sign_step("cpu")
+    known = (model, optimizer, generator, sums)
+    assert hardware.maybe_cuda_graph(step, 8, 10**6, *known) is step
 
 
 @NO_GPU
@@ -233,12 +238,14 @@ def test_a_graph_gives_the_plain_steps_numbers(
     for graph in (False, True):
         step, model, own, scheduler, generator, sums = make("cuda", precision=precision, **flags)
         if graph:
-            step = hardware.maybe_cuda_graph(step, 8, hardware.GRAPH_FROM, own, generator)
+            known = (model, own, generator, sums)
+            step = hardware.maybe_cuda_graph(step, 8, hardware.GRAPH_FROM, *known)
             assert isinstance(step, hardware.GraphedStep)
         for i in range(14):
             step(torch.arange(5 if i == 9 else 8, device="cuda") + i)
             scheduler.step()
         weights = torch.cat([p.detach().flatten() for p in model.parameters()])
+        assert not (graph and step.refused)
         found.append((weights.cpu(), sums.cpu(), generator.get_state()))
     torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-3, atol=1e-4)
@@ -251,6 +258,29 @@ def test_on_a_cpu_an_optimizer_is_the_plain_one() -> None:
     assert not optim.sgd([weight], 0.1, 0.9).defaults["fused"]
 
 
+@NO_GPU
+def test_a_step_that_a_real_gpu_cannot_record(capsys: pytest.CaptureFixture) -> None:
+    """It reads a value back, which a graph cannot; weights are those of plain steps."""
+    found = []
+    for graph in (False, True):
+        step, model, own, _, generator, sums = sign_step("cuda")
+
+        def reads(batch: torch.Tensor, s=step, total=sums) -> None:  # noqa: ANN001
+            s(batch)
+            total.sum().item()
+
+        call = reads
+        if graph:
+            known = (model, own, generator, sums)
+            call = hardware.maybe_cuda_graph(reads, 8, hardware.GRAPH_FROM, *known)
+        for i in range(8):
+            call(torch.arange(8, device="cuda") + i)
+        found.append((sums.cpu(), generator.get_state()))
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-3, atol=1e-3)
+    assert torch.equal(found[0][1], found[1][1])
+    assert capsys.readouterr().out.count("no CUDA graph") == 1
+
+
 class _Stream:
     """Stand where a CUDA stream stands, on a machine without a GPU."""
 
@@ -258,43 +288,73 @@ class _Stream:
         """Wait for nothing."""
 
 
-def test_a_graph_that_cannot_be_recorded_is_done_without(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+def noisy_steps(fault: str | None) -> tuple:
+    """Return weights, sums and a random number after 20 steps; with which fault, if recorded."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 2), torch.nn.Dropout())
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    generator, sums = torch.Generator().manual_seed(1), torch.zeros(2)
+
+    def step(batch: torch.Tensor) -> None:
+        noise = torch.rand(len(batch), 4, generator=generator)
+        optimizer.zero_grad()
+        loss = (model(batch[:, None] + noise) - 1).square().mean()
+        loss.backward()
+        optimizer.step()
+        sums.add_(torch.stack([loss.detach(), torch.ones(())]))
+
+    call = step
+    if fault:
+        call = hardware.GraphedStep(step, 8, model, optimizer, generator, sums)
+
+        def record(batch: torch.Tensor) -> None:
+            torch.rand(3, generator=generator)  # what a recording that breaks off may have drawn
+            if fault == "refused":
+                raise RuntimeError("CUDA error: operation not permitted\nwhen stream is capturing")
+            call.batch = batch.clone()
+            stale = torch.zeros_like(batch)
+
+            def replay() -> None:
+                step(stale if fault == "stale batch" else call.batch)
+                if fault == "no update":
+                    with torch.no_grad():
+                        model[1].weight.add_(1.0)
+
+            call.graph = types.SimpleNamespace(replay=replay)
+
+        call._record = record
+        call._say_capturable = lambda _: None  # on a CPU Adam refuses it
+    for i in range(20):
+        call(torch.arange(8 if i % 5 else 3) / 8)
+    refused = bool(fault) and call.refused
+    state = [*model.state_dict().values(), sums, torch.rand(3), torch.rand(3, generator=generator)]
+    return refused, [value.detach().clone() for value in state]
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("none", None),
+        ("refused", "RuntimeError: CUDA error: operation not permitted when stream is capturing"),
+        ("stale batch", "ArithmeticError: two recorded steps gave the losses ["),
+        ("no update", "ArithmeticError: two recorded steps gave the losses ["),
+    ],
+)
+def test_a_graph_that_cannot_be_used_is_done_without(
+    fault: str, reason: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    """It says why once, and weights and random numbers are as without a graph."""
+    """It says why once; weights, statistics, sums and random numbers are as without a graph."""
     monkeypatch.setattr(torch.cuda, "Stream", _Stream)
     monkeypatch.setattr(torch.cuda, "current_stream", _Stream)
     monkeypatch.setattr(torch.cuda, "stream", lambda _: contextlib.nullcontext())
-    found = []
-    for recorded in (False, True):
-        torch.manual_seed(0)
-        model = torch.nn.Linear(4, 2)
-        optimizer = torch.optim.Adam(model.parameters(), 0.01)
-        generator = torch.Generator().manual_seed(1)
-
-        def step(batch: torch.Tensor, m=model, o=optimizer, g=generator) -> None:  # noqa: ANN001
-            noise = torch.rand(len(batch), 4, generator=g)
-            o.zero_grad()
-            m(batch[:, None] + noise).square().mean().backward()
-            o.step()
-
-        call = step
-        if recorded:
-            call = hardware.GraphedStep(step, 8, optimizer, generator)
-
-            def fail(batch: torch.Tensor, g=generator) -> None:  # noqa: ANN001
-                torch.rand(3, generator=g)  # what a recording that breaks off may have drawn
-                raise RuntimeError("CUDA error: operation not permitted\nwhen stream is capturing")
-
-            monkeypatch.setattr(call, "_record", fail)
-        for i in range(20):
-            call(torch.arange(8 if i % 5 else 3) / 8)
-        found.append((model.weight.detach().clone(), torch.rand(3, generator=generator)))
-    assert torch.allclose(found[0][0], found[1][0], atol=1e-6)  # lr as a tensor rounds otherwise
-    assert torch.equal(found[0][1], found[1][1])
-    told = capsys.readouterr().out
-    assert told.count("no CUDA graph") == 1
-    assert "RuntimeError: CUDA error: operation not permitted when stream is capturing" in told
+    _, plain = noisy_steps(None)
+    refused, found = noisy_steps(fault)
+    assert refused == (reason is not None)
+    for one, other in zip(plain, found, strict=True):
+        assert torch.allclose(one, other, atol=1e-6)  # lr as a tensor rounds otherwise
+    said = capsys.readouterr().out
+    assert said.count("no CUDA graph") == (reason is not None)
+    assert (reason or "") in said
 
 
 def test_a_gpu_without_memory_is_told_with_the_batch_size() -> None:
