@@ -140,6 +140,8 @@ class GraphedStep:
     def _try_to_record(self, batch: torch.Tensor) -> None:
         """Record the step, once, and compare it with the plain one; leave the state as it was."""
         before = self._state()
+        generators = self._generators()
+        unused = [generator.clone_state() for generator in generators]
         try:
             plain = self._losses(self._run_plainly, batch)
             self._restore(before)
@@ -156,6 +158,9 @@ class GraphedStep:
             raise  # said elsewhere, with the batch size
         except Exception as error:  # drivers, libraries and steps fail in ways of their own
             self.graph, self.refused = None, True
+            for generator, state in zip(generators, unused, strict=True):
+                if generator.device.type == "cuda":  # else it waits for the recording's end, always
+                    generator.graphsafe_set_state(state)
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             print(
                 f"no CUDA graph, every step is run plainly, which is slower: {reason}", flush=True
@@ -187,20 +192,23 @@ class GraphedStep:
         tensors = [value for value in memory if isinstance(value, torch.Tensor)]
         return [*self.model.state_dict().values(), *tensors, self.sums]
 
+    def _generators(self) -> tuple[torch.Generator, torch.Generator]:
+        """Return what a step draws from; dropout draws from the device's default."""
+        return self.generator, default_generator(self.generator.device)
+
     def _state(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """Return copies of what a step changes, and of its generators' states."""
-        generators = (self.generator, default_generator(self.generator.device))
         tensors = [value.detach().clone() for value in self._tensors()]
-        return tensors, [generator.get_state() for generator in generators]
+        return tensors, [generator.get_state() for generator in self._generators()]
 
     def _restore(self, state: tuple[list[torch.Tensor], list[torch.Tensor]]) -> None:
         """Write ``state`` back, in place: the graph knows the tensors by their addresses."""
-        tensors, generators = state
+        tensors, drawn = state
         with torch.no_grad():
             for value, old in zip(self._tensors(), tensors, strict=True):
                 value.copy_(old)
-        self.generator.set_state(generators[0])
-        default_generator(self.generator.device).set_state(generators[1])
+        for generator, old in zip(self._generators(), drawn, strict=True):
+            generator.set_state(old)
 
     def _say_capturable(self, value: bool) -> None:
         """Let Adam be recorded, or not; its fused step is the same either way."""

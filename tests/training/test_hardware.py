@@ -115,7 +115,7 @@ class NoOptimizer:
         """Do nothing."""
 
 
-def sign_step(device: str, optimizer: Any = None, **flags: Any) -> tuple:
+def sign_step(device: str, own_optimizer: Any = None, **flags: Any) -> tuple:
     """Return the step, its model, optimizer, scheduler, generator and sums."""
     cfg = train_gtsrb.Config(**{"batch_norm": True, "schedule": "cosine"} | flags)
     images = torch.randint(256, (40, 3, 32, 32), dtype=torch.uint8, generator=torch.manual_seed(0))
@@ -124,12 +124,12 @@ def sign_step(device: str, optimizer: Any = None, **flags: Any) -> tuple:
     model, own, scheduler = train_gtsrb.build(cfg, 14, torch.device(device))
     generator = seeding.torch_generator(0, "augmentation", device)
     sums = torch.zeros(2, device=device)
-    known = (model, optimizer or own, part, generator, cfg, sums)
+    known = (model, own_optimizer or own, part, generator, cfg, sums)
     step = functools.partial(train_gtsrb.train_step, *known)
     return step, model, own, scheduler, generator, sums
 
 
-def chest_step(device: str, optimizer: Any = None, **flags: Any) -> tuple:
+def chest_step(device: str, own_optimizer: Any = None, **flags: Any) -> tuple:
     """Return the same of the U-Net."""
     small = {"depth": 2, "width": 4, "image_size": 16, "dice_weight": 1.0, "schedule": "cosine"}
     cfg = train_unet.Config(**small | flags)
@@ -138,7 +138,7 @@ def chest_step(device: str, optimizer: Any = None, **flags: Any) -> tuple:
     model, own, scheduler = train_unet.build(cfg, 14, torch.device(device))
     generator = seeding.torch_generator(0, "augmentation", device)
     sums = torch.zeros((), device=device)
-    known = (model, optimizer or own, part, generator, cfg, sums)
+    known = (model, own_optimizer or own, part, generator, cfg, sums)
     return functools.partial(train_unet.train_step, *known), model, own, scheduler, generator, sums
 
 
@@ -233,10 +233,11 @@ def test_a_graph_gives_the_plain_steps_numbers(
     """Also with a smaller batch among the others, and as the schedule lowers the rate."""
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
-    flags = {"optimizer": optimizer} if make is sign_step else {}
+    if make is sign_step:
+        make = functools.partial(sign_step, optimizer=optimizer)
     found = []
     for graph in (False, True):
-        step, model, own, scheduler, generator, sums = make("cuda", precision=precision, **flags)
+        step, model, own, scheduler, generator, sums = make("cuda", precision=precision)
         if graph:
             known = (model, own, generator, sums)
             step = hardware.maybe_cuda_graph(step, 8, hardware.GRAPH_FROM, *known)
