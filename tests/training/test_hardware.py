@@ -52,9 +52,10 @@ def test_what_the_user_sets_wins(given: dict[str, str], offline: dict[str, str])
     }
     command = [sys.executable, "-c", ASK]
     done = subprocess.run(command, cwd=ROOT, env=values | given, capture_output=True, text=True)
-    threads, capability = done.stdout.split()
+    threads, capability = done.stdout.strip().split(maxsplit=1)
     if given:
-        assert (threads, capability) == ("1", "DEFAULT")
+        assert threads == "1"
+        assert capability in ("DEFAULT", "NO AVX")  # as newer and older releases of torch say it
     else:
         assert threads == str(machine.cores())
         assert capability != "AVX512"
