@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from analysis.runs import per_item
 from analysis.runs.record import Fetched, FetchError, build_record
+from lib.tracking.finished import FINISHED
 
 END = "end of file "
 CHUNK = 16  # runs that one process reads
@@ -27,6 +28,11 @@ READER = "from analysis.runs import wandb_offline; wandb_offline.main()"
 REMEDY = (
     "All other runs were read. Delete the folder of each such file and run the sweep's command "
     "again: it repeats these runs, from their checkpoints where they have some."
+)
+DAMAGED = (
+    "run {run_id} had finished, but its file in {folder}/wandb/{source} is damaged: it breaks off "
+    "before the run's end. Delete {folder}/{run_id}/finished.json and run the sweep's command "
+    "again."
 )
 STATE_OF_EXIT = {0: "finished", 255: "killed"}
 
@@ -64,6 +70,8 @@ def fetch_folder(
                     failed.append(run)
                     continue
                 run_id = run.run_id
+                if run.row["state"] == "crashed" and (folder / run_id / FINISHED).exists():
+                    print(DAMAGED.format(folder=folder, run_id=run_id, source=run.row["source"]))
                 for name in (per_item.SCORES, per_item.OVERLAYS):
                     if (folder / run_id / name).exists():
                         (files / run_id).mkdir(parents=True, exist_ok=True)

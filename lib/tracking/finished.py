@@ -1,7 +1,8 @@
 """The marker that a run ended well: finished.json in its folder, with what it ran.
 
-It also names W&B's offline file and its size, once that was seen to be whole: on a full disk W&B
-goes on without writing, so that a script's good end says nothing about its history.
+It also names W&B's offline file, its size and when it was written, once that was seen to be whole:
+on a full disk W&B goes on without writing, so that a script's good end says nothing about its
+history.
 """
 
 import json
@@ -27,7 +28,9 @@ def write(
     """
     values: dict[str, Any] = {"summary": dict(summary), "config": dict(config)}
     if file is not None:
-        values |= {"file": f"{file.parent.name}/{file.name}", "bytes": file.stat().st_size}
+        about = file.stat()
+        values |= {"file": f"{file.parent.name}/{file.name}", "bytes": about.st_size}
+        values |= {"written_ns": about.st_mtime_ns}
     write_json(folder / FINISHED, values)
 
 
@@ -54,17 +57,22 @@ def offline_files(study: Path) -> Files:
 
 
 def is_kept(folder: Path, files: Files) -> bool:
-    """Say whether a run ended well and its offline file still has the size that it had then.
+    """Say whether a run ended well and its offline file is as it was then.
 
-    Markers of earlier versions do not name it: then it must be whole.
-
-    A marker without a file is of a run on a server, which keeps its history.
+    A file of another size is not. One that was written since (or copied, or is of a marker by an
+    earlier version) is read: its checksums must be right up to the run's exit. A marker without a
+    file is of a run on a server, which keeps its history.
     """
     marker = read(folder)
     if marker is None:
         return False
-    file = files.get(folder.name)
-    if "file" in marker:
-        named = folder.parent / "wandb" / marker["file"]
-        return named.exists() and named.stat().st_size == marker.get("bytes")
-    return file is None or is_whole(file)
+    if "file" not in marker:
+        file = files.get(folder.name)
+        return file is None or is_whole(file)
+    file = folder.parent / "wandb" / marker["file"]
+    if not file.exists():
+        return False
+    about = file.stat()
+    if about.st_size != marker.get("bytes"):
+        return False
+    return about.st_mtime_ns == marker.get("written_ns") or is_whole(file)

@@ -162,10 +162,11 @@ def agent() -> None:
             run = local_agent.run_id(plan, cell)
             place = folder / "out" / "wandb" / f"offline-run-20260101_000000-{run}"
             place.mkdir(parents=True)
-            (place / f"run-{run}.wandb").write_bytes(b"x")
+            file = place / f"run-{run}.wandb"
+            file.write_bytes(b"x")
             (folder / "out" / run).mkdir()
             marker = {"summary": {}, "config": {}, "file": f"{place.name}/run-{run}.wandb"}
-            text = json.dumps(marker | {"bytes": 1})
+            text = json.dumps(marker | {"bytes": 1, "written_ns": file.stat().st_mtime_ns})
             (folder / "out" / run / finished.FINISHED).write_text(text)
         command = ["-m", "lib.agent", str(sweep), "--out", str(folder / "out")]
         seconds, peak, _ = measure(command)

@@ -67,6 +67,42 @@ def test_a_run_whose_file_was_cut_is_made_again(offline: dict[str, str], tmp_pat
     assert offline_file.is_whole(offline_file.file_of(out, run_id), 3)
 
 
+@pytest.mark.parametrize("quietly", [False, True])
+def test_a_flipped_bit_in_a_finished_file(
+    quietly: bool, offline: dict[str, str], tmp_path: Path
+) -> None:
+    """The agent sees it where the file says that it was written; else fetching does."""
+    sweep, out = write_stub_sweep(tmp_path, seed=[0], epochs=3), tmp_path / "out"
+    words = ("-m", "lib.agent", sweep, "--out", out)
+    assert call(*words, env=offline).returncode == 0
+    (run_id,) = finished.offline_files(out)
+    file = offline_file.file_of(out, run_id)
+    content, about = bytearray(file.read_bytes()), file.stat()
+    content[len(content) // 2] ^= 4
+    file.write_bytes(bytes(content))
+    if quietly:
+        os.utime(file, ns=(about.st_atime_ns, about.st_mtime_ns))
+        fetch = ("-m", "analysis.fetch", out, "--sweep", sweep, "--out", tmp_path / "tables")
+        said = call(*fetch, env=offline).stdout
+        assert f"run {run_id} had finished, but its file in" in said
+        marker = out / run_id / finished.FINISHED
+        assert f"Delete {marker} and run the sweep's command again" in said
+        marker.unlink()
+    assert call(*words, env=offline).returncode == 0
+    assert offline_file.is_whole(offline_file.file_of(out, run_id), 3)
+    assert finished.is_kept(out / run_id, finished.offline_files(out))
+
+
+def test_a_copied_study_is_still_finished(offline: dict[str, str], tmp_path: Path) -> None:
+    """Its files are as they were, but written at another time."""
+    assert stub(offline, "one").returncode == 0
+    copy = shutil.copytree(offline["WANDB_DIR"], tmp_path / "copy", copy_function=shutil.copyfile)
+    files = finished.offline_files(copy)
+    marker, file = finished.read(copy / "one"), files["one"]
+    assert marker["written_ns"] != file.stat().st_mtime_ns
+    assert finished.is_kept(copy / "one", files)
+
+
 def test_a_full_disk_is_no_good_end(offline: dict[str, str], tmp_path: Path) -> None:
     """W&B only logs that it cannot write; the run then ends with what to do, and continues."""
     disk = tmp_path / "disk"

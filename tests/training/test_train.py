@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import wandb
 import yaml
 
 import train_gtsrb
@@ -197,6 +198,7 @@ def test_under_wandbs_agent_files_still_go_to_runs(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WANDB_MODE", "disabled")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))  # as the agent does where nobody set it
+    wandb.teardown()  # W&B keeps the settings that an earlier test of this process gave it
     with wandb_run.start(Config()) as (_, run):
         run.summarize({"test/error": 0.5})
     assert run.folder == Path("runs") / run.id
