@@ -3,13 +3,17 @@
     python -m tests.soak [--seconds 600] [--seed 0]
 
 Sweeps of the stub and of both scripts are run by the local agent. While they run, runs and agent
-are killed; between two calls, checkpoints and W&B's files are cut, flipped, emptied or removed, and
-the disk is filled. The agent is called until it says that all has finished. Then the tables must be
-those of an undisturbed sweep, bit for bit but for the clock. At the end it prints how many faults
-of each kind were injected, and how many sweeps survived; any that did not make it exit with 1.
+are killed; between two calls, checkpoints and W&B's files are cut, flipped, emptied or removed. A
+fifth of them get a disk that is too small until the later calls (where a disk may be mounted). The
+agent is called until it says that all has finished. Other sweeps run under W&B's own agent against
+a stand-in for its server, which drops and refuses requests, while runs are preempted. Then the
+tables must be those of an undisturbed sweep, bit for bit but for the clock. At the end it prints
+how many faults of each kind were injected, and how many sweeps survived; any that did not make it
+exit with 1.
 """
 
 import argparse
+import contextlib
 import os
 import random
 import signal
@@ -25,7 +29,9 @@ import pandas as pd
 from analysis.runs.tables import read_tables
 from lib.data import synthetic_chests, synthetic_signs
 from tests.bench.measuring import ROOT
+from tests.fakes import wandb_cli
 from tests.fakes.wandb_cli import CLOCKED, write_stub_sweep, write_sweep
+from tests.fakes.wandb_server import WandbServer
 
 CALLS = 12  # of the agent, before a sweep counts as lost
 NO_NUMBERS = ("seconds", "images_per_second", "runtime_seconds", "resumed_from_epoch", "git_commit")
@@ -80,10 +86,8 @@ def damage_something(out: Path, rng: random.Random, done: Counter) -> None:
         return
     path = rng.choice(found)
     content, kind = bytearray(path.read_bytes()), rng.choice(["cut", "flip", "empty", "remove"])
-    # A marker says nothing about itself, and a flipped bit in a finished run's file is seen by who
-    # reads it: these two are tests of their own.
-    if kind == "flip" and (not content or path.suffix != ".pt"):
-        kind = "cut"
+    if kind == "flip" and (not content or path.suffix == ".json"):
+        kind = "cut"  # a marker says nothing about itself: a test of its own
     if kind == "remove":
         path.unlink()
     elif kind == "empty":
@@ -108,11 +112,55 @@ def tables(sweep: Path, out: Path, env: dict[str, str]) -> tuple[pd.DataFrame, p
     return runs.drop(columns=[name for name in drop if name in runs]), history
 
 
+def mount(folder: Path, kib: int) -> bool:
+    """Make ``folder`` a disk of so many KiB, or change its size; say whether that worked."""
+    folder.mkdir(exist_ok=True)
+    options = f"{'remount,' if os.path.ismount(folder) else ''}size={kib}k"
+    words = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    return not subprocess.run(words, capture_output=True, check=False).returncode
+
+
+def on_a_server(
+    folder: Path, sweep: Path, env: dict[str, str], rng: random.Random, done: Counter
+) -> pd.DataFrame | None:
+    """Run a sweep under W&B's agent with a server that fails; return its histories, if complete."""
+    folder.mkdir()
+    with WandbServer() as server:
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        env = env | server.environment() | {"PATH": path, "WANDB_DIR": str(folder / "runs")}
+        env = env | {"HOME": str(folder), "WANDB_ERROR_REPORTING": "false"}
+        where = wandb_cli.start_sweep(env, server, sweep)
+        for _ in range(CALLS):
+            server.faults.drops, server.faults.errors = rng.uniform(0, 0.2), rng.uniform(0, 0.2)
+            with wandb_cli.agents(env, where) as (process,):
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(rng.uniform(5, 12))
+                for run in wandb_cli.children(process):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(run, signal.SIGTERM)
+                        done["preempt a run on a server"] += 1
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(60)
+            states = [run.state for run in server.runs.values()]
+            if states == ["finished"] * 2:
+                break
+        found = None
+        with contextlib.suppress(AssertionError):
+            found = wandb_cli.fetch(env, where, sweep, folder / "tables")
+        for kind in ("dropped", "errors"):
+            done[f"request {kind}"] += server.faults.happened[kind]
+    return found
+
+
 def disturb(
     sweep: Path, out: Path, env: dict[str, str], rng: random.Random, done: Counter
 ) -> int | None:
     """Run a sweep with faults until it has finished; return the calls it took, None if it never."""
+    small = rng.random() < 0.2 and mount(out, rng.randrange(100, 2000))
+    done["a full disk"] += small
     for call in range(1, CALLS + 1):
+        if small and call == CALLS // 2:
+            mount(out, 500_000)
         process = agent(sweep, out, env)
         if call <= CALLS // 2:
             try:
@@ -165,11 +213,20 @@ def main() -> int:
             if process.returncode:
                 raise SystemExit(text)
             alone[kind] = tables(sweep, folder / f"{kind}-alone", env)
+        (folder / "home").mkdir()
+        unserved = env | {"HOME": str(folder / "home"), "WANDB_MODE": "offline"}
+        served = wandb_cli.undisturbed(unserved, sweeps["stub"], folder)
         number = 0
         while time.monotonic() < deadline:
             number += 1
-            kind = rng.choice(list(sweeps))
-            out = folder / f"{kind}-{number}"
+            kind = rng.choice([*sweeps, "stub on a server"])
+            out = folder / f"{kind.replace(' ', '-')}-{number}"
+            if kind not in sweeps:
+                found = on_a_server(out, sweeps["stub"], env, rng, faults)
+                same = found is not None and found.equals(served)
+                outcome[f"{kind}: {'as undisturbed' if same else 'LOST'}"] += 1
+                print(f"{kind} {number}: {'same' if same else 'LOST'}", flush=True)
+                continue
             calls = disturb(sweeps[kind], out, env, rng, faults)
             same = calls is not None and all(
                 one.equals(other)
@@ -177,6 +234,8 @@ def main() -> int:
             )
             outcome[f"{kind}: {'as undisturbed' if same else 'LOST'}"] += 1
             print(f"{kind} {number}: {calls} calls, {'same' if same else 'LOST'}", flush=True)
+            if os.path.ismount(out):
+                subprocess.run(["umount", str(out)], check=True)
     print(f"\nseed {arguments.seed}, {arguments.seconds:g} s\n\n| fault | injected |\n|---|---|")
     print("\n".join(f"| {kind} | {count} |" for kind, count in sorted(faults.items())))
     print(f"| all | {sum(faults.values())} |\n\n| sweeps of two runs | number |\n|---|---|")
