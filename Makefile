@@ -34,15 +34,15 @@ study: $(READY)  ## run and report STUDY, as in `make study STUDY=gtsrb_short`
 	$(PY) -m lib.agent $(STUDY)
 	$(PY) -m analysis.report $(STUDY)
 
-report: $(READY)  ## fetch what is new of STUDY and write its report and README block
+report: $(READY)  ## fetch what is new of STUDY, write its report, renew README and docs
 	$(PY) -m analysis.report $(STUDY)
-	$(PY) -m analysis.readme $(STUDY) README.md
+	$(PY) -m analysis.readme
 
-reports: $(READY)  ## write the reports of all committed studies again, from their tables
+reports: $(READY)  ## write all committed reports again from their tables; renew README and docs
 	for study in $(COMMITTED); do \
-	  $(PY) -m analysis.report analysis/results/$$study && \
-	  $(PY) -m analysis.readme $$study README.md || exit 1; \
+	  $(PY) -m analysis.report analysis/results/$$study --again || exit 1; \
 	done
+	$(PY) -m analysis.readme
 
 test: $(READY)  ## run the tests except the slow ones
 	$(PY) -m pytest -m "not slow"

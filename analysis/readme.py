@@ -1,25 +1,35 @@
-"""Write a study's figure, table and sentences into README.md, between its two markers.
+"""Renew the blocks in README.md and docs/ that are made of reports.
 
-    python -m analysis.readme gtsrb_short README.md
+    python -m analysis.readme [FILE ...]
 
-The markers are the lines <!-- gtsrb_short --> and <!-- /gtsrb_short -->; what is between them is
-replaced, so that no number in the README is typed by hand.
+A block is what lies between the lines <!-- gtsrb_short --> and <!-- /gtsrb_short -->: sentences,
+figure and tables of that study. Between <!-- results: STUDY ... --> and <!-- /results --> is a
+table with a row per study. No number on these pages is typed by hand.
 """
 
 import argparse
 import json
+import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from analysis.pages import tables
+from analysis.statistics.sentences import format_p
 from lib.spec.errors import UserError, command
 from lib.spec.files import write_atomically
-from lib.spec.study import ROOT, RULES, Study, load_study
+from lib.spec.study import ROOT, RULES, Places, Study, load_study
+
+RESULTS = re.compile(r"<!-- results:(?P<studies>[\w ]+)-->\n.*?<!-- /results -->", re.DOTALL)
+OPENING = re.compile(r"<!-- (\w+) -->\n")
 
 
-def block(folder: Path, results: dict[str, Any], study: Study) -> str:
-    """Return the Markdown of one study: sentences, figure with caption, tables."""
-    where = folder.resolve().relative_to(ROOT).as_posix() if _inside(folder) else str(folder)
+def block(where: str, results: dict[str, Any], study: Study) -> str:
+    """Return the Markdown of one study whose folder is ``where``, seen from the page.
+
+    Sentences, figure with caption, tables.
+    """
     caption = tables.plain(results["captions"]["fig3_final_scores"])
     lines = [sentences(results), ""]
     lines += [f"![{caption}]({where}/figures/fig3_final_scores.png)", "", f"*{caption}*", ""]
@@ -27,14 +37,10 @@ def block(folder: Path, results: dict[str, Any], study: Study) -> str:
     lines += [
         all_tables(results, study),
         "",
-        f"Score: {study.metric.key} ({rule}), {study.metric.better} is better. Everything behind "
-        f"it: [{where}]({where}/report.md).",
+        f"Score: {study.metric.key} ({rule}), {study.metric.better} is better. Full report: "
+        f"[{results['study']}]({where}/report.md).",
     ]
     return "\n".join(lines)
-
-
-def _inside(folder: Path) -> bool:
-    return folder.resolve().is_relative_to(ROOT)
 
 
 def sentences(results: dict[str, Any]) -> str:
@@ -59,8 +65,40 @@ def all_tables(results: dict[str, Any], study: Study) -> str:
     return "\n\n".join(shown)
 
 
+def overview(names: Sequence[str], page: Path) -> str:
+    """Return a Markdown table with a row per study that has a report, a line per contrast."""
+    lines = [
+        "| study | score, seeds, budget | contrast: grade, difference [interval] |",
+        "|---|---|---|",
+    ]
+    for name in names:
+        folder = Places().tables(name)
+        if not (folder / "results.json").exists():
+            continue
+        study, results = load_study(name), read_results(folder)
+        found = [_verdict(c, study) for c in results["contrasts"]]
+        about = f"{study.metric.axis}, {len(results['seeds'])} seeds, {results['budget']}"
+        link = f"[{name}]({_seen_from(page, folder)}/report.md)"
+        lines.append(f"| {link} | {about} | {'<br>'.join(found)} |")
+    return "\n".join(lines)
+
+
+def _verdict(c: dict[str, Any], study: Study) -> str:
+    """Return a contrast in one line: label, grade, difference with its interval, Holm's p."""
+    show = study.metric.show_signed
+    words = f"{tables.plain(c['label'])}: *{c['grade'].replace('_', ' ')}*"
+    if c["difference"] is None:
+        return words
+    interval = f"[{show(c['ci_low'])}, {show(c['ci_high'])}]"
+    return f"{words}, {show(c['difference'])} {interval}, Holm p {format_p(c['p_holm'])}"
+
+
+def _seen_from(page: Path, folder: Path) -> str:
+    return Path(os.path.relpath(folder.resolve(), page.resolve().parent)).as_posix()
+
+
 def insert(text: str, name: str, content: str) -> str:
-    """Return ``text`` with ``content`` between the markers of study ``name``.
+    """Return ``text`` with ``content`` between the markers called ``name``.
 
     Raises:
         UserError: when the markers are missing.
@@ -85,20 +123,35 @@ def read_results(folder: Path) -> dict[str, Any]:
         raise UserError(f"cannot read {path}: {error}; run analysis.report first") from error
 
 
+def renewed(page: Path) -> str:
+    """Return the text of a page with all of its blocks made again.
+
+    A block with another name than that of a reported study stays as it is.
+    """
+    text = page.read_text()
+    if found := RESULTS.search(text):
+        head = found[0].splitlines()[0]
+        table = overview(found["studies"].split(), page)
+        text = text.replace(found[0], f"{head}\n\n{table}\n\n<!-- /results -->")
+    for name in OPENING.findall(text):
+        folder = Places().tables(name)
+        if (folder / "results.json").exists():
+            shown = block(_seen_from(page, folder), read_results(folder), load_study(name))
+            text = insert(text, name, shown)
+    return text
+
+
 @command
 def main() -> None:
-    """Write a study's figure, table and sentences into README.md."""
+    """Renew the blocks in README.md and docs/ that are made of reports."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("study", help="a study's name, or the folder of its report")
-    parser.add_argument("readme", type=Path, help="README.md with the study's markers")
-    arguments = parser.parse_args()
-    folder = Path(arguments.study)
-    study = load_study(folder.name)
-    if not folder.is_dir():
-        folder = study.places.tables(study.name)
-    results = read_results(folder)
-    text = insert(arguments.readme.read_text(), study.name, block(folder, results, study))
-    write_atomically(arguments.readme, text.encode())
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    parser.add_argument("pages", nargs="*", type=Path, default=pages, help="default: all pages")
+    for page in parser.parse_args().pages:
+        text = renewed(page)
+        if text != page.read_text():
+            write_atomically(page, text.encode())
+            print(f"renewed: {page}")
 
 
 if __name__ == "__main__":

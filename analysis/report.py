@@ -12,6 +12,7 @@ of the runs to make, and exits with 1. Else it writes results.json, report.md, r
 """
 
 import argparse
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -93,6 +94,15 @@ def require_complete(data: StudyData, allow: Sequence[str]) -> None:
     raise IncompleteError(text + (STALE if (data.folder / "report.md").exists() else ""))
 
 
+def allowed_before(folder: Path) -> list[str]:
+    """Return the names of the checks that the report in ``folder`` waived; none without one."""
+    try:
+        found = json.loads((folder / "results.json").read_text())["allowed"]
+    except (OSError, ValueError, KeyError):
+        return []
+    return [name for name in found if name in CHECKS]
+
+
 @command
 def main(argv: Sequence[str] | None = None) -> None:
     """Fetch what is new, check a study for completeness, test its contrasts, write its report."""
@@ -106,13 +116,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="report although this check failed: "
         + "; ".join(f"{name}: {meaning}" for name, meaning in CHECKS.items()),
     )
+    parser.add_argument(
+        "--again",
+        action="store_true",
+        help="allow what the report in the folder allowed, to write it again from its tables",
+    )
     arguments = parser.parse_args(argv)
     asked = fetch.request(arguments)
     study, sources, folder = fetch.resolve(asked)
     if sources:
         step = study.declaration.step
         print(fetch.collect(sources, folder, study, asked.prune, asked.filters, step))
-    results: dict[str, Any] = report(study, folder, arguments.allow)
+    allow = [*arguments.allow, *(allowed_before(folder) if arguments.again else [])]
+    results: dict[str, Any] = report(study, folder, allow)
     page = (folder / "report.html").resolve()
     print(f"report: {page}")
     for row in results["contrasts"]:

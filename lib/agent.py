@@ -34,7 +34,7 @@ from lib.spec.command import check_command, command_line
 from lib.spec.declaration import read_declaration
 from lib.spec.defaults import config_defaults, uses_tracking
 from lib.spec.errors import command
-from lib.spec.files import lock_of, write_json
+from lib.spec.files import FINISHED, lock_of, write_json
 from lib.spec.machine import cores, gpus
 from lib.spec.metric import count
 from lib.spec.study import NUISANCE_FIELDS, Places
@@ -260,7 +260,7 @@ def is_finished(folder: Path, files: finished.Files) -> bool:
     """
     if folder.name in files and finished.is_kept(folder, files):
         return True
-    (folder / finished.FINISHED).unlink(missing_ok=True)
+    (folder / FINISHED).unlink(missing_ok=True)
     return False
 
 

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from analysis.runs import per_item
 from analysis.runs.record import Fetched, FetchError, build_record
-from lib.tracking.finished import FINISHED
+from lib.spec.files import FINISHED
 
 END = "end of file "
 CHUNK = 16  # runs that one process reads

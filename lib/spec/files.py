@@ -16,6 +16,7 @@ import yaml
 from lib.spec.errors import UserError
 
 NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK)  # of a file system
+FINISHED = "finished.json"  # in the folder of a run that ended well; lib/tracking/finished.py
 MOST_NODES = 100_000  # of a YAML file, each alias counted as what it stands for
 
 

@@ -11,10 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lib.spec.files import write_json
+from lib.spec.files import FINISHED, write_json
 from lib.tracking.offline_file import is_whole
 
-FINISHED = "finished.json"
 PREFIX = "offline-run-"
 Files = dict[str, Path]  # the newest offline file by run id
 

@@ -21,8 +21,8 @@ from tqdm import tqdm
 
 from analysis.runs.tables import runs_table, write_tables
 from lib import agent as local_agent
+from lib.spec.files import FINISHED
 from lib.spec.sweep import read_sweep
-from lib.tracking import finished
 from tests import factories
 from tests.bench.measuring import measure, say
 
@@ -167,7 +167,7 @@ def agent() -> None:
             (folder / "out" / run).mkdir()
             marker = {"summary": {}, "config": {}, "file": f"{place.name}/run-{run}.wandb"}
             text = json.dumps(marker | {"bytes": 1, "written_ns": file.stat().st_mtime_ns})
-            (folder / "out" / run / finished.FINISHED).write_text(text)
+            (folder / "out" / run / FINISHED).write_text(text)
         command = ["-m", "lib.agent", str(sweep), "--out", str(folder / "out")]
         seconds, peak, _ = measure(command)
         start, *_ = measure(["-m", "lib.agent", "--help"])

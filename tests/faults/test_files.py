@@ -21,6 +21,7 @@ from lib import agent
 from lib.data.cache import cached
 from lib.spec import files
 from lib.spec.errors import UserError
+from lib.spec.files import FINISHED
 from lib.tracking import finished, offline_file
 from lib.training import checkpoint
 from lib.training.seeding import sha256
@@ -85,7 +86,7 @@ def test_a_flipped_bit_in_a_finished_file(
         fetch = ("-m", "analysis.fetch", out, "--sweep", sweep, "--out", tmp_path / "tables")
         said = call(*fetch, env=offline).stdout
         assert f"run {run_id} had finished, but its file in" in said
-        marker = out / run_id / finished.FINISHED
+        marker = out / run_id / FINISHED
         assert f"Delete {marker} and run the sweep's command again" in said
         marker.unlink()
     assert call(*words, env=offline).returncode == 0
@@ -338,13 +339,13 @@ def test_many_finished_runs_are_looked_over_once(tmp_path: Path) -> None:
     shutil.rmtree(found["00000007"].parent)
     found = finished.offline_files(tmp_path)
     assert not agent.is_finished(tmp_path / "00000007", found)
-    assert not (tmp_path / "00000007" / finished.FINISHED).exists()
+    assert not (tmp_path / "00000007" / FINISHED).exists()
 
 
 def test_markers_of_earlier_versions(offline: dict[str, str]) -> None:
     assert stub(offline, "old", "--epochs", "2").returncode == 0
     root = Path(offline["WANDB_DIR"])
-    marker = root / "old" / finished.FINISHED
+    marker = root / "old" / FINISHED
     values = json.loads(marker.read_text())
     marker.write_text(json.dumps({k: values[k] for k in ("summary", "config")}))
     assert finished.is_kept(root / "old", finished.offline_files(root))

@@ -145,23 +145,23 @@ def test_many_levels_and_an_error_of_zero_are_drawn(tmp_path: Path) -> None:
     assert len(factories.report(folder, path, draw=True)["contrasts"]) == 10
 
 
-def test_the_readme_shows_what_the_committed_study_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_readme_and_docs_show_what_the_committed_reports_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.chdir(ROOT)
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    for page in pages:
+        assert rounded(readme.renewed(page)) == rounded(page.read_text()), "run `make reports`"
+    shown = "".join(page.read_text() for page in pages)
     for path in (ROOT / "analysis" / "results").glob("*/results.json"):
-        text = (ROOT / "README.md").read_text()
-        name, folder = path.parent.name, path.parent.relative_to(ROOT)
-        copy = tmp_path / "README.md"
-        copy.write_text(f"above\n<!-- {name} -->\nold\n<!-- /{name} -->\nbelow\n")
-        monkeypatch.setattr("sys.argv", ["readme", str(folder), str(copy)])
-        readme.main()
-        block = copy.read_text().removeprefix("above\n").removesuffix("below\n")
-        assert "old" not in block.splitlines()
-        assert block in text, "run `make report`: the README's numbers are not the study's"
-    monkeypatch.setattr("sys.argv", ["readme", "nothing", str(tmp_path / "README.md")])
-    with pytest.raises(SystemExit, match="error: no sweep at"):
-        readme.main()
+        assert f"results/{path.parent.name}/report.md" in shown
+    copy = tmp_path / "page.md"
+    copy.write_text("above\n<!-- gtsrb_short -->\nold\n<!-- /gtsrb_short -->\nbelow\n")
+    monkeypatch.setattr("sys.argv", ["readme", str(copy)])
+    readme.main()
+    assert "old" not in copy.read_text()
+    assert "*preliminary support*: Batch normalization" in copy.read_text()
+    assert f"renewed: {copy}" in capsys.readouterr().out
+    assert readme.renewed(copy) == copy.read_text()
 
 
 COMMITTED = sorted((ROOT / "analysis" / "results").glob("*/results.json"))
@@ -172,11 +172,12 @@ def test_committed_reports_follow_from_their_tables(path: Path, tmp_path: Path) 
     """Without drawing: pages, captions and numbers are made again from the tables."""
     results = Path(shutil.copytree(path.parent.parent, tmp_path / "results"))
     copy = results / path.parent.name
+    allow = report_module.allowed_before(copy)
     (copy / "report.md").unlink()  # and of results.json only what tells whose figures these are
     captions = json.loads((copy / "results.json").read_text())["captions"]
     (copy / "results.json").write_text(json.dumps({"captions": captions}))
     plan = load_study(path.parent.name, Places(results=results))
-    report_module.report(plan, copy, draw=False)
+    report_module.report(plan, copy, allow, draw=False)
     sidecars = sorted(file.stem for file in path.parent.glob("figures/*.json"))
     assert sidecars == sorted(captions)
     for name in ("results.json", "report.md", "report.html", "tables.tex"):
