@@ -39,7 +39,7 @@ from lib.spec.errors import UserError, command
 from lib.spec.metric import count
 from lib.spec.study import Places, Study, load_study
 
-SEEDS = range(3, 16)  # shown in figure 6
+SEEDS = range(3, 16)  # shown in the figure
 
 
 def describe(study: Study, effect: float | None, pilot: Pilot | None) -> tuple[str, int]:
@@ -164,7 +164,7 @@ def _power(study: Study, effect: float | None, family: int, run_deviation: float
 
 
 def draw(study: Study, family: int) -> Figure:
-    """Figure 6: smallest p after Holm, and power for three effects, against the number of seeds."""
+    """Smallest p after Holm, and power for three effects, against the number of seeds."""
     figure, (left, right) = style.subplots(2, 2.8, columns=2, sharey=False)
     floors = [min(1.0, rank_tests.smallest_p(n) * family) for n in SEEDS]
     left.plot(SEEDS, floors, color=style.COLOURS[0], marker="o")
@@ -190,7 +190,7 @@ def draw(study: Study, family: int) -> Figure:
 
 
 def caption(study: Study, family: int) -> str:
-    """Return figure 6's caption."""
+    """Return the figure's caption."""
     return (
         f"Smallest two-sided signed-rank p after Holm's correction over {count(family, 'contrast')}"
         f" (left) and power for one real main effect, simulated with {RESAMPLES:,} normal studies "
@@ -212,7 +212,9 @@ def main() -> None:
         help="effect to find, above 0, in the metric's own unit (default: the smallest effect of "
         "interest that the study declares)",
     )
-    parser.add_argument("--out", type=Path, help="folder for figure 6 (default: no figure)")
+    parser.add_argument(
+        "--out", type=Path, help="folder for the planning figure (default: no figure)"
+    )
     arguments = parser.parse_args()
     sweep = Path(arguments.study) if arguments.study.endswith((".yaml", ".yml")) else None
     name = sweep.stem if sweep else arguments.study

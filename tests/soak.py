@@ -127,8 +127,9 @@ def on_a_server(
     folder.mkdir()
     with WandbServer() as server:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        env = env | server.environment() | {"PATH": path, "WANDB_DIR": str(folder / "runs")}
-        env = env | {"HOME": str(folder), "WANDB_ERROR_REPORTING": "false"}
+        env = {k: v for k, v in env.items() if k != "WANDB_SILENT"} | server.environment()
+        env |= {"PATH": path, "WANDB_DIR": str(folder / "runs")}
+        env |= {"HOME": str(folder), "WANDB_ERROR_REPORTING": "false"}
         where = wandb_cli.start_sweep(env, server, sweep)
         for _ in range(CALLS):
             server.faults.drops, server.faults.errors = rng.uniform(0, 0.2), rng.uniform(0, 0.2)

@@ -10,6 +10,7 @@ from analysis.figures import (
     curves,
     misclassified,
     networks,
+    overview,
     scores,
     segmentation,
     tuning,
@@ -29,6 +30,8 @@ def pictures(data: StudyData, results: dict[str, Any]) -> list[Picture]:
     """
     metric, rows = histories.curve_metric(data), results["contrasts"]
     found = []
+    if overview.has_overview(data, rows):
+        found.append(_picture("overview", data, overview.overview, rows))
     if metric:
         found.append(_picture("fig1_learning_curves", data, curves.learning_curves, metric))
     if metric and data.paired and data.study.factors:
@@ -62,6 +65,7 @@ def of_incomplete(data: StudyData) -> list[Picture]:
 
 
 CAPTIONS = {
+    overview.overview: overview.overview_caption,
     curves.learning_curves: curves.learning_curves_caption,
     curves.difference_curves: curves.difference_curves_caption,
     curves.epochs_until: curves.epochs_until_caption,

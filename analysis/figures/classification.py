@@ -53,7 +53,7 @@ def _is_wide(medians: pd.DataFrame, order: pd.Index) -> bool:
 
 
 def class_errors(data: StudyData) -> Figure:
-    """Figure 9a: each variant's error on the classes that are hardest over all runs."""
+    """Each variant's error on the classes that are hardest over all runs."""
     study = data.study
     wrong, medians, order = _by_class(data)
     figure, (axis,) = style.subplots(1, 0.8 + 0.19 * len(order))
@@ -80,7 +80,7 @@ def class_errors(data: StudyData) -> Figure:
 
 
 def class_errors_caption(data: StudyData) -> str:
-    """Return figure 9a's caption."""
+    """Return the figure's caption."""
     _, medians, order = _by_class(data)
     wide = "; the axis is logarithmic beyond 1 %" * _is_wide(medians, order)
     classes = data.per_item["label"].nunique()
@@ -116,7 +116,7 @@ def _confusions(data: StudyData) -> np.ndarray:
 
 
 def confusion(data: StudyData) -> Figure:
-    """Figure 9b: mistakes of the variant with the best median score, true by predicted class."""
+    """Mistakes of the variant with the best median score, true by predicted class."""
     counts = _confusions(data)
     classes, runs = len(counts), data.runs_of(best_variant(data))
     figure, (axis,) = style.subplots(1, 4.1)
@@ -139,7 +139,7 @@ def confusion(data: StudyData) -> Figure:
 
 
 def confusion_caption(data: StudyData) -> str:
-    """Return figure 9b's caption."""
+    """Return the figure's caption."""
     study, counts, variant = data.study, _confusions(data), best_variant(data)
     runs = data.runs_of(variant)
     order = np.argsort(-counts, axis=None, kind="stable")[:PAIRS]

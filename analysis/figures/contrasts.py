@@ -1,4 +1,4 @@
-"""Figure 4: a forest plot of the primary contrasts."""
+"""A forest plot of the primary contrasts."""
 
 import textwrap
 from typing import Any
@@ -32,7 +32,7 @@ def _is_wide(data: StudyData, rows: list[dict[str, Any]]) -> bool:
 
 
 def forest(data: StudyData, rows: list[dict[str, Any]]) -> Figure:
-    """Figure 4: difference with its intervals for every primary contrast, with its numbers.
+    """Difference with its intervals for every primary contrast, with its numbers.
 
     ``rows``: the contrasts as results.json has them.
     """
@@ -84,7 +84,7 @@ def forest(data: StudyData, rows: list[dict[str, Any]]) -> Figure:
 
 
 def forest_caption(data: StudyData, rows: list[dict[str, Any]]) -> str:
-    """Return figure 4's caption."""
+    """Return the figure's caption."""
     study, first, n = data.study, rows[0], len(rows)
     published = first["kind"] == "published"
     minus = "ours minus the published" if published else "treatment minus baseline"
@@ -138,7 +138,7 @@ def groups(levels: int, differ: set[frozenset[int]]) -> list[list[int]]:
 
 
 def levels(data: StudyData, rows: list[dict[str, Any]], factor: str) -> Figure:
-    """Figure 16: a factor's levels in the order of their scores; bars join what is not told apart.
+    """A factor's levels in the order of their scores; bars join what is not told apart.
 
     In the manner of Demšar's (2006) critical-difference diagram, but from the pairwise tests.
     """
@@ -178,7 +178,7 @@ def _plain(level: Any) -> Any:
 
 
 def levels_caption(data: StudyData, rows: list[dict[str, Any]], factor: str) -> str:
-    """Return figure 16's caption."""
+    """Return the figure's caption."""
     study = data.study
     pairs = sum(row["kind"] == "main" and row["parts"][0][0] == factor for row in rows)
     return (

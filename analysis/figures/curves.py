@@ -15,7 +15,7 @@ from lib.spec.metric import Metric, capitalize, count
 
 
 def learning_curves(data: StudyData, metric: Metric) -> Figure:
-    """Figure 1: ``metric`` against epoch: every seed, their median, a band, early stops.
+    """``metric`` against epoch: every seed, their median, a band, early stops.
 
     Failed runs are crosses at the edge on the bad side: their values would stretch the axis.
     """
@@ -82,7 +82,7 @@ def _failed_at_edge(axis: Axes, metric: Metric, i: int, number: int) -> None:
 
 
 def learning_curves_caption(data: StudyData, metric: Metric) -> str:
-    """Return figure 1's caption."""
+    """Return the figure's caption."""
     n, together = len(data.study.seeds), max(len(g) for _, g in style.groups(data.study))
     stopped = len(_stops(data, metric))
     lost = 0 if data.completeness.problems else int(data.failed.sum())
@@ -96,7 +96,7 @@ def learning_curves_caption(data: StudyData, metric: Metric) -> str:
 
 
 def difference_curves(data: StudyData, metric: Metric) -> Figure:
-    """Figure 2: each primary contrast, seed by seed, computed at every epoch on ``metric``."""
+    """Each primary contrast, seed by seed, computed at every epoch on ``metric``."""
     study, n = data.study, len(data.study.seeds)
     values = _trained_curves(data, metric)
     built = contrasts.build(study, values.reshape(len(values), -1))  # an epoch as a replicate
@@ -133,7 +133,7 @@ def _far_off(table: np.ndarray) -> bool:
 
 
 def difference_curves_caption(data: StudyData, metric: Metric) -> str:
-    """Return figure 2's caption."""
+    """Return the figure's caption."""
     study, n = data.study, len(data.study.seeds)
     values = _trained_curves(data, metric)
     built = contrasts.build(study, values.reshape(len(values), -1))
@@ -165,12 +165,12 @@ def _reached(data: StudyData, metric: Metric) -> tuple[np.ndarray, float, bool]:
 
 
 def has_target(data: StudyData, metric: Metric) -> bool:
-    """Say whether there is a target value to draw figure 10 with."""
+    """Say whether there is a target value that runs can reach."""
     return bool(np.isfinite(_reached(data, metric)[1]))
 
 
 def epochs_until(data: StudyData, metric: Metric) -> Figure:
-    """Figure 10: the share of runs whose ``metric`` has reached a target, against the epoch.
+    """The share of runs whose ``metric`` has reached a target, against the epoch.
 
     Runs that never reach it stay in the share's denominator.
     """
@@ -196,7 +196,7 @@ def epochs_until(data: StudyData, metric: Metric) -> Figure:
 
 
 def epochs_until_caption(data: StudyData, metric: Metric) -> str:
-    """Return figure 10's caption."""
+    """Return the figure's caption."""
     _, target, declared = _reached(data, metric)
     rule = "declared" if declared else "the weakest variant's median after the last epoch"
     return (

@@ -21,7 +21,7 @@ def median_run(data: StudyData) -> str:
 
 
 def pictures(data: StudyData) -> Figure | None:
-    """Figure 14: images that the median run mistakes, MOST at most, with true and predicted class.
+    """Images that the median run mistakes, MOST at most, with true and predicted class.
 
     None where the study's files have no pixels of this run's mistakes.
     """
@@ -45,7 +45,7 @@ def pictures(data: StudyData) -> Figure | None:
 
 
 def pictures_caption(data: StudyData) -> str:
-    """Return figure 14's caption."""
+    """Return the figure's caption."""
     run = median_run(data)
     predicted = per_item.of_runs(data.per_item, "predicted", [run])[run]
     wrong = int(predicted.ne(data.per_item["label"]).sum())
@@ -64,7 +64,7 @@ def _short(text: str, most: int = 19) -> str:
 
 
 def by_width(data: StudyData) -> Figure:
-    """Figure 15: the error on images of a range of original widths, a dot per run, the median."""
+    """The error on images of a range of original widths, a dot per run, the median."""
     table = data.per_item
     bins = np.searchsorted(EDGES, table["width"], side="right") - 1
     kept = [k for k in range(len(EDGES)) if (bins == k).any()]
@@ -91,7 +91,7 @@ def by_width(data: StudyData) -> Figure:
 
 
 def by_width_caption(data: StudyData) -> str:
-    """Return figure 15's caption."""
+    """Return the figure's caption."""
     return (
         f"Test error by the width of the original image, before all were made equal. One dot per "
         f"run (n = {len(data.run_ids)}), bars: medians over runs (of an even number the worse of "

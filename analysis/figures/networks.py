@@ -110,7 +110,7 @@ def run_ids(networks: list[dict[str, Any]]) -> list[str]:
 def receptive_fields(
     networks: list[dict[str, Any]], arrays: dict[str, np.ndarray], study: Study
 ) -> Figure:
-    """Figure 11: effective fields before and after training, with the theoretical square.
+    """Effective fields before and after training, with the theoretical square.
 
     A row a network and time, a column a layer; gradients on a square-root scale.
     """
@@ -136,7 +136,7 @@ def receptive_fields(
 
 
 def receptive_fields_caption(networks: list[dict[str, Any]]) -> str:
-    """Return figure 11's caption."""
+    """Return the figure's caption."""
     return (
         f"Receptive field of the output in the middle of each layer. Grey: mean absolute gradient "
         f"by input pixel (dark: large; square-root scale), n = {networks[0]['images']} test "
@@ -163,7 +163,7 @@ def _draw_field(axis: Axes, field: np.ndarray, theory: dict[str, Any]) -> None:
 
 
 def filters_and_maps(networks: list[dict[str, Any]], arrays: dict[str, np.ndarray]) -> Figure:
-    """Figure 12: the first layer's filters of the last network, and its feature maps on signs."""
+    """The first layer's filters of the last network, and its feature maps on signs."""
     network = networks[-1]
     run = network["run"]
     filters = arrays[f"{run}/filters"].astype(float).transpose(0, 2, 3, 1)  # (64, 5, 5, 3)
@@ -199,7 +199,7 @@ def filters_and_maps(networks: list[dict[str, Any]], arrays: dict[str, np.ndarra
 def filters_and_maps_caption(
     networks: list[dict[str, Any]], arrays: dict[str, np.ndarray], study: Study
 ) -> str:
-    """Return figure 12's caption for classifiers."""
+    """Return the figure's caption for classifiers."""
     network = networks[-1]
     run, signs = network["run"], arrays[f"{network['run']}/signs"]
     name = label(network, study).replace("\n", " ")
@@ -214,7 +214,7 @@ def filters_and_maps_caption(
 def checkerboards(
     networks: list[dict[str, Any]], arrays: dict[str, np.ndarray], study: Study
 ) -> Figure:
-    """Figure 12: what each U-Net makes of a flat image, where no border reaches."""
+    """What each U-Net makes of a flat image, where no border reaches."""
     mpl.rcParams.update(style.STYLE)
     size = (style.COLUMN, 3.7)
     figure, axes = plt.subplots(2, len(networks), figsize=size, squeeze=False)
@@ -235,7 +235,7 @@ def checkerboards(
 
 
 def checkerboards_caption(networks: list[dict[str, Any]], arrays: dict[str, np.ndarray]) -> str:
-    """Return figure 12's caption for U-Nets."""
+    """Return the figure's caption for U-Nets."""
     side = len(arrays[f"{networks[0]['run']}/flat/after"])
     return (
         f"What each network makes of a flat image: {side}×{side} pixels from the middle of a "

@@ -1,4 +1,4 @@
-"""Figures of scores: 3 final scores, 5 interactions, 7 integrity, 8 probability of improvement."""
+"""Figures of scores: final scores, interactions, integrity, probability of improvement."""
 
 import itertools
 import textwrap
@@ -21,7 +21,7 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def final_scores(data: StudyData) -> Figure:
-    """Figure 3: each run's score, one dot per run, lines joining the runs of a seed.
+    """Each run's score, one dot per run, lines joining the runs of a seed.
 
     Failed runs are crosses at the edge on the bad side: their scores would stretch the axis.
     """
@@ -36,7 +36,7 @@ def final_scores(data: StudyData) -> Figure:
         look = {"color": style.colour(i), "marker": style.marker(i)}
         axis.scatter(values, places[i], s=18, zorder=2, **look)
         if data.failed[i].any():
-            _at_edge(axis, metric, places[i][data.failed[i]], look["color"])
+            mark_failed(axis, metric, places[i][data.failed[i]], look["color"])
         if data.failed[i].all():
             continue
         middle = np.nanmedian(values)
@@ -53,7 +53,7 @@ def final_scores(data: StudyData) -> Figure:
     return figure
 
 
-def _at_edge(axis: Axes, metric: Metric, places: np.ndarray, colour: str) -> None:
+def mark_failed(axis: Axes, metric: Metric, places: np.ndarray, colour: str) -> None:
     """Draw failed runs at ``places`` of the y axis as crosses at the edge on the bad side."""
     edge = 1.0 if metric.sign < 0 else 0.0
     axis.plot(
@@ -80,7 +80,7 @@ def _at_edge(axis: Axes, metric: Metric, places: np.ndarray, colour: str) -> Non
 
 
 def final_scores_caption(data: StudyData) -> str:
-    """Return figure 3's caption."""
+    """Return the figure's caption."""
     study, metric = data.study, data.study.metric
     number = int(data.failed.sum())
     failed = f"Crosses at the edge: {count(number, 'failed run')}. " if number else ""
@@ -94,7 +94,7 @@ def final_scores_caption(data: StudyData) -> str:
 
 
 def published_scores(data: StudyData) -> Figure:
-    """Figure 3 of a study next to published scores: each run's score, and lines for published."""
+    """Each run's score, and lines for published."""
     study, metric = data.study, data.study.metric
     figure, (axis,) = style.subplots(1, 3.6)
     own, middle = data.trained[0], float(np.nanmedian(data.trained[0]))
@@ -124,7 +124,7 @@ def published_scores(data: StudyData) -> Figure:
 
 
 def published_scores_caption(data: StudyData) -> str:
-    """Return the caption of figure 3 of a study next to published scores."""
+    """Return the figure's caption."""
     study, metric = data.study, data.study.metric
     return (
         f"{metric.quoted_axis} of every run ({study.rule_words}): {study.variant_label(())}, one "
@@ -135,7 +135,7 @@ def published_scores_caption(data: StudyData) -> str:
 
 
 def integrity(data: StudyData) -> Figure:
-    """Figure 7: every expected variant and seed with its state, epochs and minutes."""
+    """Every expected variant and seed with its state, epochs and minutes."""
     study, entries = data.study, data.completeness.entries
     rows, columns = len(study.blocks) * len(study.variants), len(study.seeds)
     figure, (axis,) = style.subplots(1, 0.8 + style.row_height(study, 0.42) * rows)
@@ -183,7 +183,7 @@ def _has_texts(data: StudyData) -> bool:
 
 
 def integrity_caption(data: StudyData) -> str:
-    """Return figure 7's caption."""
+    """Return the figure's caption."""
     entries = data.completeness.entries
     states = pd.Series([e.state for e in entries]).value_counts()
     counted = ", ".join(f"{number} {state}" for state, number in states.items())
@@ -204,12 +204,12 @@ def _two_level_pairs(data: StudyData) -> list[tuple[int, int]]:
 
 
 def has_interactions(data: StudyData) -> bool:
-    """Say whether there are two factors of two levels to draw figure 5 of."""
+    """Say whether there are two factors of two levels, whose interaction can be drawn."""
     return bool(_two_level_pairs(data))
 
 
 def interactions(data: StudyData) -> Figure:
-    """Figure 5: the metric against one factor's level, a line per level of another.
+    """The metric against one factor's level, a line per level of another.
 
     On the metric's second scale, too, where it has one.
     """
@@ -248,7 +248,7 @@ def interactions(data: StudyData) -> Figure:
 
 
 def interactions_caption(data: StudyData) -> str:
-    """Return figure 5's caption."""
+    """Return the figure's caption."""
     scale = data.study.metric.scale_name
     number = int(data.failed.sum())
     failed = f"Without {count(number, 'failed run')}. " if number else ""
@@ -261,7 +261,7 @@ def interactions_caption(data: StudyData) -> str:
 
 
 def improvement(data: StudyData) -> Figure:
-    """Figure 8: how often a run of one variant is better than a run of another, for all pairs."""
+    """How often a run of one variant is better than a run of another, for all pairs."""
     study, scores = data.study, data.scores
     variants = len(scores)
     better = np.full((variants, variants), np.nan)
@@ -289,7 +289,7 @@ def improvement(data: StudyData) -> Figure:
 
 
 def improvement_caption(data: StudyData) -> str:
-    """Return figure 8's caption."""
+    """Return the figure's caption."""
     n = len(data.study.seeds)
     return (
         f"Probability of improvement: the share of the {n} × {n} pairs of runs in which the row's "

@@ -31,7 +31,7 @@ def _left_edge(data: StudyData) -> float:
 
 
 def dice_ecdf(data: StudyData) -> Figure:
-    """Figure 9a: the share of test images with at most a given Dice, a curve per variant."""
+    """The share of test images with at most a given Dice, a curve per variant."""
     figure, (axis,) = style.subplots(1, 3.3)
     for i, variant in enumerate(data.study.variants):
         dice = _dice(data, data.runs_of(variant)).dropna(how="all")
@@ -48,7 +48,7 @@ def dice_ecdf(data: StudyData) -> Figure:
 
 
 def dice_ecdf_caption(data: StudyData) -> str:
-    """Return figure 9a's caption."""
+    """Return the figure's caption."""
     dice = _dice(data, data.run_ids)
     below = int((dice < _left_edge(data)).to_numpy().sum())
     told = f"{count(below, 'value')} of single runs lie left of the axis. " if below else ""
@@ -74,7 +74,7 @@ def _chosen(data: StudyData) -> tuple[list[str], list[list[Case]]]:
 
 
 def overlays(data: StudyData) -> Figure | None:
-    """Figure 9b: contours of truth and prediction on the worst, the middle and the best image.
+    """Contours of truth and prediction on the worst, the middle and the best image.
 
     One row per variant. None where the runs' masks are not in the study's files.
     """
@@ -83,12 +83,12 @@ def overlays(data: StudyData) -> Figure | None:
 
 
 def overlays_runs(data: StudyData) -> list[str]:
-    """Return the runs that figure 9b shows."""
+    """Return the runs that the figure shows."""
     return sorted({run for row in _chosen(data)[1] for _, run, _ in row})
 
 
 def overlays_caption(data: StudyData) -> str:
-    """Return figure 9b's caption."""
+    """Return the figure's caption."""
     chosen, rows = _chosen(data)
     runs = "; ".join(" ".join(run for _, run, _ in row) for row in rows)
     return (
@@ -106,19 +106,19 @@ def _worst_cases(data: StudyData, number: int) -> list[Case]:
 
 
 def worst_images(data: StudyData, number: int) -> Figure | None:
-    """Figure 9c: contours on the ``number`` images with the lowest median Dice over the seeds."""
+    """Contours on the ``number`` images with the lowest median Dice over the seeds."""
     cases = _worst_cases(data, number)
     rows = [cases[i : i + 5] for i in range(0, number, 5)]
     return draw_cases(rows, [""] * len(rows), data.folder / per_item.FILES)
 
 
 def worst_images_runs(data: StudyData, number: int) -> list[str]:
-    """Return the runs that figure 9c shows."""
+    """Return the runs that the figure shows."""
     return sorted({run for _, run, _ in _worst_cases(data, number)})
 
 
 def worst_images_caption(data: StudyData, number: int, source: str) -> str:
-    """Return figure 9c's caption; ``source``: the citation of the images."""
+    """Return the figure's caption; ``source``: the citation of the images."""
     cases = _worst_cases(data, number)
     runs = " ".join(run for _, run, _ in cases)
     return (

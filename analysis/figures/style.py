@@ -8,6 +8,7 @@ them for print. Figures are ``COLUMN`` wide: set in a paper's column of 3.4 inch
 import io
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 
@@ -17,6 +18,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+from PIL import Image
 
 from analysis.runs.data import StudyData
 from lib.spec.files import write_atomically
@@ -38,7 +40,7 @@ STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "figure.constrained_layout.use": True,
-    "figure.dpi": 160,
+    "figure.dpi": 200,
     "savefig.dpi": "figure",
     "pdf.fonttype": 42,
     "text.parse_math": False,  # a level may hold dollars
@@ -65,15 +67,39 @@ def save(figure: Figure, folder: Path, name: str) -> None:
     for kind, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
         content = io.BytesIO()
         figure.savefig(content, format=kind, metadata=metadata)
+        if kind == "png":
+            content = _with_palette(content)
         write_atomically(folder / f"{name}.{kind}", content.getvalue())
     plt.close(figure)
+
+
+def _with_palette(content: io.BytesIO) -> io.BytesIO:
+    """Return a PNG in 256 colours, a third of the size; a report holds all of its figures."""
+    image, smaller = Image.open(content).convert("RGB"), io.BytesIO()
+    image.quantize(256, dither=Image.Dither.NONE).save(smaller, format="png", optimize=True)
+    return smaller
+
+
+def use() -> None:
+    """Let the figures that follow look as all of them do."""
+    mpl.rcParams.update(STYLE)
+
+
+def short_label(row: dict[str, Any], study: Study) -> str:
+    """Name a contrast in few words: treatment − baseline, or factor × factor."""
+    if row["kind"] == "published":
+        return row["name"]
+    if row["kind"] == "main":
+        ((factor, baseline, treatment),) = row["parts"]
+        return f"{study.level_label(factor, treatment)} − {study.level_label(factor, baseline)}"
+    return " × ".join(study.factor_label(factor) for factor, _, _ in row["parts"])
 
 
 def subplots(
     panels: int, height: float, columns: int = 1, sharey: bool = True, sharex: bool = False
 ) -> tuple[Figure, list[Axes]]:
     """Return a figure with ``panels`` axes in ``columns``, each ``height`` inches high."""
-    mpl.rcParams.update(STYLE)
+    use()
     rows = -(-panels // columns)
     figure, axes = plt.subplots(
         rows,

@@ -1,4 +1,4 @@
-"""Figure 13: how a study's settings were tuned: validation score against the tuned value."""
+"""How a study's settings were tuned: validation score against the tuned value."""
 
 from dataclasses import dataclass
 
@@ -98,7 +98,7 @@ def _load(data: StudyData, name: str) -> Tuned:
 
 
 def draw(study: Study, tunings: list[Tuned]) -> Figure:
-    """Figure 13: one panel per tuning sweep, one dot per run.
+    """One panel per tuning sweep, one dot per run.
 
     The grey bar marks the value with the best mean over the other factors' levels.
     """
@@ -129,7 +129,7 @@ def draw(study: Study, tunings: list[Tuned]) -> Figure:
 
 
 def caption(study: Study, tunings: list[Tuned]) -> str:
-    """Return figure 13's caption."""
+    """Return the figure's caption."""
     variants, seeds, epochs = tunings[0].budget
     names = ", ".join(one.data.study.name for one in tunings)
     used = "; ".join(f"{one.label} {one.best:g}" for one in tunings)

@@ -12,7 +12,7 @@ import jinja2
 from analysis.figures import style
 from analysis.figures.picture import Picture
 from analysis.pages import methods_text, tables
-from analysis.pages.sections import sections, sections_after_figures
+from analysis.pages.sections import chapters, sections, sections_after_figures
 from analysis.runs.data import StudyData, unused_items
 from lib.spec.files import write_all, write_atomically
 from lib.spec.metric import count
@@ -60,13 +60,15 @@ def write(
                 print(f"{picture.name} left out: the runs' files are not here; fetch them again")
                 continue
         encoded = base64.b64encode(files[0].read_bytes()).decode()
-        shown.append({"picture": picture, "data": encoded})
+        shown.append({"picture": picture, "data": encoded, "number": len(shown) + 1})
     captions = {one["picture"].name: one["picture"].caption for one in shown}
     results = results | {"captions": captions}
     variables = {
         "r": results,
         "study": data.study,
         "pictures": shown,
+        "headline": next((one for one in shown if one["picture"].name == "overview"), None),
+        "chapters": chapters,
         "before": sections(data, results),
         "after": sections_after_figures(data, results),
         "lead": methods_text.lead(data, results),

@@ -1,5 +1,6 @@
 """What a report says, in order, whatever the format: sections of paragraphs, tables and lists."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +25,22 @@ class Section:
     bullets: list[str] = field(default_factory=list)
     table: Table | None = None
     folded: str = ""
+
+    @property
+    def anchor(self) -> str:
+        """The id of the section, to link to."""
+        return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
+
+
+def chapters(found: list[Section]) -> list[tuple[Section, list[Section]]]:
+    """Group sections: each of level 2 with those of level 3 that follow it."""
+    grouped: list[tuple[Section, list[Section]]] = []
+    for section in found:
+        if section.level == 2:
+            grouped.append((section, []))
+        else:
+            grouped[-1][1].append(section)
+    return grouped
 
 
 def sections(data: StudyData, results: dict[str, Any]) -> list[Section]:

@@ -221,6 +221,8 @@ def _row(
         **testing.sensitivity(tested),
         "grade": grade,
         "sentence": sentences.sentence(grade, tested, family, study),
+        "claim": sentences.claim(grade, tested, study),
+        "numbers": sentences.numbers(grade, tested, study),
         "notes": notes,
         "per_seed": [float(d) if np.isfinite(d) else None for d in tested.per_seed],
         "other_rules": rules,

@@ -29,6 +29,28 @@ def sentence(grade: str, tested: Tested, family: int, study: Study) -> str:
     return f"{begin(_claim(tested, study))}{_size(grade, study)}: {_numbers(tested, study)}."
 
 
+def claim(grade: str, tested: Tested, study: Study) -> str:
+    """Return what the grade claims of a contrast, in one line without numbers."""
+    if grade in SUPPORTED:
+        return f"{begin(_claim(tested, study))}{_size(grade, study)}"
+    if grade == "practically_equivalent":
+        return _equivalent(tested, study).partition(" (two one-sided")[0]
+    return subject(tested.contrast, study)
+
+
+def numbers(grade: str, tested: Tested, study: Study) -> str:
+    """Return a contrast's estimate with its interval, and Holm's p of its claim, in one line."""
+    p = f"Holm p = {format_p(tested.p_holm)}"
+    if grade == "practically_equivalent":
+        p = f"Holm p of equivalence = {format_p(tested.p_within)}"
+    elif tested.failures:
+        p += " over all seeds, failed runs counted as worst"
+    if tested.trained is None:
+        return f"no seed without a failed run; {p}"
+    without = f" (seeds without failed runs: {tested.n_trained} of {tested.n})"
+    return f"{_estimate(tested, study)}{without if tested.failures else ''}; {p}"
+
+
 def begin(text: str) -> str:
     """Begin a sentence with a capital letter, but leave the name of a setting as it is."""
     return text if re.match(r"[\w.]+ = ", text) else capitalize(text)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from analysis import report
-from analysis.figures import catalogue, curves, style
+from analysis.figures import catalogue, curves, overview, style
 from analysis.figures import scores as score_figures
 from analysis.runs import histories
 from analysis.runs.data import StudyData
@@ -138,7 +138,7 @@ def test_a_variant_without_curves_leaves_the_others_drawn(sweep_path: Path, tmp_
     history.loc[history["run_id"].str.startswith("bnsgd"), "val/error"] = None
     data = load(sweep_path, runs, history)
     drawn = catalogue.pictures(data, study_results.analyze(data))
-    assert len(drawn) == 8
+    assert len(drawn) == 9
     for one in drawn:
         one.draw().canvas.draw()
 
@@ -199,7 +199,7 @@ def test_every_figure_is_readable_in_a_papers_column(sweep_path: Path, tmp_path:
     runs, history = crashed_and_made_again(*diverged(*factories.tables(sweep_path)))
     data = load(sweep_path, runs, history)
     drawn = catalogue.pictures(data, study_results.analyze(data))
-    assert len(drawn) == 8
+    assert len(drawn) == 9
     for one in drawn:
         name, figure = one.name, one.draw()
         assert figure.get_figwidth() == style.COLUMN, name
@@ -215,6 +215,21 @@ def test_every_figure_is_readable_in_a_papers_column(sweep_path: Path, tmp_path:
                 inside = extent.x0 >= box.x0 - 1 and extent.x1 <= box.x1 + 1
                 assert inside or not text.get_text(), (name, text.get_text())
         assert set(one.runs) <= set(runs["run_id"])
+
+
+def test_the_headline_has_scores_and_differences_on_one_scale(sweep_path: Path) -> None:
+    data = load(sweep_path, *diverged(*factories.tables(sweep_path)))
+    rows = study_results.analyze(data)["contrasts"]
+    assert overview.has_overview(data, rows)
+    top, bottom = overview.overview(data, rows).axes
+    spans = [high - low for low, high in (top.get_xlim(), bottom.get_xlim())]
+    assert spans[0] == pytest.approx(spans[1])
+    dots = [line.get_xdata()[0] for line in bottom.lines if line.get_marker() == "o"]
+    assert dots == pytest.approx([100 * row["difference"] for row in rows])
+    low, high = bottom.get_xlim()
+    assert all(low < 100 * row[end] < high for row in rows for end in ("ci_low", "ci_high"))
+    assert any("failed" in text.get_text() for text in top.texts)
+    assert "Crosses at the edge" in overview.overview_caption(data, rows)
 
 
 def test_many_seeds_and_many_variants_keep_to_the_column(tmp_path: Path) -> None:

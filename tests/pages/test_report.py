@@ -16,7 +16,7 @@ from tests.conftest import ROOT, call
 from tests.factories import change, refusal
 
 RESULT_KEYS = {"study", "metric", "score_rule", "n_seeds", "factors", "contrasts"}
-FIGURES = ["fig1", "fig2", "fig3", "fig4", "fig5", "fig7", "fig8", "fig10"]
+FIGURES = ["overview", "fig1", "fig2", "fig3", "fig4", "fig5", "fig7", "fig8", "fig10"]
 CONTRAST_KEYS = {
     "name",
     "n",
@@ -69,9 +69,17 @@ def test_report_of_a_complete_study(sweep_path: Path, tmp_path: Path) -> None:
     assert results["contrasts"][0]["negative"] == 7
 
     html = (folder / "report.html").read_text()
-    assert not re.search(r"(src|href)=\"(?!data:|#run-)", html), "the page must stand by itself"
+    assert not re.search(r"(src|href)=\"(?!data:|#)", html), "the page must need no other file"
+    places = re.findall(r' id="([^"]*)"', html)
+    assert len(places) == len(set(places))
+    assert set(re.findall(r'href="#([^"]*)"', html)) <= set(places)
+    numbers = re.findall(r"<b>Figure (\d+)\.</b>", html)
+    assert numbers == [str(i + 1) for i in range(len(FIGURES))]
+    for row in results["contrasts"]:
+        assert f'<p class="claim">{row["claim"]}</p>' in html
+        assert f'<p class="numbers">{row["numbers"]}</p>' in html
     assert [name.split("_")[0] for name in results["captions"]] == FIGURES
-    assert html.count("<figure>") == len(FIGURES)
+    assert html.count("<figure ") == len(FIGURES)
     for name, caption in results["captions"].items():
         picture = Image.open(folder / "figures" / f"{name}.png")
         assert len(picture.convert("RGB").getcolors(1 << 24)) > 20, f"{name} is blank"

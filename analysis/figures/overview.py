@@ -1,0 +1,109 @@
+"""The headline: every run's score, and below it the contrasts, on axes of one scale."""
+
+import textwrap
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from analysis.figures import style
+from analysis.figures.scores import mark_failed
+from analysis.runs.data import StudyData
+from lib.spec.metric import capitalize
+
+WIDTH = 26  # letters of a label on one line
+
+
+def has_overview(data: StudyData, rows: list[dict[str, Any]]) -> bool:
+    """Say whether the headline can be drawn: a few variants, and an estimate to show."""
+    few = 1 < len(data.study.variants) <= style.MOST_VARIANTS and len(rows) <= style.MOST_VARIANTS
+    return few and any(row["difference"] is not None for row in rows)
+
+
+def overview(data: StudyData, rows: list[dict[str, Any]]) -> Figure:
+    """Draw scores per variant above the contrasts; an inch is as many units in both panels.
+
+    ``rows``: the contrasts as results.json has them. Failed runs are crosses at the edge.
+    """
+    study, metric = data.study, data.study.metric
+    table = metric.display(data.trained)
+    style.use()
+    heights = [0.5 * len(table) + 0.15, 0.5 * len(rows) + 0.15]
+    figure, (top, bottom) = plt.subplots(
+        2, 1, figsize=(style.COLUMN, sum(heights) + 1.1), height_ratios=heights
+    )
+    offsets = np.linspace(-0.14, 0.14, table.shape[1])
+    for i, values in enumerate(table):
+        look = {"color": style.colour(i), "marker": style.marker(i)}
+        top.scatter(values, i + offsets, s=14, zorder=2, **look)
+        if data.failed[i].any():
+            mark_failed(top, metric, (i + offsets)[data.failed[i]], look["color"])
+        if not data.failed[i].all():
+            top.plot([np.nanmedian(values)] * 2, [i - 0.3, i + 0.3], color="black", linewidth=2)
+    top.set_yticks(range(len(table)), [style.tick_lines(study, v, WIDTH) for v in study.variants])
+    top.set_ylim(len(table) - 0.5, -0.5)
+    top.set_xlabel(capitalize(metric.axis), fontsize=8)
+    known = [row for row in rows if row["difference"] is not None]
+    for i, row in enumerate(rows):
+        if row["difference"] is None:
+            continue
+        ends = [metric.display(row[end]) for end in ("ci_low", "ci_high")]
+        bottom.plot(ends, [i, i], color="black", linewidth=1.6)
+        bottom.plot(metric.display(row["difference"]), i, "o", color="black", markersize=5)
+    if study.smallest_effect:
+        delta = metric.display(study.smallest_effect)
+        bottom.axvspan(-delta, delta, color="0.88", zorder=0)
+    bottom.axvline(0, color="black", linewidth=0.8)
+    names = [style.short_label(row, study) for row in rows]
+    lines = [textwrap.fill(name, WIDTH, max_lines=3, placeholder=" …") for name in names]
+    bottom.set_yticks(range(len(rows)), lines)
+    bottom.set_ylim(len(rows) - 0.5, -0.5)
+    unit = f" ({metric.difference_unit})" if metric.difference_unit else ""
+    bottom.set_xlabel(f"Difference{unit}", fontsize=8)
+    _same_scale(top, bottom, table, metric.display(_ends(known)))
+    if data.failed.any():  # room for the crosses and their number
+        low, high = top.get_xlim()
+        room = 0.25 * (high - low)
+        for axis in (top, bottom):
+            low, high = axis.get_xlim()
+            axis.set_xlim(*((low, high + room) if metric.sign < 0 else (low - room, high)))
+    for axis in (top, bottom):
+        axis.tick_params(axis="y", length=0)
+        axis.xaxis.set_major_locator(MaxNLocator(6))
+    figure.align_ylabels()
+    return figure
+
+
+def _ends(rows: list[dict[str, Any]]) -> np.ndarray:
+    """Return all numbers that the lower panel must have room for, and 0."""
+    keys = ("ci_low", "ci_high", "difference")
+    return np.array([0.0] + [row[key] for row in rows for key in keys])
+
+
+def _same_scale(top: Any, bottom: Any, scores: np.ndarray, ends: np.ndarray) -> None:
+    """Give both panels a span of the same length, the larger one of the two."""
+    spans = []
+    for values in (scores[np.isfinite(scores)], ends):
+        low, high = (values.min(), values.max()) if len(values) else (0.0, 1.0)
+        spans.append(((low + high) / 2, max(high - low, 1e-12)))
+    length = 1.2 * max(span for _, span in spans)
+    for axis, (middle, _) in zip((top, bottom), spans, strict=True):
+        axis.set_xlim(middle - length / 2, middle + length / 2)
+
+
+def overview_caption(data: StudyData, rows: list[dict[str, Any]]) -> str:
+    """Return the figure's caption."""
+    study, metric = data.study, data.study.metric
+    failed = int(data.failed.sum())
+    crosses = f" Crosses at the edge: {failed} failed." if failed else ""
+    band = (
+        f" Grey: ±δ = {metric.show_amount(study.smallest_effect)}." if study.smallest_effect else ""
+    )
+    return (
+        f"Above: {metric.title} of every run ({study.rule_words}, n = {len(study.seeds)} per "
+        f"variant), bars: medians; {metric.better} is better.{crosses} Below, on the same scale: "
+        f"Hodges–Lehmann differences with intervals that are simultaneous over "
+        f"{len(rows)} {'contrast' if len(rows) == 1 else 'contrasts'}.{band} {style.run_set(data)}"
+    )
