@@ -254,7 +254,7 @@ def main() -> None:
     with wandb_run.start(config.from_flags(Config)) as (cfg, run):
         data = load_data(cfg)
         if not run.dry:
-            with hardware.told_when_out_of_memory(cfg.batch_size):
+            with hardware.explain_out_of_memory(cfg.batch_size):
                 train(cfg, data, run)
 
 

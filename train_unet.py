@@ -261,7 +261,7 @@ def main() -> None:
         unet.check_size(cfg.image_size, cfg.image_size, 2 ** (cfg.depth - 1))
         data = load_data(cfg)
         if not run.dry:
-            with hardware.told_when_out_of_memory(cfg.batch_size):
+            with hardware.explain_out_of_memory(cfg.batch_size):
                 train(cfg, data, run)
 
 

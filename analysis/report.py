@@ -75,8 +75,8 @@ def require_complete(data: StudyData, allow: Sequence[str]) -> None:
     Writes the sweeps of missing runs and draws what there is; removes those of earlier calls.
     """
     refused = [
-        f"{told}; use --allow {name} to report anyway; the report will say so"
-        for name, told in data.completeness.doubts.items()
+        f"{reason}; use --allow {name} to report anyway; the report will say so"
+        for name, reason in data.completeness.waivable.items()
         if name not in allow
     ]
     to_run = missing.write(data)

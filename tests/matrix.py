@@ -3,7 +3,7 @@
     python -m tests.matrix [row …]
 
 Each row is an environment of its own below runs/matrix, six gigabytes that stay there until they
-are removed. A row whose interpreter or wheels are not to be had is told and left out.
+are removed. A row whose interpreter or wheels are not to be had is reported and left out.
 """
 
 import argparse

@@ -54,9 +54,9 @@ def test_without_a_correction_the_command_fails(
     monkeypatch.setattr(rank_tests, "holm", np.asarray)
     with pytest.raises(SystemExit) as stopped:
         calibrate.main()
-    told = str(stopped.value)
-    assert told.startswith("error: wrong more often than α = 0.05: ")
-    assert "difference (nothing differs, 8 seeds)" in told
+    message = str(stopped.value)
+    assert message.startswith("error: wrong more often than α = 0.05: ")
+    assert "difference (nothing differs, 8 seeds)" in message
 
 
 def test_the_command(tmp_path: Path) -> None:

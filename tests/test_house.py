@@ -188,7 +188,7 @@ SGD = {"batch_norm": True, "optimizer": "sgd"}
         ({"score": "median"}, "score 'median' is unknown"),
         ({"alpha": "0.05"}, "alpha = '0.05'"),
         ({"primary": ["optimizer", "optimizer"]}, "a name is repeated"),
-        ({"factors": {"batch_norm": [False, False], "optimizer": ["sgd"]}}, "told apart"),
+        ({"factors": {"batch_norm": [False, False], "optimizer": ["sgd"]}}, "distinguished"),
         ({"arms": {"a": {"batch_norm": True}, "b": {"optimizer": "sgd"}}}, "the same keys"),
         ({"arms": {"a": SGD, "b": SGD}}, "no two of them alike"),
         ({"arms": {"a": SGD}}, "arms must be two or more"),

@@ -175,7 +175,7 @@ def test_a_pilot_that_varied_something_else_is_refused(tmp_path: Path) -> None:
     assert "did this pilot vary something else?" in done.stderr
 
 
-def test_a_pilot_without_spread_is_told(tmp_path: Path) -> None:
+def test_a_pilot_without_spread_is_reported(tmp_path: Path) -> None:
     sweep_path = factories.write_sweep(tmp_path / "s.yaml", seeds=1)
     factories.write_study(tmp_path / "pilot", *factories.tables(sweep_path))
     done = call("-m", "analysis.plan", sweep_path, "--pilot", tmp_path / "pilot")

@@ -59,7 +59,7 @@ def of_incomplete(data: StudyData) -> list[Picture]:
     """Return the figures of a study that is not complete: what there is of it."""
     found = [_picture("fig7_integrity", data, scores.integrity)]
     metric = histories.curve_metric(data)
-    if metric and not data.completeness.doubts:
+    if metric and not data.completeness.waivable:
         found.append(_picture("fig1_learning_curves", data, curves.learning_curves, metric))
     return found
 

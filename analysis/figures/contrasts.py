@@ -138,7 +138,7 @@ def groups(levels: int, differ: set[frozenset[int]]) -> list[list[int]]:
 
 
 def levels(data: StudyData, rows: list[dict[str, Any]], factor: str) -> Figure:
-    """A factor's levels in the order of their scores; bars join what is not told apart.
+    """A factor's levels in the order of their scores; bars join those not shown to differ.
 
     In the manner of Demšar's (2006) critical-difference diagram, but from the pairwise tests.
     """

@@ -1,6 +1,6 @@
 """How every figure looks: colours, sizes, labels of variants, writing files.
 
-Colours are Okabe & Ito's (2008), told apart by colour-blind eyes; markers and line styles repeat
+Colours are Okabe & Ito's (2008), distinct for color-blind readers; markers and line styles repeat
 them for print. Figures are ``COLUMN`` wide: set in a paper's column of 3.4 inches their text is
 5 to 6.7 points high.
 """

@@ -66,8 +66,8 @@ def _load(data: StudyData, name: str) -> Tuned:
     own = tuning.study
     tuned = [key for key in own.factors if key not in study.factor_keys]
     found = tuning.completeness
-    if found.problems or found.doubts or len(tuned) != 1:
-        why = "; ".join([*found.problems, *found.doubts.values()]) or (
+    if found.problems or found.waivable or len(tuned) != 1:
+        why = "; ".join([*found.problems, *found.waivable.values()]) or (
             f"it varies {', '.join(own.factors)}, of which {study.name} must fix exactly one"
         )
         raise StudyError(f"the tuning sweep {name} is incomplete or tunes no setting: {why}")

@@ -97,7 +97,7 @@ def head(data: StudyData, results: dict[str, Any]) -> list[str]:
             f"{'it' if len(failed) == 1 else 'them'} as worst; estimates are about the seeds "
             "without a failed run."
         )
-    words += [f"Not included: {told}." for told in results["repeated"]]
+    words += [f"Not included: {reason}." for reason in results["repeated"]]
     study = data.study
     words.append(
         f"The score of a run is its `{study.metric.key}` ({study.rule_words}); "
@@ -105,8 +105,8 @@ def head(data: StudyData, results: dict[str, Any]) -> list[str]:
         f"{results['budget']}."
     )
     words += [text for text in (results["look"], results["declaration"]) if text]
-    if told := unused_items(data):
-        words.append(told)
+    if reason := unused_items(data):
+        words.append(reason)
     return words
 
 

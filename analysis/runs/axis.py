@@ -37,7 +37,7 @@ def merge(rows: Iterable[Row], name: str) -> tuple[list[Row], int]:
     """Return one row per value of the axis, in its order, and how many rows have no such value.
 
     A resumed run repeats values: the last one counts. W&B's own keys are left out, and the axis
-    stands first. Rows without any metric do not count as lacking a value.
+    comes first. Rows without any metric do not count as lacking a value.
     """
     by_value: dict[float, Row] = {}
     lacking = 0

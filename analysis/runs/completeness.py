@@ -62,7 +62,7 @@ class Entry:
 class Completeness:
     """All expected entries and, in words, everything that forbids a comparison.
 
-    ``doubts``: by the name of a check in ``CHECKS``, what it found; these can be waived.
+    ``waivable``: by the name of a check in ``CHECKS``, what it found; these can be waived.
     ``unpaired``: where runs of one seed had another split or order, so that they are no pairs.
     ``splitting``: factors that change the split of the data, such as a fold: within each seed,
     each of their levels has one split, another than the other levels. Contrasts over them have no
@@ -72,7 +72,7 @@ class Completeness:
 
     entries: list[Entry]
     problems: list[str]
-    doubts: dict[str, str] = field(default_factory=dict)
+    waivable: dict[str, str] = field(default_factory=dict)
     unpaired: list[str] = field(default_factory=list)
     splitting: list[str] = field(default_factory=list)
     repeated: list[str] = field(default_factory=list)
@@ -152,7 +152,7 @@ def check(
     return Completeness(
         entries=entries,
         problems=problems,
-        doubts={} if problems else _doubts(study, included, history),
+        waivable={} if problems else _doubts(study, included, history),
         unpaired=_unpaired(study, included, splitting),
         splitting=splitting,
         repeated=repeated,
@@ -206,7 +206,7 @@ def _matches(runs: pd.DataFrame, key: str, value: Any) -> pd.Series:
 
 def _strangers(runs: pd.DataFrame, planned: dict[str, list[Any]]) -> list[str]:
     """Say of runs that match no variant in what they differ from the plan."""
-    told = []
+    reasons = []
     for _, run in runs.sort_values("run_id").iterrows():
         wrong = [
             f"{name} = {'not set' if is_missing(run[CONFIG + name]) else run[CONFIG + name]}, "
@@ -215,8 +215,8 @@ def _strangers(runs: pd.DataFrame, planned: dict[str, list[Any]]) -> list[str]:
             if not any(same_value(run[CONFIG + name], value) for value in values)
         ]
         why = "; ".join(wrong) or "its combination of levels is not planned"
-        told.append(f"run {run['run_id']} matches no variant of the study: {why}")
-    return told
+        reasons.append(f"run {run['run_id']} matches no variant of the study: {why}")
+    return reasons
 
 
 def _entry(judged: list[tuple[Entry, str]]) -> tuple[Entry, str, list[str]]:
@@ -231,8 +231,8 @@ def _entry(judged: list[tuple[Entry, str]]) -> tuple[Entry, str, list[str]]:
     if not judged:
         return Entry((), None, "missing", []), "missing", []
     ids = [entry.runs[0] for entry, _ in judged]
-    told = ", ".join(f"{entry.runs[0]} ({entry.state})" for entry, _ in judged)
-    return Entry((), None, "duplicate", ids), f"{len(ids)} runs: {told}", []
+    reasons = ", ".join(f"{entry.runs[0]} ({entry.state})" for entry, _ in judged)
+    return Entry((), None, "duplicate", ids), f"{len(ids)} runs: {reasons}", []
 
 
 def _judge(
@@ -283,16 +283,16 @@ def _whole(value: float) -> int:
 
 def _out_of_bounds(study: Study, runs: pd.DataFrame) -> list[str]:
     """Name scores outside the metric's bounds, under every score rule."""
-    told, (low, high) = [], study.logged.bounds
+    reasons, (low, high) = [], study.logged.bounds
     for key in dict.fromkeys(study.score_key(rule) for rule in RULES):
         values = numbers(runs, key)
         for run, value in zip(runs["run_id"], values, strict=True):
             if np.isfinite(value) and study.logged.outside(np.array([value])).any():
-                told.append(
+                reasons.append(
                     f"run {run}: {key} = {value:g} lies outside the metric's bounds, {low:g} to "
                     f"{high:g}; declare other `bounds:` with the metric if the score is right"
                 )
-    return told
+    return reasons
 
 
 def _scored_at_other_steps(
@@ -333,11 +333,11 @@ def _doubts(study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> dict[str
 
     Two runs whose losses agree in every digit of every epoch have run the same thing twice.
     """
-    doubts = {}
+    waivable = {}
     if differ := recipe.differences(study, runs):
-        doubts["recipe"] = f"{CHECKS['recipe']} ({'; '.join(differ)})"
+        waivable["recipe"] = f"{CHECKS['recipe']} ({'; '.join(differ)})"
     for name, compared in COMPARED.items():
-        told = []
+        reasons = []
         for key in compared:
             values = runs.get(SUMMARY + key, pd.Series(dtype=object))
             values = values[~values.map(is_missing)].astype(str)
@@ -345,24 +345,24 @@ def _doubts(study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> dict[str
                 counts = values.value_counts()
                 short = [_short_hash(value) for value in counts.index]
                 parts = [f"{n} with {v}" for n, v in zip(counts, short, strict=True)]
-                told.append(f"{key}: {', '.join(parts)}")
-        told += _changed(runs, PARTS_OF_A_RUN[name])
-        if told:
-            doubts[name] = f"{CHECKS[name]} ({'; '.join(told)})"
-    if told := _alike(study, runs, history):
-        doubts["identical"] = f"{CHECKS['identical']} ({'; '.join(told)})"
-    return doubts
+                reasons.append(f"{key}: {', '.join(parts)}")
+        reasons += _changed(runs, PARTS_OF_A_RUN[name])
+        if reasons:
+            waivable[name] = f"{CHECKS[name]} ({'; '.join(reasons)})"
+    if reasons := _alike(study, runs, history):
+        waivable["identical"] = f"{CHECKS['identical']} ({'; '.join(reasons)})"
+    return waivable
 
 
 def _changed(runs: pd.DataFrame, compared: list[str]) -> list[str]:
     """Name the runs that were continued under another value of what is compared."""
-    told = []
+    reasons = []
     for key in compared:
         values = runs.get(SUMMARY + key, pd.Series(dtype=object))
         for run_id, value in zip(runs.loc[values.index, "run_id"], values, strict=True):
             if CHANGED in str(value):
-                told.append(f"run {run_id} was continued with another {key}: {value}")
-    return told
+                reasons.append(f"run {run_id} was continued with another {key}: {value}")
+    return reasons
 
 
 def _short_hash(value: str) -> str:
@@ -388,7 +388,7 @@ def _alike(study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> list[str]
         rows = by_run.get(run_id, own.head(0))
         whole[run_id] = (scores[run_id], _content(rows[numeric]))
         lost[run_id] = scores[run_id], _content(rows[losses])
-    told, seen = [], set()
+    reasons, seen = [], set()
     variant = runs[[CONFIG + key for key in [*study.factor_keys, *study.block_keys]]]
     by_variant = (
         variant.map(lambda v: f"{v!r} ").sum(axis=1)
@@ -399,13 +399,13 @@ def _alike(study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> list[str]
         ids = group["run_id"].tolist()
         diverged = f"{SUMMARY}diverged" in group and (group[f"{SUMMARY}diverged"] == True).all()  # noqa: E712
         if len(ids) > 1 and len({whole[run] for run in ids}) == 1 and not diverged:
-            told.append(f"the {study.declaration.replicate} had no effect: {' = '.join(ids)}")
+            reasons.append(f"the {study.declaration.replicate} had no effect: {' = '.join(ids)}")
             seen |= set(ids)
     by_content: dict[tuple[float, bytes], list[str]] = {}
     for run_id, content in sorted(lost.items()):
         if content[1] and run_id not in seen:
             by_content.setdefault(content, []).append(run_id)
-    return told + [" = ".join(ids) for ids in by_content.values() if len(ids) > 1]
+    return reasons + [" = ".join(ids) for ids in by_content.values() if len(ids) > 1]
 
 
 def _content(values: pd.DataFrame) -> bytes:

@@ -23,11 +23,11 @@ from lib.spec.sweep import same_value, show_value
 class StudyData:
     """A study and its tables.
 
-    ``runs``: one row per run, namespaced (analysis/runs/tables.py); ``history``: one row per epoch;
-    ``per_item``: test outputs per item, or None; ``folder``: where the tables are and the report
-    goes; ``completeness``: which runs are included, and what forbids a comparison; ``axis``: what
-    the script calls the history's axis, the column ``epoch``; ``later``: in words, what a later
-    look that is not complete still lacks.
+    ``runs``: one row per run, namespaced (analysis/runs/tables.py). ``history``: one row per epoch.
+    ``per_item``: test outputs per item, or None. ``folder``: of the tables and the report.
+    ``completeness``: which runs are included, and what forbids a comparison. ``axis``: the script's
+    name for the axis of histories, which is the column ``epoch``. ``later``: in words, what a later
+    look that is not complete lacks.
     """
 
     study: Study
@@ -247,8 +247,8 @@ def _of_complete_seeds(data: StudyData) -> StudyData | None:
     own = data.runs[column].map(lambda one: any(same_value(one, seed) for seed in seeds))
     if not seeds:
         return None
-    told = f"compared: {study.declaration.replicate} {', '.join(map(show_value, seeds))}"
-    return _restricted(data, replace(study, seeds=seeds), data.runs[own.astype(bool)], told)
+    reason = f"compared: {study.declaration.replicate} {', '.join(map(show_value, seeds))}"
+    return _restricted(data, replace(study, seeds=seeds), data.runs[own.astype(bool)], reason)
 
 
 def _of_own_seeds(data: StudyData) -> StudyData | None:
@@ -259,11 +259,11 @@ def _of_own_seeds(data: StudyData) -> StudyData | None:
         return None
     renamed = renamed[renamed["state"] == "finished"]
     seeds = list(range(sizes[0]))
-    told = "each variant has seeds of its own, so none are pairs"
-    found = _restricted(data, replace(study, seeds=seeds), renamed, told)
+    reason = "each variant has seeds of its own, so none are pairs"
+    found = _restricted(data, replace(study, seeds=seeds), renamed, reason)
     if found is None:
         return None
-    unpaired = [told, *found.completeness.unpaired]
+    unpaired = [reason, *found.completeness.unpaired]
     return replace(found, completeness=replace(found.completeness, unpaired=unpaired))
 
 
@@ -296,11 +296,11 @@ def _repeated(study: Study, runs: pd.DataFrame) -> tuple[Study, pd.DataFrame, li
     found, sizes = _numbered(study, runs.sort_values(["created", "run_id"]))
     left = runs[runs["state"] != "finished"].sort_values("run_id")
     found = found[found["state"] == "finished"]
-    told = [f"run {r} is {s} and does not count" for r, s in left[["run_id", "state"]].to_numpy()]
-    return replace(study, seeds=list(range(max(sizes, default=1)))), found, told
+    reason = [f"run {r} is {s} and does not count" for r, s in left[["run_id", "state"]].to_numpy()]
+    return replace(study, seeds=list(range(max(sizes, default=1)))), found, reason
 
 
-def _restricted(data: StudyData, study: Study, runs: pd.DataFrame, told: str) -> StudyData | None:
+def _restricted(data: StudyData, study: Study, runs: pd.DataFrame, reason: str) -> StudyData | None:
     """Return the data of some runs, with a waivable doubt that says so; None if they are faulty."""
     history = data.history[data.history["run_id"].isin(runs["run_id"])]
     history.attrs |= data.history.attrs
@@ -311,10 +311,10 @@ def _restricted(data: StudyData, study: Study, runs: pd.DataFrame, told: str) ->
     out = f"left out: {', '.join(left)}" if left else "no run is left out"
     lacking = data.completeness.problems
     more = f" and {len(lacking) - 6} more" if len(lacking) > 6 else ""
-    text = f"{CHECKS['seeds']}: {told}; {out} ({'; '.join(lacking[:6])}{more})"
-    doubts = {"seeds": text} | found.completeness.doubts
+    text = f"{CHECKS['seeds']}: {reason}; {out} ({'; '.join(lacking[:6])}{more})"
+    waivable = {"seeds": text} | found.completeness.waivable
     repeated = list(dict.fromkeys([*data.completeness.repeated, *found.completeness.repeated]))
-    checked = replace(found.completeness, doubts=doubts, repeated=repeated)
+    checked = replace(found.completeness, waivable=waivable, repeated=repeated)
     return replace(found, completeness=checked)
 
 
@@ -341,15 +341,15 @@ def _build(
 ) -> StudyData:
     axis = history.attrs.get("axis", EPOCH)
     study = replace(study, by_step=axis != EPOCH)
-    runs, told = history_scores.add(study, runs, history), []
+    runs, reason = history_scores.add(study, runs, history), []
     if study.declaration.repeats and not study.seeds:
-        study, runs, told = _repeated(study, runs)
+        study, runs, reason = _repeated(study, runs)
         history = history[history["run_id"].isin(runs["run_id"])]
     found = completeness.check(study, runs, history, axis)
     study = _with_digits(study, runs, found)
     if study.declaration.repeats:
         unpaired = ["the replicates are runs in the order of their creation, so none are pairs"]
-        found = replace(found, unpaired=unpaired, repeated=[*found.repeated, *told])
+        found = replace(found, unpaired=unpaired, repeated=[*found.repeated, *reason])
     return StudyData(study, runs, history, table, found, folder, axis)
 
 

@@ -173,15 +173,15 @@ def _as_now(raw: dict[str, Any]) -> dict[str, Any]:
 def _changes(study: Study, then: dict[str, Any]) -> list[str]:
     if not then:
         return ["there was no declaration"]
-    then, told = dict(then), []
+    then, reasons = dict(then), []
     levels, own = then.pop("varied", None), varied(study.sweeps)
     if levels is None:
-        told.append("the sweep of then cannot be read")
+        reasons.append("the sweep of then cannot be read")
     for key in sorted({*(levels or {}), *own}) if levels is not None else []:
         if (levels.get(key), own.get(key)) != (own.get(key), own.get(key)):
-            told.append(f"{key} was {_shown(levels.get(key))}, is {_shown(own.get(key))}")
+            reasons.append(f"{key} was {_shown(levels.get(key))}, is {_shown(own.get(key))}")
     if then.pop("goal", study.metric.goal) != study.metric.goal:
-        told.append(f"the goal is {study.metric.goal} now")
+        reasons.append(f"the goal is {study.metric.goal} now")
     now = declaring(study.declaration)
     before = declaring(study.declaration.model_copy(update=then))
     for key in sorted({*now, *before}):
@@ -195,8 +195,8 @@ def _changes(study: Study, then: dict[str, Any]) -> list[str]:
             and sorted(one.values()) == sorted(other.values())
         ):
             continue  # other words for the same numbers
-        told.append(f"{key} was {_shown(one)}, is {_shown(other)}")
-    return told
+        reasons.append(f"{key} was {_shown(one)}, is {_shown(other)}")
+    return reasons
 
 
 def _shown(value: Any) -> str:

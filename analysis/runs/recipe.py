@@ -35,7 +35,7 @@ def recipe_keys(study: Study, runs: pd.DataFrame) -> list[str]:
 
 
 def differences(study: Study, runs: pd.DataFrame) -> list[str]:
-    """Name each recipe key that differs over ``runs``, with the levels that it goes along with."""
+    """Name each recipe key that differs over ``runs``, with the levels that it varies with."""
     return [
         _describe(study, runs, key)
         for key in recipe_keys(study, runs)
@@ -51,10 +51,10 @@ def _describe(study: Study, runs: pd.DataFrame, key: str) -> str:
         if len(by_level) > 1 and all(len(found) == 1 for found in by_level):
             if len(by_level) == 2:
                 (a, one), (b, other) = ((level, found[0]) for level, found in by_level.items())
-                told = f"{one} in all runs of {column}={a}, {other} in all runs of {column}={b}"
+                reason = f"{one} in all runs of {column}={a}, {other} in all runs of {column}={b}"
             else:
-                told = "; ".join(f"{found[0]} with {column}={a}" for a, found in by_level.items())
-            return f"{key}: {told}: confounded with {column}"
+                reason = "; ".join(f"{found[0]} with {column}={a}" for a, found in by_level.items())
+            return f"{key}: {reason}: confounded with {column}"
     counts = values.value_counts()
     parts = []
     for value, number in counts.items():

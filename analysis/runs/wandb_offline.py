@@ -1,6 +1,6 @@
 """Read runs from W&B's offline files, with W&B's own reader, several files in one process.
 
-`wandb leet inspect` reads one file a call, and half a second goes by before it begins: read one
+`wandb leet inspect` reads one file a call, and it takes half a second to start: read one
 by one, a thousand runs take minutes.
 """
 
@@ -163,13 +163,13 @@ def read_files(files: list[Path]) -> list[list[dict[str, Any]] | FetchError]:
 def main() -> None:
     """Print the records of the files that the command line names, a JSON line each.
 
-    After each file stands a line that begins with END; where the file could not be read, with why.
+    After each file comes a line that begins with END; where the file could not be read, with why.
     """
     from wandb.cli.cli import cli  # two thirds of a second
 
     for path in sys.argv[1:]:
         with tempfile.TemporaryFile("w+") as complaints:
-            spoken = os.dup(2)
+            stderr = os.dup(2)
             os.dup2(complaints.fileno(), 2)  # the reader is a process of its own
             try:
                 cli(["leet", "inspect", "--json", path], standalone_mode=False)
@@ -177,8 +177,8 @@ def main() -> None:
             except SystemExit as end:  # how that command always ends
                 code = end.code
             finally:
-                os.dup2(spoken, 2)
-                os.close(spoken)
+                os.dup2(stderr, 2)
+                os.close(stderr)
             complaints.seek(0)
             why = " ".join(complaints.read().split())[-500:] or f"exit code {code}"
         print(f"{END}{why if code else ''}", flush=True)

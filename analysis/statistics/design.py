@@ -11,7 +11,7 @@ from scipy.stats import chi2
 from analysis.statistics import contrasts, grades, many, rank_tests, testing
 from lib.spec.study import Study
 
-MOST_CONTRASTS, MOST_SEEDS = 12, 50  # that a report's design analysis goes through
+MOST_CONTRASTS, MOST_SEEDS = 12, 50  # that a report's design analysis covers
 SMOOTHED = 30  # with more seeds than these their own values will do
 FEWEST_SEEDS = 4  # to draw residuals from
 SIMULATED = 500  # studies per row of a design analysis: a simulation error of at most 0.02

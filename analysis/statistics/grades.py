@@ -76,7 +76,7 @@ def on_other_items(grade: str, both: tuple[float, float] | None, delta: float | 
 
     The published score was measured on the same finite test set by somebody else's seeds, so a
     claim must hold for seeds and test items together. ``both``: the interval over both, or None
-    where the runs' outputs are not known; then no claim stands.
+    where the runs' outputs are not known; then no claim is made.
     """
     if grade not in CLAIMS:
         return grade

@@ -107,10 +107,10 @@ def _invert(
     def kept(k: int) -> bool:
         return p_at(gaps[k]) > level * (1 + 1e-9)
 
-    beside = bisect.bisect(gaps, estimate)
-    near = [k for k in (beside - 1, beside) if 0 <= k < len(gaps)]
+    place = bisect.bisect(gaps, estimate)
+    near = [k for k in (place - 1, place) if 0 <= k < len(gaps)]
     middle = max(near, key=lambda k: p_at(gaps[k]), default=None)
-    if middle is None or not kept(middle):  # so many ties that no shift beside the candidates is
+    if middle is None or not kept(middle):  # so many ties that no shift between the candidates is
         k = bisect.bisect(candidates, estimate)
         around = [float(c) for c in candidates[max(0, k - 2) : k + 2]]
         alone = [c for c in around if p_at(c) > level * (1 + 1e-9)] or [estimate]

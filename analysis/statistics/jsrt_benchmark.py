@@ -38,7 +38,7 @@ def load(study: Study) -> dict[str, Any] | None:
     data = study_data.sibling(study, name)
     if data is None:
         return {"sweep": name, "missing": "it has not been run and fetched"}
-    wrong = data.completeness.problems + list(data.completeness.doubts.values())
+    wrong = data.completeness.problems + list(data.completeness.waivable.values())
     if wrong or data.per_item is None:
         why = "; ".join(wrong) or f"its runs' outputs per item ({per_item.NAME}) are gone"
         return {"sweep": name, "missing": why}

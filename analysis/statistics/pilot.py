@@ -20,7 +20,7 @@ class Pilot:
     """What earlier runs say: spread over seeds within a variant, and how long runs take.
 
     ``deviation``: standard deviation of a run's score within variant and seed;
-    ``without_outliers``: the same without the ``outliers``; ``startup_seconds``: of a run beside
+    ``without_outliers``: the same without the ``outliers``; ``startup_seconds``: of a run outside
     its epochs, where its tables say; ``mismatches``: where the pilot's recipe is not the plan's, by
     config key; ``residuals``: of the plan's variants over seeds without a failed run or outlier,
     (variants, seeds) for the declared score rule and then others; empty where the pilot has not
@@ -57,9 +57,9 @@ def read_pilot(folder: Path, study: Study) -> Pilot:
     runs = runs.assign(score=scores)[(runs["state"] == "finished") & scores.notna()]
     plain = runs[[*names, seed]].map(encode)
     if (twice := plain.duplicated()).any():
-        told = ", ".join(name.removeprefix(CONFIG) for name in [*names, seed])
+        reason = ", ".join(name.removeprefix(CONFIG) for name in [*names, seed])
         raise TableError(
-            f"{folder}: {told} are the same in several runs, such as "
+            f"{folder}: {reason} are the same in several runs, such as "
             f"{runs['run_id'][twice].iloc[0]}; did this pilot vary something else?"
         )
     plain = plain.assign(score=runs["score"], variant="all")
@@ -86,16 +86,16 @@ def read_pilot(folder: Path, study: Study) -> Pilot:
 
 
 def _times(runs: pd.DataFrame, history: pd.DataFrame) -> tuple[float | None, float | None]:
-    """Return the median seconds of an epoch, and of a run beside its epochs; None if not known."""
+    """Return the median seconds of an epoch, and of a run outside its epochs; None if not known."""
     if "seconds" not in history:
         return None, None
     own = history[history["run_id"].isin(runs["run_id"])]
-    beside = numbers(runs, "runtime_seconds").set_axis(runs["run_id"])
-    beside = (beside - own.groupby("run_id")["seconds"].sum()).dropna()
+    outside = numbers(runs, "runtime_seconds").set_axis(runs["run_id"])
+    outside = (outside - own.groupby("run_id")["seconds"].sum()).dropna()
     if f"{SUMMARY}resumed_from_epoch" in runs:  # such a run started twice
         once = numbers(runs, "resumed_from_epoch").set_axis(runs["run_id"]).fillna(0) == 0
-        beside = beside[once.reindex(beside.index).fillna(True)]
-    startup = float(max(0.0, beside.median())) if len(beside) else None
+        outside = outside[once.reindex(outside.index).fillna(True)]
+    startup = float(max(0.0, outside.median())) if len(outside) else None
     return float(own["seconds"].median()), startup
 
 

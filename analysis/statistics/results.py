@@ -73,7 +73,7 @@ def analyze(data: StudyData) -> dict[str, Any]:
         "unpaired": found.unpaired,
         "splitting": found.splitting,
         "pair_hashes": [h for h in PAIR_HASHES if _all_have(data, h)],
-        "allowed": found.doubts,
+        "allowed": found.waivable,
         "repeated": found.repeated,
         "failures": data.failures,
         "item": data.item,

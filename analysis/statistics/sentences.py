@@ -248,7 +248,7 @@ def demoted(before: str, grade: str, rules: dict[str, dict[str, Any]], study: St
 
     ``before``: its grade by the declared rule; ``rules``: what the others say, as in results.json.
     """
-    told = "; ".join(
+    reason = "; ".join(
         f"{study.words_of(rule)}: {one['grade'].replace('_', ' ')}, "
         f"Holm p = {format_p(one['p_holm'])}"
         for rule, one in rules.items()
@@ -256,7 +256,7 @@ def demoted(before: str, grade: str, rules: dict[str, dict[str, Any]], study: St
     )
     return (
         f"Demoted from {before.replace('_', ' ')} to {grade.replace('_', ' ')}, since another "
-        f"score rule does not confirm it ({told})."
+        f"score rule does not confirm it ({reason})."
     )
 
 
@@ -342,10 +342,10 @@ def qualification(
     found = []
     ((factor, *_),) = row["parts"]
     if len(failed) > 2 and any(number for number, _ in failed.values()):
-        told = ", ".join(
+        reason = ", ".join(
             f"{words}: {number} of {n}" for words, (number, n) in failed.items() if number
         )
-        found.append(f"This main effect averages over a variant whose runs fail ({told}).")
+        found.append(f"This main effect averages over a variant whose runs fail ({reason}).")
     for other in rows:
         factors = [name for name, _, _ in other["parts"]]
         if other["kind"] == "interaction" and factor in factors and other["grade"] in SUPPORTED:

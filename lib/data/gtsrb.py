@@ -26,7 +26,7 @@ from lib.data.cache import cached, fingerprint
 from lib.spec.errors import DataError, command
 from lib.training.seeding import sha256
 
-SIZE = 32  # pixels; unless told otherwise images become SIZE × SIZE, as in the template
+SIZE = 32  # pixels; by default images become SIZE × SIZE, as in the template
 CACHE_FORMAT = 2
 MOST_MISTAKES = 200  # whose pixels a run keeps: some 400 kB at 32 × 32
 
@@ -131,7 +131,7 @@ def split_by_track(
 def test_metadata(
     data: Data, labels: torch.Tensor, predicted: torch.Tensor, probability: torch.Tensor
 ) -> dict[str, list[str] | torch.Tensor]:
-    """Return what is known of the test images beside their outcomes (N,), for a run's own file.
+    """Return what is known of the test images besides outcomes (N,), for a run's own file.
 
     ``names`` (N,); ``widths`` (N,); ``in_training`` (N,) bool: whether a training image is the same
     in every pixel; ``mistakes`` (M,) int64: the images that were mistaken, first those whose true

@@ -171,7 +171,7 @@ def test_table(layout: Layout) -> pd.DataFrame:
     else:
         raise DataError(
             f"GT-final_test.csv not found in {', '.join(map(str, places))}; it comes in "
-            "GTSRB_Final_Test_GT.zip (the .test.csv beside the images has no classes)"
+            "GTSRB_Final_Test_GT.zip (the .test.csv next to the images has no classes)"
         )
     if (wrong := table[~table["ClassId"].between(0, CLASSES - 1)]).size:
         raise DataError(

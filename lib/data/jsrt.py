@@ -233,10 +233,10 @@ def _mini_cases(folders: list[Path]) -> list[Case]:
 
 
 def _compare(images: set[str], masks: set[str], kind: str) -> None:
-    for few, many, told in ((images, masks, "without an image"), (masks, images, "is missing")):
+    for few, many, reason in ((images, masks, "without an image"), (masks, images, "is missing")):
         if lacking := sorted(many - few):
             raise DataError(
-                f"a {kind} {told}: {lacking[0]}, {len(lacking)} in all; "
+                f"a {kind} {reason}: {lacking[0]}, {len(lacking)} in all; "
                 "unpack images and masks again"
             )
 

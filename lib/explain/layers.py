@@ -19,7 +19,7 @@ BATCH_NORM_SOURCE = (
 
 def words(layer: Layer) -> str:
     """Return what a layer does, in one plain sentence."""
-    _only_what_is_told(layer)
+    _only_known_layers(layer)
     d, inputs = layer.detail, layer.inputs[0]
     if layer.kind == "convolution":
         k = d["kernel_size"]
@@ -44,7 +44,7 @@ def words(layer: Layer) -> str:
         "ELU": "Keeps positive values; maps negative x to exp(x) − 1, never below −1.",
         "ReLU": "Keeps positive values, sets negative ones to 0.",
         "GELU": "Weighs each value by the normal distribution's probability of a smaller one.",
-        "concatenation": "Puts the encoder's features of this level beside the upsampled ones.",
+        "concatenation": "Puts the encoder's features of this level next to the upsampled ones.",
         "flatten": "Writes all channels and pixels into one list.",
         "linear": f"Weighs all {inputs[-1]} values into {layer.output[-1]} scores, one a class.",
     }[layer.kind]
@@ -52,7 +52,7 @@ def words(layer: Layer) -> str:
 
 def arithmetic(layer: Layer) -> str:
     """Return how the output's side or length follows from the input's."""
-    _only_what_is_told(layer)
+    _only_known_layers(layer)
     d, inputs, output = layer.detail, layer.inputs, layer.output
     side, after = inputs[0][-1], output[-1]
     if layer.kind == "convolution":
@@ -73,7 +73,7 @@ def arithmetic(layer: Layer) -> str:
     return ""
 
 
-def _only_what_is_told(layer: Layer) -> None:
+def _only_known_layers(layer: Layer) -> None:
     """Refuse what the sentences and sums here would tell wrongly.
 
     Raises:
@@ -132,7 +132,7 @@ def notes(layers: list[Layer]) -> list[str]:
     norms = [(a, b, c) for a, b, c in around if b.kind == "batch normalization"]
     for before, layer, after in norms:
         one, two, three = names([before, layer, after])
-        said.append(f"{two} stands after {one} and before {three}.")
+        said.append(f"{two} is after {one} and before {three}.")
     if norms:
         said.append(f"Their place is that of {BATCH_NORM_SOURCE}.")
     said.append(
@@ -146,9 +146,9 @@ def notes(layers: list[Layer]) -> list[str]:
 def as_text(layers: list[Layer]) -> str:
     """Return the description for a terminal, a block a layer."""
     lines = []
-    for name, told, before, after, sum_, parameters, macs, size, step, centre in rows(layers):
+    for name, reason, before, after, sum_, parameters, macs, size, step, centre in rows(layers):
         lines.append(f"{name}: {before} -> {after}" + (f"   [{sum_}]" if sum_ else ""))
-        lines.append(f"    {told}")
+        lines.append(f"    {reason}")
         place = f"receptive field {size}, centre {centre}" + (f", step {step}" if step else "")
         lines.append(f"    {parameters} parameters, {macs} multiply-adds; {place}")
     return "\n".join([*lines, "", *(textwrap.fill(note, 100) for note in notes(layers))])

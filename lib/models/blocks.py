@@ -28,7 +28,7 @@ def conv_block(
     """Return convolution, batch normalization if asked for, activation, in that order.
 
     (N, inputs, H, W) -> (N, outputs, H', W'), H' = H + 2 padding - kernel_size + 1, W' alike.
-    Batch normalization stands between the convolution and its activation (Ioffe & Szegedy 2015,
+    Batch normalization is between the convolution and its activation (Ioffe & Szegedy 2015,
     section 3.2). Where it is a factor, the convolution keeps its ``bias`` in both arms, so that the
     factor adds layers and changes nothing else; batch normalization draws no random numbers, so
     both arms start from equal convolution weights at equal seed.

@@ -13,7 +13,7 @@ WIDTHS = (32, 64, 128, 192)  # channels at each of the four sizes
 
 
 class Residual(nn.Module):
-    """Two 3×3 convolutions beside a shortcut (He et al. 2016, CVPR); keeps the shape (N, C, H, W).
+    """Two 3×3 convolutions with a shortcut (He et al. 2016, CVPR); keeps the shape (N, C, H, W).
 
     The second batch normalization starts with scale 0, so that the block starts as the identity
     (Goyal et al. 2017, section 5.1).

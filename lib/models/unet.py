@@ -16,7 +16,7 @@ class UNet(nn.Module):
 
     ``depth`` levels with ``width``, 2 ``width``, 4 ``width``, ... features, each of two 3×3
     convolutions; maxima over 2×2 lead down, ``upsampling`` by 2 leads up; the features of the
-    encoder's level are put beside the upsampled ones. H and W must be multiples of
+    encoder's level are concatenated with the upsampled ones. H and W must be multiples of
     2^(depth - 1). Source: Ronneberger et al. 2015, with padding, and with batch normalization,
     as in lightning-bolts (5 levels, 64 features).
 

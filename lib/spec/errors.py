@@ -21,7 +21,7 @@ class DataError(UserError):
 
 
 class _Unbreakable(io.TextIOBase):
-    """Standard output that goes on when nobody reads it: the work behind the words is not lost."""
+    """Standard output that ignores a closed pipe, so that the work is not lost."""
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__()

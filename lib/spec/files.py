@@ -17,7 +17,7 @@ from lib.spec.errors import UserError
 
 NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK)  # of a file system
 FINISHED = "finished.json"  # in the folder of a run that ended well; lib/tracking/finished.py
-MOST_NODES = 100_000  # of a YAML file, each alias counted as what it stands for
+MOST_NODES = 100_000  # of a YAML file, each alias counted as the value it refers to
 
 
 def write_atomically(path: Path, content: bytes | Callable[[IO[bytes]], Any]) -> None:
@@ -156,7 +156,7 @@ def _plain_text(loader: _Loader, node: yaml.ScalarNode) -> str:
 
 
 def _size(node: yaml.Node, known: dict[int, int]) -> int:
-    """Return how many values a node stands for; an alias is the node that it names."""
+    """Return how many values a node has; an alias counts as the node that it refers to."""
     if id(node) not in known:
         known[id(node)] = 1  # of a node within itself
         parts = node.value if isinstance(node, yaml.CollectionNode) else []
@@ -193,7 +193,7 @@ COUNTED = ("looks",)  # top-level keys whose mapping has numbers as keys: seeds
 def read_yaml(path: Path, unclear: list[str] | None = None) -> dict[str, Any]:
     """Return the mapping that a YAML file holds.
 
-    Unquoted numbers that YAML 1.1 reads as text are told in ``unclear`` where that is given, and
+    Unquoted numbers that YAML 1.1 reads as text are added to ``unclear`` where that is given, and
     refused where not.
 
     Raises:
@@ -209,11 +209,11 @@ def read_yaml(path: Path, unclear: list[str] | None = None) -> dict[str, Any]:
             documents.append(loader.construct_document(node))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
-    told = [f"{path}, {one}" for one in loader.unclear]
-    if told and unclear is None:
-        raise UserError(told[0])
+    reason = [f"{path}, {one}" for one in loader.unclear]
+    if reason and unclear is None:
+        raise UserError(reason[0])
     if unclear is not None:
-        unclear += told
+        unclear += reason
     if len(documents) > 1:
         raise UserError(f"{path} holds {len(documents)} YAML documents; write one per file")
     if not documents or not isinstance(documents[0], dict):

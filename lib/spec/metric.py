@@ -67,7 +67,7 @@ class Metric:
 
     @property
     def title(self) -> str:
-        """Part and label, such as "test error"; a label that a declaration gives stands alone."""
+        """Part and label, such as "test error"; a label from a declaration is used alone."""
         return f"{self.part} {self.label}" if self.part and not self.whole_label else self.label
 
     @property

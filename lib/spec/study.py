@@ -346,7 +346,7 @@ def _check_method(sweep: Sweep, declared: Declaration | None) -> None:
         raise StudyError(
             f"{sweep.where}: the runs of `method: {sweep.method}` cannot be compared: "
             + (
-                "it lists no levels to compare, but draws what it varies anew for each run"
+                "it lists no levels to compare, but draws what it varies again for each run"
                 if sweep.method == "random"
                 else "what it runs depends on the scores before"
             )
@@ -373,7 +373,7 @@ def _blocks(
     for key in declaration.block:
         if key not in parameters or key == seed:
             raise StudyError(
-                f"{where}: block names {key}, which is no parameter of the sweep beside the seed; "
+                f"{where}: block names {key}, which is no parameter of the sweep, or is the seed; "
                 f"it has {', '.join(name for name in parameters if name != seed)}"
             )
         if key in (declaration.factors or {}):
@@ -453,8 +453,8 @@ def _variants(
     for name, levels in factors.items():
         if len(set(levels)) < len(levels):
             raise StudyError(
-                f"{where}: factor {name} has levels that cannot be told apart: {levels}. Name each "
-                "level once; as levels of one factor, 0 and false or 1 and true are the same."
+                f"{where}: factor {name} has levels that cannot be distinguished: {levels}. Name "
+                "each level once; as levels of one factor, 0 and false or 1 and true are the same."
             )
     variants = itertools.product(*factors.values())
     return factors, {v: dict(zip(factors, v, strict=True)) for v in variants}

@@ -16,7 +16,7 @@ from lib.spec.files import read_yaml
 Scalar = str | int | float | bool | None
 EXAMPLE = "see sweeps/gtsrb.yaml for an example"
 GOALS = ("minimize", "maximize")
-SAMPLED = "drawn by the server for each run"  # stands for the values of a range
+SAMPLED = "drawn by the server for each run"  # in place of the values of a range
 
 
 class SweepError(UserError):
@@ -30,7 +30,7 @@ class Sweep:
     ``parameters``: values by name in the YAML's order; nested names are joined by dots. ``where``
     is the file, or what else the sweep was read from, for messages. ``unclear``: in words, numbers
     that YAML reads as text, which a sweep that is still to be run should not have. ``sampled``: the
-    parameters whose values are drawn anew for each run, by methods other than ``grid``.
+    parameters whose values are drawn again for each run, by methods other than ``grid``.
     """
 
     name: str
@@ -74,9 +74,9 @@ class Sweep:
             for value in values
             for one in (value if isinstance(value, list) else [value])
         ]
-        for told in self.unclear:
-            if any(f": {level} is text" in told for level in levels):
-                raise SweepError(told)
+        for reason in self.unclear:
+            if any(f": {level} is text" in reason for level in levels):
+                raise SweepError(reason)
 
     def require_grid(self, purpose: str) -> None:
         """Raise a SweepError unless the method is ``grid``: others need a server to choose runs."""

@@ -1,7 +1,7 @@
 """The marker that a run ended well: finished.json in its folder, with what it ran.
 
 It also names W&B's offline file, its size and when it was written, once that was seen to be whole:
-on a full disk W&B goes on without writing, so that a script's good end says nothing about its
+on a full disk W&B continues without writing, so that a script's exit code says nothing about its
 history.
 """
 

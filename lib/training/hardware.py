@@ -65,7 +65,7 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
 
 
 @contextlib.contextmanager
-def told_when_out_of_memory(batch_size: int) -> Iterator[None]:
+def explain_out_of_memory(batch_size: int) -> Iterator[None]:
     """Turn a GPU's lack of memory into a UserError that says what to do.
 
     Raises:
@@ -228,7 +228,7 @@ def maybe_cuda_graph(
 ) -> Callable[[torch.Tensor], None]:
     """Return ``step`` for batches of ``size``, on a GPU as a graph if ``steps`` are enough for it.
 
-    ``generator`` is what the step draws from, beside the default generator; the rest as in
+    ``generator`` is what the step draws from in addition to the default generator; the rest as in
     GraphedStep. CUDA_GRAPH=0 in the environment: never a graph.
     """
     if generator.device.type != "cuda" or steps < GRAPH_FROM:

@@ -20,6 +20,6 @@ def read_torch(path: Path) -> Any | None:
                 raise RuntimeError(f"the checksum of {damaged} is wrong")
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged or foreign pickle raises nearly anything
-        told = f"{path} is unreadable: {error} ({type(error).__name__})"
-        print(" ".join(told.split())[:500], flush=True)
+        reason = f"{path} is unreadable: {error} ({type(error).__name__})"
+        print(" ".join(reason.split())[:500], flush=True)
     return None

@@ -1,4 +1,4 @@
-"""The local agent: a whole grid, again after SIGKILL and Ctrl-C, failures told, one at a time."""
+"""The local agent: a whole grid, resumed after SIGKILL and Ctrl-C; failures; one at a time."""
 
 import json
 import shutil
@@ -119,7 +119,7 @@ def test_killed_and_started_again_it_ends_as_if_undisturbed(
     assert len(list(broken.glob("wandb/offline-run-*"))) == before, "nothing is run again"
 
 
-def test_a_failed_run_is_told_and_does_not_stop_the_others(
+def test_a_failed_run_is_reported_and_does_not_stop_the_others(
     offline: dict[str, str], tmp_path: Path
 ) -> None:
     sweep = write_sweep(

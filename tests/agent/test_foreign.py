@@ -93,7 +93,7 @@ def test_the_command_line_is_wandbs(
 
 
 @pytest.mark.parametrize(
-    ("raw", "told"),
+    ("raw", "message"),
     [
         ({"command": "python x.py"}, "command must be a list, got 'python x.py'"),
         ({"command": ["${python}"]}, "holds ${python}, which W&B does not have"),
@@ -102,11 +102,11 @@ def test_the_command_line_is_wandbs(
         ({"program": None, "command": []}, "has no `program:`"),
     ],
 )
-def test_commands_that_cannot_be_are_refused(raw: dict, told: str) -> None:
+def test_commands_that_cannot_be_are_refused(raw: dict, message: str) -> None:
     base = {"program": "x.py", "method": "grid", "parameters": {"a": {"value": 1}}}
     with pytest.raises(SweepError) as error:
         check_command(read_sweep(base | raw))
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
 @pytest.fixture

@@ -101,18 +101,18 @@ def test_a_score_that_is_nan_has_failed(offline: dict[str, str], tmp_path: Path)
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("shape", "told"),
+    ("shape", "message"),
     [
         ("percent", "has no number as test/error in its summary: '5.00 %'"),
         ("crash", "algo=b, seed=3: run"),
     ],
 )
 def test_runs_that_cannot_be_compared(
-    offline: dict[str, str], tmp_path: Path, shape: str, told: str
+    offline: dict[str, str], tmp_path: Path, shape: str, message: str
 ) -> None:
     with pytest.raises(report_module.IncompleteError) as error:
         graded(offline, tmp_path, shape)
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
 def test_a_folder_without_runs(tmp_path: Path) -> None:

@@ -194,13 +194,13 @@ QUICK = ["a summary that is a mapping", "Lightning", "nested and flat", "a facto
 def test_a_sweep_of_somebody_elses_script(
     name: str, fill: Callable, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    shape, factor, told = SHAPES[name]
+    shape, factor, message = SHAPES[name]
     row = graded(fill(shape, factor), tmp_path / "out")
     assert row["difference"] == pytest.approx(-0.01)
     assert (row["n"], round(row["p"], 4)) == (6, 0.0312)
     printed = capsys.readouterr().out
     assert "12 finished, of 12 expected" in printed
-    assert told in printed
+    assert message in printed
 
 
 def test_a_crashed_run_that_was_made_again(

@@ -111,12 +111,12 @@ def test_units(
 
 def test_percent_without_its_bounds_is_stopped(tmp_path: Path) -> None:
     folder, sweep = made(tmp_path, ["a", "b"], 7, "algo", 100.0)
-    told = factories.refusal(folder, sweep, metric="test/error")
-    assert "lies outside the metric's bounds, 0 to 1; declare other `bounds:`" in told
+    message = factories.refusal(folder, sweep, metric="test/error")
+    assert "lies outside the metric's bounds, 0 to 1; declare other `bounds:`" in message
 
 
 @pytest.mark.parametrize(
-    ("declared", "told"),
+    ("declared", "message"),
     [
         ({"smallest_effect": 0.5}, None),
         ({"smallest_effect": 1.0}, "is as large as the whole range of test/error"),
@@ -128,14 +128,14 @@ def test_percent_without_its_bounds_is_stopped(tmp_path: Path) -> None:
         ({"direction": "higher"}, "direction: unknown key"),
     ],
 )
-def test_contradictions(tmp_path: Path, declared: dict, told: str | None) -> None:
+def test_contradictions(tmp_path: Path, declared: dict, message: str | None) -> None:
     sweep = factories.grid(tmp_path / "s.yaml", {"algo": ["a", "b"]}, 7)
-    if told is None:
+    if message is None:
         assert factories.study(sweep, **declared).smallest_effect == 0.5
         return
     with pytest.raises(StudyError) as error:
         factories.study(sweep, **declared)
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
 def test_a_sweeps_goal_that_the_metric_contradicts(tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ def test_levels_survive(levels: list[Any], tmp_path_factory: pytest.TempPathFact
         assert same_value(found, cell["x"]), (found, cell["x"])
     plain = [tuple(one) if isinstance(one, list) else one for one in levels]
     if len(set(plain)) < len(plain):  # 0 and false, 1 and true: one level to Python
-        with pytest.raises(StudyError, match="cannot be told apart"):
+        with pytest.raises(StudyError, match="cannot be distinguished"):
             factories.study(sweep_path)
         return
     data = factories.data(factories.study(sweep_path), runs, history)
@@ -253,8 +253,8 @@ def test_scores_of_other_steps_are_refused(tmp_path: Path) -> None:
             row["eval/return"] = step + seed / 9 if step % 250 == 0 else np.nan
             history.append(row)
     write_tables(tmp_path / "t", runs_table(rows), pd.DataFrame(history), axis="global_step")
-    told = factories.refusal(tmp_path / "t", sweep, metric="eval/return")
-    assert "eval/return was logged last at global step 750 by run b0, at 1000 by run a0" in told
+    message = factories.refusal(tmp_path / "t", sweep, metric="eval/return")
+    assert "eval/return was logged last at global step 750 by run b0, at 1000 by run a0" in message
 
 
 def test_a_parameter_named_repeat_stays_a_factor(tmp_path: Path) -> None:
@@ -316,5 +316,5 @@ def test_infinity_on_the_good_side_is_no_failed_run(tmp_path: Path) -> None:
     runs.loc[runs["run_id"] == "b-3", "summary.test/psnr"] = float("inf")
     write_tables(folder, runs, history)
     sweep.write_text(sweep.read_text().replace("minimize", "maximize").replace("error", "psnr"))
-    told = factories.refusal(folder, sweep, metric="test/psnr")
-    assert "run b-3 has no number as test/psnr in its summary: inf" in told
+    message = factories.refusal(folder, sweep, metric="test/psnr")
+    assert "run b-3 has no number as test/psnr in its summary: inf" in message

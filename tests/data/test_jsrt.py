@@ -146,7 +146,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("name", DAMAGES)
-def test_damage_is_told(copy: Path, name: str) -> None:
+def test_damage_is_reported(copy: Path, name: str) -> None:
     path, damage, message = DAMAGES[name]
     damage(copy / path)
     with pytest.raises(jsrt.DataError, match=re.escape(message)):
@@ -161,7 +161,7 @@ def test_damage_is_told(copy: Path, name: str) -> None:
         (np.full(2048 * 2048, 4369, ">u2"), "holds 4369, allowed are 0 to 4095"),
     ],
 )
-def test_a_damaged_original_is_told(copy: Path, content: np.ndarray, message: str) -> None:
+def test_a_damaged_original_is_reported(copy: Path, content: np.ndarray, message: str) -> None:
     content.tofile(copy / "images" / "JPCLN001.IMG")
     for path in (copy / "images").glob("*.png"):
         path.unlink()
@@ -173,7 +173,7 @@ def test_a_damaged_original_is_told(copy: Path, content: np.ndarray, message: st
 
 
 @pytest.mark.parametrize(("value", "message"), [(7, "holds 7"), (None, "no pixel is 255")])
-def test_a_damaged_label_is_told(tmp_path: Path, value: int | None, message: str) -> None:
+def test_a_damaged_label_is_reported(tmp_path: Path, value: int | None, message: str) -> None:
     root = write_mini(tmp_path)
     path = root / "segmentation" / "label_train" / "case002_label.png"
     repaint(path, lambda a: np.where(a == 255, 170, a) if value is None else np.full_like(a, value))
@@ -181,7 +181,7 @@ def test_a_damaged_label_is_told(tmp_path: Path, value: int | None, message: str
         jsrt.load(root, 32)
 
 
-def test_no_folder_and_an_empty_one_are_told(tmp_path: Path) -> None:
+def test_no_folder_and_an_empty_one_are_reported(tmp_path: Path) -> None:
     with pytest.raises(jsrt.DataError, match="`make data` downloads"):
         jsrt.load(tmp_path / "none", 32)
     with pytest.raises(jsrt.DataError, match="holds no radiograph"):

@@ -179,7 +179,7 @@ def test_widths_without_tables_are_the_files_own(signs: Path, copy: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (lambda root: (root / LABELS).unlink(), "GTSRB_Final_Test_GT.zip"),
         (lambda root: (root / "Final_Training").rename(root / "pictures"), "Kaggle's Train and"),
@@ -195,14 +195,16 @@ def test_widths_without_tables_are_the_files_own(signs: Path, copy: Path) -> Non
         ),
     ],
 )
-def test_other_folders_are_refused(copy: Path, change: Callable[[Path], object], told: str) -> None:
+def test_other_folders_are_refused(
+    copy: Path, change: Callable[[Path], object], message: str
+) -> None:
     change(copy)
     with pytest.raises(DataError) as error:
         gtsrb.load(copy)
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
-def test_torchvisions_archive_is_told_and_not_compared_with_published_scores(
+def test_torchvisions_archive_is_reported_and_not_compared_with_published_scores(
     copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gtsrb_layouts, "TORCHVISION_IMAGES", 43 * 6)
@@ -213,8 +215,8 @@ def test_torchvisions_archive_is_told_and_not_compared_with_published_scores(
     scores = {(): [0.01, 0.011, 0.012, 0.013, 0.014, 0.015, 0.016]}
     tables = factories.scored(sweep_path, scores, data_note=data.note)
     folder = factories.write_study(tmp_path / "t", *tables)
-    told = factories.refusal(folder, sweep_path, published_scores={"a committee": 0.0054})
-    assert "published_scores cannot be compared with runs on other data" in told
+    message = factories.refusal(folder, sweep_path, published_scores={"a committee": 0.0054})
+    assert "published_scores cannot be compared with runs on other data" in message
 
 
 # Radiographs
@@ -305,7 +307,7 @@ def test_floats_are_read_as_greys(chests: Path, drawn: Path) -> None:
     assert gap.abs().max() < 1e-3
 
 
-def test_inverted_radiographs_are_turned_and_told(
+def test_inverted_radiographs_are_turned_and_reported(
     chests: Path, drawn: Path, capsys: pytest.CaptureFixture
 ) -> None:
     for path in (drawn / "images").glob("*.png"):
@@ -329,7 +331,7 @@ def test_originals_of_either_byte_order(drawn: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (lambda root: shutil.rmtree(root / "masks"), "but no masks of the lungs"),
         (lambda root: shutil.rmtree(root / "masks/left lung"), "mask of the left lung is missing"),
@@ -357,9 +359,9 @@ def test_originals_of_either_byte_order(drawn: Path) -> None:
     ],
 )
 def test_other_radiographs_are_refused(
-    drawn: Path, change: Callable[[Path], object], told: str
+    drawn: Path, change: Callable[[Path], object], message: str
 ) -> None:
     change(drawn)
     with pytest.raises(DataError) as error:
         jsrt.load(drawn, 32)
-    assert told in str(error.value)
+    assert message in str(error.value)

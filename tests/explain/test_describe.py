@@ -114,7 +114,7 @@ def test_known_fields_and_the_512() -> None:
     assert "512 inputs because the last max-pooling leaves 32 channels of 4×4 pixels" in notes
     assert "32 · 4 · 4 = 512" in notes
     assert "87,659 parameters" in notes
-    assert notes.count("batch normalization stands after features") == 3
+    assert notes.count("batch normalization is after features") == 3
     bottleneck = next(x for x in of_script(train_unet) if x.name == "encoder.4.3")
     assert bottleneck.field.size == 140  # 5 levels of two 3×3: 5, 14, 32, 68, 140
 

@@ -183,14 +183,14 @@ def test_a_dead_layer_has_no_gradient() -> None:
 
 
 @pytest.mark.parametrize("content", ["[]", '{"networks": 5}', '{"networks": [{}]}', "{"])
-def test_damaged_descriptions_are_told(tmp_path: Path, content: str) -> None:
+def test_damaged_descriptions_are_reported(tmp_path: Path, content: str) -> None:
     (tmp_path / networks.NAME).write_text(content)
     np.savez(tmp_path / networks.ARRAYS, **{"b/x": np.zeros(2)})
     with pytest.raises(TableError, match="is damaged"):
         networks.read(tmp_path)
 
 
-def test_damage_is_told(tmp_path: Path, sign_run: Path, signs: Path) -> None:
+def test_damage_is_reported(tmp_path: Path, sign_run: Path, signs: Path) -> None:
     with pytest.raises(UserError, match="has not finished"):
         trained.load_run(tmp_path, str(signs))
     finished.write(tmp_path / "empty", {}, {})

@@ -2,7 +2,7 @@
 
 State is in memory (wandb_state.py). It serves grid sweeps to several agents at once, takes
 history and files, hands preempted runs out again, answers the API page by page, and misbehaves when
-told to (`Faults`). What passes against it need not pass against the real service.
+asked to (`Faults`). What passes against it need not pass against the real service.
 """
 
 import json

@@ -31,7 +31,7 @@ def bomb(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (
             lambda r: os.symlink(r / "nowhere.ppm", r / "Final_Test/Images/99999.ppm"),
@@ -44,11 +44,11 @@ def bomb(path: Path) -> None:
         (lambda r: bomb(r / "Final_Training/Images/00003/00001_00001.ppm"), "damaged or no image"),
     ],
 )
-def test_signs(copy: Path, change: Callable[[Path], object], told: str) -> None:
+def test_signs(copy: Path, change: Callable[[Path], object], message: str) -> None:
     change(copy)
     with pytest.raises(DataError) as error:
         gtsrb.load(copy)
-    assert told in str(error.value)
+    assert message in str(error.value)
     done = call("-m", "lib.gtsrb", copy)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr

@@ -46,16 +46,16 @@ def test_one_unreadable_run_does_not_keep_the_others_from_it(
 ) -> None:
     folder, sweep = runs
     file_of(folder, "r0").write_bytes(content)  # the first one
-    told = ""
+    message = ""
     try:
         fetched(folder, sweep, tmp_path / "out")
     except FetchError as error:
-        told = str(error)
+        message = str(error)
     found, _ = read_tables(tmp_path / "out")
     assert found["run_id"].tolist() == ["r1", "r2"]
-    told += capsys.readouterr().out
-    assert "r0" in told
-    assert "cannot be read" in told or "is left out" in told
+    message += capsys.readouterr().out
+    assert "r0" in message
+    assert "cannot be read" in message or "is left out" in message
 
 
 def test_nothing_but_garbage(runs: tuple[Path, Path], tmp_path: Path) -> None:

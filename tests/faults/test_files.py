@@ -198,7 +198,7 @@ def test_a_damaged_cache_is_built_again(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["flipped", "zeroed", "cut", "empty", "text", "huge"])
-def test_damaged_outputs_are_told_and_read_again(tmp_path: Path, kind: str) -> None:
+def test_damaged_outputs_are_reported_and_read_again(tmp_path: Path, kind: str) -> None:
     path = tmp_path / per_item.FILES / "r" / per_item.SCORES
     path.parent.mkdir(parents=True)
     values = np.random.default_rng(0).random(5000)
@@ -264,7 +264,9 @@ def test_file_systems_without_locks(
         agent.study_lock(tmp_path).__enter__()
 
 
-def test_other_faults_of_locks_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_faults_of_locks_are_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def acquire(*_: object, **__: object) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
@@ -320,9 +322,9 @@ def test_the_end_of_a_large_log_is_shown(tmp_path: Path) -> None:
         file.truncate(300 * 2**20)  # sparse
         file.seek(0, os.SEEK_END)
         file.write(b"\n" + b"x" * 5000 + b"\nthe last line\n")
-    told = agent._failure(log, 1, "")
-    assert told.endswith("the last line")
-    assert len(told) < 8000
+    message = agent._failure(log, 1, "")
+    assert message.endswith("the last line")
+    assert len(message) < 8000
 
 
 def test_many_finished_runs_are_looked_over_once(tmp_path: Path) -> None:

@@ -178,7 +178,7 @@ def test_runs_of_one_kind_in_any_order_give_one_table(tmp_path: Path) -> None:
     assert contents[0] == contents[1]
 
 
-def test_a_shortened_table_of_items_is_told(tmp_path: Path) -> None:
+def test_a_shortened_table_of_items_is_reported(tmp_path: Path) -> None:
     sweep = factories.write_sweep(tmp_path / "s.yaml")
     runs, history = factories.tables(sweep)
     folder = factories.write_study(tmp_path / "t", runs, history)

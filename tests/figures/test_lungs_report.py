@@ -146,7 +146,7 @@ def test_images_of_signs_have_labels(tmp_path: Path) -> None:
         per_item.read(tmp_path)
 
 
-def test_damaged_files_are_told(tmp_path: Path) -> None:
+def test_damaged_files_are_reported(tmp_path: Path) -> None:
     (tmp_path / "files" / "a").mkdir(parents=True)
     (tmp_path / "files" / "a" / per_item.SCORES).write_bytes(b"PK half a file")
     with pytest.raises(TableError, match="is damaged"):

@@ -42,7 +42,7 @@ def declare(tmp_path: Path, seeds: int) -> Path:
 
 
 @pytest.mark.parametrize("state", LANDS_ON)
-def test_every_grade_is_reached_by_tables_and_told_in_careful_words(
+def test_every_grade_is_reached_by_tables_and_reported_in_careful_words(
     tmp_path: Path, state: str
 ) -> None:
     seeds, effects, noise = LANDS_ON[state]

@@ -137,7 +137,7 @@ def test_one_of_anything_is_not_several(tmp_path: Path) -> None:
     assert "a budget of 1 epoch and" in text
 
 
-def test_nothing_to_compare_is_told(tmp_path: Path) -> None:
+def test_nothing_to_compare_is_reported(tmp_path: Path) -> None:
     factories.grid(tmp_path / "s.yaml", {"batch_norm": [True], "optimizer": ["sgd"]}, 2, epochs=3)
     runs, history = factories.tables(factories.write_sweep(tmp_path / "two.yaml", seeds=2))
     keep = runs["run_id"].str.startswith("bnsgd")
@@ -206,7 +206,7 @@ def test_seeds_that_are_no_pairs_are_tested_by_mann_whitney(
     assert f"seed 3: 2 different values of {column}" in results["unpaired"][0]
 
 
-def test_an_allowed_failure_is_told_on_the_first_page(sweep_path: Path, tmp_path: Path) -> None:
+def test_an_allowed_failure_is_reported_on_the_first_page(sweep_path: Path, tmp_path: Path) -> None:
     folder = tmp_path / "made_up"
     tables = change("summary.git_commit", "e" * 40)(*factories.tables(sweep_path))
     factories.write_study(folder, *tables)

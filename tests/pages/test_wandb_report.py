@@ -42,7 +42,7 @@ def test_without_the_package_it_says_where_to_get_it(monkeypatch: pytest.MonkeyP
         wandb_report.build("e/p", results, study, [])
 
 
-def test_no_results_are_told(tmp_path: Path, online: dict[str, str]) -> None:
+def test_no_results_are_reported(tmp_path: Path, online: dict[str, str]) -> None:
     done = call(
         "-m",
         "analysis.wandb_report",

@@ -134,9 +134,9 @@ def test_steps_that_differ_between_runs_become_curves(
     }
     rows["a0"].append({"global_step": NAN, "val/error": 0.5})
     out, sweep_path = collected(tmp_path, monkeypatch, rows)
-    told = capsys.readouterr().out
-    assert "1 history row left out: global_step is no finite number there" in told
-    assert "history columns with text are left out: note" in told
+    message = capsys.readouterr().out
+    assert "1 history row left out: global_step is no finite number there" in message
+    assert "history columns with text are left out: note" in message
     assert (out / "history.csv").read_text().startswith("run_id,global_step,val/error\n")
     results = factories.report(out, sweep_path, draw=True)
     assert results["contrasts"][0]["grade"] == "preliminary_support"

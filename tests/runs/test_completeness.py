@@ -38,14 +38,14 @@ def again(tables: factories.Tables, run_id: str, **changes: object) -> factories
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"state": "crashed", "exit_code": None}, "run bnsgd01 is crashed, after epoch 3 of 3"),
         ({"summary.test/error": np.nan}, "no number as test/error in its summary: none"),
     ],
 )
-def test_a_run_made_again_counts_and_the_first_one_is_told(
-    sweep_path: Path, changes: dict, told: str
+def test_a_run_made_again_counts_and_the_first_one_is_reported(
+    sweep_path: Path, changes: dict, message: str
 ) -> None:
     tables = again(factories.tables(sweep_path), "bnsgd01", **changes)
     found = check(sweep_path, *tables)
@@ -53,7 +53,7 @@ def test_a_run_made_again_counts_and_the_first_one_is_told(
     assert found.runs((True, "sgd")) == ["bnsgd00", "again", "bnsgd02"]
     (repeated,) = found.repeated
     assert repeated.startswith("batch_norm=True, optimizer=sgd, seed=1: run bnsgd01 ")
-    assert repeated.endswith(f"{told}; it was made again")
+    assert repeated.endswith(f"{message}; it was made again")
 
 
 def test_two_finished_runs_of_a_variant_are_not_chosen_from(sweep_path: Path) -> None:
@@ -64,24 +64,24 @@ def test_two_finished_runs_of_a_variant_are_not_chosen_from(sweep_path: Path) ->
 def test_runs_with_the_same_losses_are_doubted(sweep_path: Path) -> None:
     runs, history = factories.tables(sweep_path)
     history["val/loss"] = np.random.default_rng(0).random(len(history))
-    assert not check(sweep_path, runs, history).doubts
+    assert not check(sweep_path, runs, history).waivable
     one = history["run_id"] == "noadam00"
     history.loc[history["run_id"] == "bnadam00", "val/loss"] = history["val/loss"][one].to_numpy()
-    assert not check(sweep_path, runs, history).doubts  # the scores differ: a loss without effect
+    assert not check(sweep_path, runs, history).waivable  # the scores differ: a loss without effect
     scores = runs.set_index("run_id")["summary.test/error"]
     runs.loc[runs["run_id"] == "bnadam00", "summary.test/error"] = scores["noadam00"]
-    doubts = check(sweep_path, runs, history).doubts
-    assert list(doubts) == ["identical"]
-    assert "bnadam00 = noadam00" in doubts["identical"]
+    waivable = check(sweep_path, runs, history).waivable
+    assert list(waivable) == ["identical"]
+    assert "bnadam00 = noadam00" in waivable["identical"]
 
 
 @pytest.mark.parametrize("column", ["python_version", "numpy_version", "torch_version"])
 def test_other_versions_are_doubted(sweep_path: Path, column: str) -> None:
     runs, history = factories.tables(sweep_path)
     runs[f"summary.{column}"] = ["2.0"] * 11 + ["2.1"]
-    doubts = check(sweep_path, runs, history).doubts
-    assert list(doubts) == ["versions"]
-    assert f"{column}: 11 with 2.0, 1 with 2.1" in doubts["versions"]
+    waivable = check(sweep_path, runs, history).waivable
+    assert list(waivable) == ["versions"]
+    assert f"{column}: 11 with 2.0, 1 with 2.1" in waivable["versions"]
 
 
 def test_where_a_run_was_resumed_is_kept(sweep_path: Path) -> None:
@@ -136,11 +136,11 @@ def test_a_setting_that_goes_along_with_a_factor_is_named(sweep_path: Path) -> N
     runs, history = factories.tables(sweep_path)
     sgd = runs["config.optimizer"] == "sgd"
     runs["config.batch_size"] = np.where(sgd, 512, 128).astype(object)
-    doubts = check(sweep_path, runs, history).doubts
-    assert list(doubts) == ["recipe"]
-    told = "128 in all runs of optimizer=adam, 512 in all runs of optimizer=sgd"
-    assert f"batch_size: {told}: confounded with optimizer" in doubts["recipe"]
-    assert not check(sweep_path, runs, history, free=["batch_size"]).doubts
+    waivable = check(sweep_path, runs, history).waivable
+    assert list(waivable) == ["recipe"]
+    message = "128 in all runs of optimizer=adam, 512 in all runs of optimizer=sgd"
+    assert f"batch_size: {message}: confounded with optimizer" in waivable["recipe"]
+    assert not check(sweep_path, runs, history, free=["batch_size"]).waivable
     with pytest.raises(TableError, match="`free:` names batchsize, which no run has in its config"):
         check(sweep_path, runs, history, free=["batchsize"])
 
@@ -149,8 +149,8 @@ def test_a_setting_that_differs_at_random_or_is_not_set_is_named(sweep_path: Pat
     runs, history = factories.tables(sweep_path)
     runs["config.rotation"] = [5.0] * 11 + [np.nan]
     runs["config.width"] = pd.Series([32, 32.0, 32] * 4, dtype=object)  # equal, written in two ways
-    (told,) = check(sweep_path, runs, history).doubts.values()
-    assert "rotation: 5 in 11 runs, not set in 1 run (bnsgd02): along with no single" in told
+    (message,) = check(sweep_path, runs, history).waivable.values()
+    assert "rotation: 5 in 11 runs, not set in 1 run (bnsgd02): along with no single" in message
 
 
 def test_settings_that_change_no_number_may_differ(sweep_path: Path) -> None:
@@ -158,9 +158,9 @@ def test_settings_that_change_no_number_may_differ(sweep_path: Path) -> None:
     runs, history = factories.tables(sweep_path)
     runs["config.checkpoint_every"] = list(range(12))
     runs["config.data"] = [f"/disk{i}" for i in range(12)]
-    assert not check(sweep_path, runs, history).doubts
+    assert not check(sweep_path, runs, history).waivable
     without = runs.drop(columns="summary.data_sha256")
-    assert "data: " in check(sweep_path, without, history).doubts["recipe"]
+    assert "data: " in check(sweep_path, without, history).waivable["recipe"]
 
 
 def test_a_key_may_be_in_config_and_in_summary(sweep_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_a_key_may_be_in_config_and_in_summary(sweep_path: Path) -> None:
     runs["summary.optimizer"] = "lion"
     runs["config.state"] = "crashed"
     found = check(sweep_path, runs, history)
-    assert (found.problems, found.doubts) == ([], {})
+    assert (found.problems, found.waivable) == ([], {})
 
 
 def test_scores_outside_the_metrics_bounds_stop_the_study(sweep_path: Path) -> None:

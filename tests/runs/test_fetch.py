@@ -105,7 +105,7 @@ def test_an_interrupted_write_leaves_the_tables(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["runs.csv"]
 
 
-def test_no_server_and_no_runs_are_told(tmp_path: Path, sweep: Path, offline: dict) -> None:
+def test_no_server_and_no_runs_are_reported(tmp_path: Path, sweep: Path, offline: dict) -> None:
     env = {k: v for k, v in offline.items() if k != "WANDB_MODE"}
     env |= {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": "x" * 40}
     env |= {"WANDB_X_GRAPHQL_RETRY_MAX": "1"}
@@ -183,7 +183,7 @@ def test_runs_are_read_in_chunks_and_the_attempt_that_finished_counts(
     assert sorted(chunks) == [9, 3 * reader.CHUNK]
 
 
-def test_a_reader_that_does_not_run_is_told(
+def test_a_reader_that_does_not_run_is_reported(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("sys.executable", "false")

@@ -101,7 +101,7 @@ def test_an_incomplete_study_stops_and_leaves_the_earlier_report(
         ("test_images.csv", b"\xff\xfe", "is no table of test items: 'utf-8' codec"),
     ],
 )
-def test_damaged_tables_are_told(
+def test_damaged_tables_are_reported(
     sweep_path: Path, tmp_path: Path, file: str, edit: Callable | bytes | None, words: str
 ) -> None:
     folder = tmp_path / "made_up"

@@ -65,8 +65,8 @@ def test_a_summary_is_not_replaced_by_the_history(tmp_path: Path) -> None:
     scores = {("a",): [0.1, 0.11, 0.12, 0.13, 0.14, 0.15], ("b",): [0.2] * 5 + [float("nan")]}
     runs, history = factories.scored(sweep, scores)
     history["test/error"] = 0.5
-    told = factories.refusal(factories.write_study(tmp_path / "t", runs, history), sweep)
-    assert "run b-5 has no number as test/error in its summary" in told
+    message = factories.refusal(factories.write_study(tmp_path / "t", runs, history), sweep)
+    assert "run b-5 has no number as test/error in its summary" in message
 
 
 def test_runs_with_fewer_rows_than_the_rule_needs(tmp_path: Path) -> None:
@@ -119,11 +119,11 @@ def test_runs_without_a_seed_are_unpaired_replicates(tmp_path: Path) -> None:
     assert found.values("test/error")[0].tolist() == scores["a"]  # by creation, not by id
 
 
-def test_unequal_numbers_of_runs_are_told(tmp_path: Path) -> None:
+def test_unequal_numbers_of_runs_are_reported(tmp_path: Path) -> None:
     folder, sweep, scores = repeats(tmp_path, (8, 6), crashed=1)
     declared = {"seed": {"repeat": True}}
-    told = factories.refusal(folder, sweep, **declared)
-    assert "algo=b, (repeat)=6: missing" in told
+    message = factories.refusal(folder, sweep, **declared)
+    assert "algo=b, (repeat)=6: missing" in message
     results = factories.report(folder, sweep, "seeds", **declared)
     assert "left out: a92, a93" in results["allowed"]["seeds"]  # the last two of algo a
     expected = mannwhitneyu(scores["b"], scores["a"][:6], method="exact").pvalue

@@ -41,7 +41,7 @@ def test_addresses_as_people_have_them(source: str, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "told"),
+    ("source", "message"),
     [
         ("abc123", "is it entity/project/abc123?"),
         ("e/p/s/t", "the address of either in the browser"),
@@ -50,10 +50,10 @@ def test_addresses_as_people_have_them(source: str, path: str) -> None:
         ("e/p/../../x", "neither a study's name"),
     ],
 )
-def test_other_addresses_are_refused_with_the_right_form(source: str, told: str) -> None:
+def test_other_addresses_are_refused_with_the_right_form(source: str, message: str) -> None:
     with pytest.raises(FetchError) as error:
         address(source)
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
 RAW = {
@@ -167,13 +167,13 @@ def test_filters_for_runs_in_a_folder() -> None:
     assert not selection.matches(row, {"config.algo": {"$nin": ["a"]}})
     assert selection.matches(row, {"summary_metrics.x": {"$exists": True}})
     assert not selection.matches(row, {"config.other": {"$exists": True}})
-    for filters, told in (
+    for filters, message in (
         ({"tags": "x"}, "the keys are config"),
         ({"config.n": {"$gt": 1}}, "$gt"),
     ):
         with pytest.raises(FetchError) as error:
             selection.matches(row, filters)
-        assert told in str(error.value)
+        assert message in str(error.value)
 
 
 def test_what_runs_vary_is_the_declarations() -> None:
@@ -189,9 +189,9 @@ def test_what_runs_vary_is_the_declarations() -> None:
     declared = Declaration(metric="test/error", factors={"lr": [0.1, 1]})
     found = selection.sweep_of(runs, declared)["parameters"]
     assert found == {"lr": {"values": [0.1, 1]}, "seed": {"values": [1, 3]}}
-    for values, told in (
+    for values, message in (
         ({}, "must say what is compared"),
         ({"factors": {"x": [1]}}, "no run has x"),
     ):
-        with pytest.raises(FetchError, match=told):
+        with pytest.raises(FetchError, match=message):
             selection.sweep_of(runs, Declaration(metric="test/error", **values))

@@ -33,9 +33,9 @@ def test_complete_pairs_are_compared_on_request(sweep_path: Path, tmp_path: Path
     rows = history[history["run_id"] == "b-0"].assign(run_id="more")
     runs = factories.runs_table([*runs.to_dict("records"), *extra.to_dict("records")])
     folder = factories.write_study(tmp_path / "t", runs, factories.pd.concat([history, rows]))
-    told = factories.refusal(folder, sweep_path)
-    assert "algo=a, seed=3: missing" in told
-    assert "--allow seeds compares the complete pairs" in told
+    message = factories.refusal(folder, sweep_path)
+    assert "algo=a, seed=3: missing" in message
+    assert "--allow seeds compares the complete pairs" in message
     found = factories.report(folder, sweep_path, "seeds")
     assert found["seeds"] == [0, 1, 2, 4, 5, 6, 7]
     assert "left out: b-3, more" in found["allowed"]["seeds"]
@@ -88,6 +88,6 @@ def test_a_seed_without_any_effect_stops_the_study(sweep_path: Path, tmp_path: P
     factories.report(folder, sweep_path)  # rewards differ: these are runs of their own
     history["reward"] = 1.0
     folder = factories.write_study(tmp_path / "u", runs, history)
-    told = factories.refusal(folder, sweep_path)
-    assert "the seed had no effect: b-0 = b-1" in told
-    assert "--allow identical" in told
+    message = factories.refusal(folder, sweep_path)
+    assert "the seed had no effect: b-0 = b-1" in message
+    assert "--allow identical" in message

@@ -100,13 +100,13 @@ def test_a_number_that_yaml_reads_as_text(tmp_path: Path) -> None:
     assert sweep.parameters == {"a": ["1e-3", 0.001, "1e-4"]}
     with pytest.raises(SweepError) as error:
         sweep.require_clear()
-    told = "1e-3 is text to YAML 1.1, not a number. Write 0.001 for the number or '1e-3' for"
-    assert told in str(error.value)
+    message = "1e-3 is text to YAML 1.1, not a number. Write 0.001 for the number or '1e-3' for"
+    assert message in str(error.value)
     assert str(path) in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("{a: {values: [1, 2, inf]}}", "Write .inf for the number"),
         ("{a: {values: [1, nan]}}", "Write .nan for the number"),
@@ -114,15 +114,15 @@ def test_a_number_that_yaml_reads_as_text(tmp_path: Path) -> None:
         ("{a: {value: 1}}\nname: 1e5\ncommand: [python, t.py, --eps, 1e-8]", ""),
     ],
 )
-def test_what_is_clear_and_what_is_not(tmp_path: Path, text: str, told: str) -> None:
+def test_what_is_clear_and_what_is_not(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "s.yaml").write_text(GRID + text)
     sweep = read_sweep(tmp_path / "s.yaml")
-    if not told:
+    if not message:
         sweep.require_clear()  # text is right in a name or a command
         return
     with pytest.raises(SweepError) as error:
         sweep.require_clear()
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -62,13 +62,13 @@ def test_too_few_runs_for_any_look_are_listed(sweep_path: Path, tmp_path: Path) 
     few = runs["config.seed"].astype(int) < 7
     kept = history[history["run_id"].isin(runs["run_id"][few])]
     folder = factories.write_study(tmp_path / "s", runs[few], kept)
-    told = factories.refusal(folder, sweep_path, **LOOKS)
-    assert "seed=7: missing" in told
-    assert "seed=8" not in told  # of the second look
+    message = factories.refusal(folder, sweep_path, **LOOKS)
+    assert "seed=7: missing" in message
+    assert "seed=8" not in message  # of the second look
 
 
 @pytest.mark.parametrize(
-    ("looks", "told"),
+    ("looks", "message"),
     [
         ({8: 0.02, 10: 0.02}, "must end at the sweep's 12 seeds"),
         ({8: 0.03, 12: 0.03}, "they spend 0.06"),
@@ -76,9 +76,9 @@ def test_too_few_runs_for_any_look_are_listed(sweep_path: Path, tmp_path: Path) 
     ],
 )
 def test_looks_that_spend_too_much_are_refused(
-    sweep_path: Path, looks: dict[int, float], told: str
+    sweep_path: Path, looks: dict[int, float], message: str
 ) -> None:
-    with pytest.raises(StudyError, match=told):
+    with pytest.raises(StudyError, match=message):
         factories.study(sweep_path, looks=looks)
 
 
@@ -188,8 +188,8 @@ def test_missing_runs_of_a_block_are_named_and_filled_in(tmp_path: Path) -> None
     runs, history = read_tables(folder)
     kept = runs["run_id"] != "csgd5"
     factories.write_study(folder, runs[kept], history[history["run_id"] != "csgd5"])
-    told = factories.refusal(folder, tmp_path / "s.yaml", block=["dataset"])
-    assert "dataset=c, optimizer=sgd, seed=5: missing" in told
+    message = factories.refusal(folder, tmp_path / "s.yaml", block=["dataset"])
+    assert "dataset=c, optimizer=sgd, seed=5: missing" in message
     text = (folder / "fill_in_s.yaml").read_text()
     assert "dataset:\n    value: c" in text
 
@@ -199,17 +199,17 @@ def test_blocks_may_have_other_data_but_not_other_recipes(tmp_path: Path) -> Non
     runs, history = read_tables(folder)
     runs["config.lr"] = [0.1 if key == "a" else 0.2 for key in runs["config.dataset"]]
     factories.write_study(folder, runs, history)
-    told = factories.refusal(folder, tmp_path / "s.yaml", block=["dataset"])
-    assert "confounded with dataset" in told
+    message = factories.refusal(folder, tmp_path / "s.yaml", block=["dataset"])
+    assert "confounded with dataset" in message
     runs = runs.drop(columns="config.lr")
     runs.loc[0, "summary.data_sha256"] = "e" * 64  # within one block
     factories.write_study(folder, runs, history)
-    told = factories.refusal(folder, tmp_path / "s.yaml", block=["dataset"])
-    assert "the runs saw different data" in told
+    message = factories.refusal(folder, tmp_path / "s.yaml", block=["dataset"])
+    assert "the runs saw different data" in message
 
 
 @pytest.mark.parametrize(
-    ("declared", "told"),
+    ("declared", "message"),
     [
         ({"block": ["datasets"]}, "block names datasets, which is no parameter"),
         ({"block": ["seed"]}, "block names seed"),
@@ -220,10 +220,10 @@ def test_blocks_may_have_other_data_but_not_other_recipes(tmp_path: Path) -> Non
         ({"block": ["dataset"], "factors": {"dataset": ["a", "b"]}}, "both a block and a factor"),
     ],
 )
-def test_blocks_that_cannot_be_are_refused(tmp_path: Path, declared: dict, told: str) -> None:
+def test_blocks_that_cannot_be_are_refused(tmp_path: Path, declared: dict, message: str) -> None:
     factors = {"optimizer": ["adam", "sgd"], "dataset": ["a", "b"]}
     path = factories.grid(tmp_path / "s.yaml", factors)
-    with pytest.raises(StudyError, match=told):
+    with pytest.raises(StudyError, match=message):
         factories.study(path, **declared)
 
 
@@ -266,7 +266,7 @@ def test_a_control_is_what_the_others_are_compared_with(tmp_path: Path) -> None:
         factories.study(path, compare="all")
 
 
-def test_levels_that_are_not_told_apart_are_joined(tmp_path: Path) -> None:
+def test_levels_that_are_not_reported_apart_are_joined(tmp_path: Path) -> None:
     differ = {frozenset(pair) for pair in ((0, 2), (0, 3), (1, 3))}
     assert figures.groups(4, differ) == [[0, 1], [1, 2], [2, 3]]
     assert figures.groups(3, set()) == [[0, 2]]

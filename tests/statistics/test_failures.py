@@ -74,8 +74,10 @@ def test_estimates_are_of_the_seeds_without_failures(sweep_path: Path, tmp_path:
     assert text + "2 and 0 of 8 seeds, exact McNemar p = .5)." in first["sentence"]
     assert "Among the 6 seeds without a failed run" in first["sentence"]
     assert "over all 8 seeds, failed runs counted as worst" in first["sentence"]
-    told = "averages over a variant whose runs fail (batch_norm = False, optimizer = sgd: 2 of 8)"
-    assert any(told in note for note in first["notes"])
+    message = (
+        "averages over a variant whose runs fail (batch_norm = False, optimizer = sgd: 2 of 8)"
+    )
+    assert any(message in note for note in first["notes"])
     page = (tmp_path / "s" / "report.md").read_text()
     assert "2 (3 to 65 %)" in page  # Clopper and Pearson's interval of 2 in 8
 

@@ -38,8 +38,8 @@ def test_a_claim_that_a_rule_overturns_is_demoted(sweep_path: Path, tmp_path: Pa
     assert first["survives_all_rules"] is False
     assert first["p_holm"] < 0.05
     assert first["grade"] == "inconclusive"
-    told = "Demoted from preliminary support to inconclusive, since another score rule does not"
-    assert any(note.startswith(told) for note in first["notes"])
+    message = "Demoted from preliminary support to inconclusive, since another score rule does not"
+    assert any(note.startswith(message) for note in first["notes"])
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_rules_that_runs_lack_are_not_made_up(sweep_path: Path, tmp_path: Path) 
     assert "no score by another rule" in (tmp_path / "s" / "report.md").read_text()
 
 
-def test_an_interaction_of_one_scale_only_is_told(sweep_path: Path, tmp_path: Path) -> None:
+def test_an_interaction_of_one_scale_only_is_reported(sweep_path: Path, tmp_path: Path) -> None:
     # Halving by either factor: additive on the log scale, an interaction in percentage points.
     runs, history = factories.tables(sweep_path, (0, 0, 0), noise=1e-4)
     halvings = (runs["config.batch_norm"] == True).astype(int) + (runs["config.optimizer"] == "sgd")  # noqa: E712

@@ -37,7 +37,7 @@ def test_a_fault_names_key_value_and_what_is_allowed(key: str, value: object, wo
     assert words in str(error.value)
 
 
-def test_all_faults_are_told_at_once() -> None:
+def test_all_faults_are_reported_at_once() -> None:
     with pytest.raises(config.ConfigError, match=r"(?s)epochs = 0.*optimizer = 'x'"):
         config.parse(Config, {"epochs": 0, "optimizer": "x"})
 

@@ -359,8 +359,8 @@ def test_a_graph_that_cannot_be_used_is_done_without(
     assert (reason or "") in said
 
 
-def test_a_gpu_without_memory_is_told_with_the_batch_size() -> None:
-    with pytest.raises(UserError) as error, hardware.told_when_out_of_memory(128):
+def test_a_gpu_without_memory_is_reported_with_the_batch_size() -> None:
+    with pytest.raises(UserError) as error, hardware.explain_out_of_memory(128):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB. More.")
     assert "with batch_size = 128 (CUDA out of memory)" in str(error.value)
     assert "continues from its last checkpoint" in str(error.value)

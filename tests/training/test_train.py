@@ -149,7 +149,9 @@ def test_a_sweeps_values_win_and_are_said(
     assert {f"config.{k}": v for k, v in done["config"].items()}.items() <= run.row.items()
 
 
-def test_a_bad_sweep_is_told_before_data_is_read(offline: dict[str, str], tmp_path: Path) -> None:
+def test_a_bad_sweep_is_reported_before_data_is_read(
+    offline: dict[str, str], tmp_path: Path
+) -> None:
     sweep = tmp_path / "sweep.yaml"
     sweep.write_text("wandb_version: 1\nsgd_lr: {value: 1e-3}\nlearning_rate: {value: 0.1}\n")
     env = offline | {"WANDB_SWEEP_ID": "abcd1234", "WANDB_SWEEP_PARAM_PATH": str(sweep)}
@@ -161,7 +163,7 @@ def test_a_bad_sweep_is_told_before_data_is_read(offline: dict[str, str], tmp_pa
     assert "Traceback" not in done.stderr
 
 
-def test_missing_data_is_told(offline: dict[str, str]) -> None:
+def test_missing_data_is_reported(offline: dict[str, str]) -> None:
     done = call("train_gtsrb.py", "--data", "no/such/folder", env=offline)
     assert done.returncode == 1
     assert "no traffic signs in" in done.stderr

@@ -81,7 +81,7 @@ def test_runs_of_one_seed_are_pairs(chests: Path, tmp_path: Path) -> None:
         assert first == same[0] == same[1] != other
 
 
-def test_a_side_that_does_not_fit_is_told_before_data_is_read(offline: dict[str, str]) -> None:
+def test_a_side_that_does_not_fit_is_reported_before_data_is_read(offline: dict[str, str]) -> None:
     flags = ["--data", "no/such/folder", "--image-size", "100"]
     done = call("train_unet.py", *flags, env=offline)
     assert done.returncode == 1
@@ -89,7 +89,7 @@ def test_a_side_that_does_not_fit_is_told_before_data_is_read(offline: dict[str,
     assert "Traceback" not in done.stderr
 
 
-def test_missing_data_is_told(offline: dict[str, str]) -> None:
+def test_missing_data_is_reported(offline: dict[str, str]) -> None:
     done = call("train_unet.py", "--data", "no/such/folder", env=offline)
     assert done.returncode == 1
     assert "no/such/folder not found" in done.stderr
