@@ -123,7 +123,7 @@ def test_signs_reach_the_report(signs: Path, sign_run: Path, tmp_path: Path) -> 
     assert {len(re.findall(r"\|", row)) for row in table.splitlines()} == {11}
     html = (folder / "report.html").read_text()
     assert "<h2>Network, as in run bnsgd00</h2>" in html
-    assert "stands after features.0 convolution and before features.2 ELU" in html
+    assert "is after features.0 convolution and before features.2 ELU" in html
 
 
 def test_lungs_have_a_flat_image(chests: Path, lung_runs: list[Path], tmp_path: Path) -> None:
