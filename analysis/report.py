@@ -90,6 +90,8 @@ def require_complete(data: StudyData, allow: Sequence[str]) -> None:
     text = f"{data.study.name} is not complete; nothing was tested, no report written:\n  {lines}"
     if to_run:
         text += f"\nA sweep of the missing runs: {', '.join(map(str, to_run))}"
+    if more := missing.more_repeats(data):
+        text += f"\nRuns to add, started as the others were: {more}"
     text += f"\nWhat there is, drawn: {folder}{REMEDY}"
     raise IncompleteError(text + (STALE if (data.folder / "report.md").exists() else ""))
 

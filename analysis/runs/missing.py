@@ -5,6 +5,7 @@ with the first sweep's: `python -m analysis.report FIRST FILL_IN --sweep …` ta
 """
 
 import itertools
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,17 @@ def grids(data: StudyData) -> list[dict[str, list[Any]]]:
         parts = [levels] if whole else [{k: [v] for k, v in c.items()} for c in configs]
         found += [part | {study.declaration.replicate: list(seeds)} for part in parts]
     return found
+
+
+def more_repeats(data: StudyData) -> str:
+    """Say how many more runs each variant needs, where replicates are repeats and no sweep can."""
+    study, lacking = data.study, Counter()
+    if not study.declaration.repeats:
+        return ""
+    for (_, variant, _), entry in zip(study.expected, data.completeness.entries, strict=True):
+        lacking[variant] += entry.state not in UNUSABLE
+    words = [f"{study.variant_name(v)}: {number} more" for v, number in lacking.items() if number]
+    return ", ".join(words)
 
 
 def write(data: StudyData) -> list[Path]:

@@ -123,6 +123,7 @@ def test_unequal_numbers_of_runs_are_reported(tmp_path: Path) -> None:
     folder, sweep, scores = repeats(tmp_path, (8, 6), crashed=1)
     declared = {"seed": {"repeat": True}}
     message = factories.refusal(folder, sweep, **declared)
+    assert "Runs to add, started as the others were: algo=b: 2 more" in message
     assert "algo=b, (repeat)=6: missing" in message
     results = factories.report(folder, sweep, "seeds", **declared)
     assert "left out: a92, a93" in results["allowed"]["seeds"]  # the last two of algo a
