@@ -21,8 +21,8 @@ from lib.spec.errors import UserError, command
 from lib.spec.files import write_atomically
 from lib.spec.study import ROOT, RULES, Places, Study, load_study
 
-RESULTS = re.compile(r"<!-- results:(?P<studies>[\w ]+)-->\n.*?<!-- /results -->", re.DOTALL)
-OPENING = re.compile(r"<!-- (\w+) -->\n")
+RESULTS = re.compile(r"<!-- results:(?P<studies>[\w. -]+?)-->\n.*?<!-- /results -->", re.DOTALL)
+OPENING = re.compile(r"<!-- ([\w.-]+) -->\n")
 
 
 def block(where: str, results: dict[str, Any], study: Study) -> str:
@@ -89,8 +89,15 @@ def _verdict(c: dict[str, Any], study: Study) -> str:
     words = f"{tables.plain(c['label'])}: *{c['grade'].replace('_', ' ')}*"
     if c["difference"] is None:
         return words
-    interval = f"[{show(c['ci_low'])}, {show(c['ci_high'])}]"
-    return f"{words}, {show(c['difference'])} {interval}, Holm p {format_p(c['p_holm'])}"
+    words += f", {show(c['difference'])}"
+    if c["confidence"]:
+        ends = f"{show(c['ci_low'])}, {show(c['ci_high'])}"
+        words += f" [{100 * c['confidence']:.3g} % CI {ends}]"
+    p = f"Holm p {format_p(c['p_holm'])}"
+    if c["n_trained"] < c["n"]:
+        words += f" in {c['n_trained']} of {c['n']} seeds without a failed run"
+        p += " over all seeds, failed runs worst"
+    return f"{words}, {p}".replace("|", "\\|")
 
 
 def _seen_from(page: Path, folder: Path) -> str:
@@ -129,7 +136,7 @@ def renewed(page: Path) -> str:
     A block with another name than that of a reported study stays as it is.
     """
     text = page.read_text()
-    if found := RESULTS.search(text):
+    for found in RESULTS.finditer(text):
         head = found[0].splitlines()[0]
         table = overview(found["studies"].split(), page)
         text = text.replace(found[0], f"{head}\n\n{table}\n\n<!-- /results -->")

@@ -100,9 +100,9 @@ def allowed_before(folder: Path) -> list[str]:
     """Return the names of the checks that the report in ``folder`` waived; none without one."""
     try:
         found = json.loads((folder / "results.json").read_text())["allowed"]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return []
-    return [name for name in found if name in CHECKS]
+    return [name for name in found or [] if name in CHECKS]
 
 
 @command
@@ -126,6 +126,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     asked = fetch.request(arguments)
     study, sources, folder = fetch.resolve(asked)
+    if sources and arguments.again:
+        parser.error("--again writes a report again from its tables: name their folder as source")
     if sources:
         step = study.declaration.step
         print(fetch.collect(sources, folder, study, asked.prune, asked.filters, step))

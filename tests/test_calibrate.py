@@ -45,6 +45,7 @@ def test_effects_are_found_and_permuted_ones_are_not(study: Study) -> None:
     assert permuted.wrong["difference"] < 77
 
 
+@pytest.mark.slow
 def test_without_a_correction_the_command_fails(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

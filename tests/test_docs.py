@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lib.spec.declaration import DECLARING
+from lib.spec.declaration import DECLARING, read_declaration
 from tests.conftest import ROOT
 
 
@@ -47,3 +47,16 @@ def test_the_study_of_the_page_runs_as_printed(offline: dict[str, str], tmp_path
         assert done.returncode == 0, done.stderr
     page = (tmp_path / "results" / "circle" / "report.md").read_text()
     assert "A hidden layer gives a lower (better) test error than a linear model" in page
+
+
+def test_the_readmes_declaration_can_be_read(tmp_path: Path) -> None:
+    (block,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    path = tmp_path / "declared.yaml"
+    path.write_text(block)
+    assert read_declaration(path).factors == {"hidden": [0, 32]}
+
+
+def test_the_readme_is_short() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 220
+    assert len(text.split()) <= 2200

@@ -27,6 +27,7 @@ def _bounds(data: StudyData, rows: list[dict[str, Any]]) -> tuple[float, float]:
 
 
 def _is_wide(data: StudyData, rows: list[dict[str, Any]]) -> bool:
+    """Say whether some differences are so far off that a linear axis would hide the rest."""
     bound, threshold = _bounds(data, rows)
     return bool(bound > 20 * threshold)
 

@@ -158,8 +158,8 @@ def _draw_field(axis: Axes, field: np.ndarray, theory: dict[str, Any]) -> None:
     axis.add_patch(box)
     axis.set_xticks([])
     axis.set_yticks([])
-    reason = f"{count} of {size}²{' cut' if theory['cut'] else ''}" if count else "no gradient"
-    axis.set_xlabel(reason, fontsize=6.5, labelpad=1)
+    label = f"{count} of {size}²{' cut' if theory['cut'] else ''}" if count else "no gradient"
+    axis.set_xlabel(label, fontsize=6.5, labelpad=1)
 
 
 def filters_and_maps(networks: list[dict[str, Any]], arrays: dict[str, np.ndarray]) -> Figure:

@@ -14,12 +14,21 @@ from analysis.runs.data import StudyData
 from lib.spec.metric import capitalize
 
 WIDTH = 26  # letters of a label on one line
+FAR = 20  # times the middle half of all scores: no range to draw on a linear axis
 
 
 def has_overview(data: StudyData, rows: list[dict[str, Any]]) -> bool:
-    """Say whether the headline can be drawn: a few variants, and an estimate to show."""
+    """Say whether the headline can be drawn: few variants, an estimate, and no run far off."""
     few = 1 < len(data.study.variants) <= style.MOST_VARIANTS and len(rows) <= style.MOST_VARIANTS
-    return few and any(row["difference"] is not None for row in rows)
+    return few and any(row["confidence"] for row in rows) and not _far_off(data, rows)
+
+
+def _far_off(data: StudyData, rows: list[dict[str, Any]]) -> bool:
+    """Say whether single runs or intervals are so far off that all else would be a spot."""
+    scores = data.trained[np.isfinite(data.trained)]
+    low, middle_low, middle_high, high = np.percentile(scores, [0, 25, 75, 100])
+    longest = max(row["ci_high"] - row["ci_low"] for row in rows if row["confidence"])
+    return max(high - low, longest) > FAR * (middle_high - middle_low) > 0
 
 
 def overview(data: StudyData, rows: list[dict[str, Any]]) -> Figure:
@@ -45,9 +54,11 @@ def overview(data: StudyData, rows: list[dict[str, Any]]) -> Figure:
     top.set_yticks(range(len(table)), [style.tick_lines(study, v, WIDTH) for v in study.variants])
     top.set_ylim(len(table) - 0.5, -0.5)
     top.set_xlabel(capitalize(metric.axis), fontsize=8)
-    known = [row for row in rows if row["difference"] is not None]
+    known = [row for row in rows if row["confidence"]]
     for i, row in enumerate(rows):
-        if row["difference"] is None:
+        if not row["confidence"]:
+            at = {"ha": "center", "va": "center", "fontsize": 7}
+            bottom.text(0, i, "no interval: too few seeds without a failed run", **at)
             continue
         ends = [metric.display(row[end]) for end in ("ci_low", "ci_high")]
         bottom.plot(ends, [i, i], color="black", linewidth=1.6)
@@ -96,14 +107,22 @@ def _same_scale(top: Any, bottom: Any, scores: np.ndarray, ends: np.ndarray) -> 
 def overview_caption(data: StudyData, rows: list[dict[str, Any]]) -> str:
     """Return the figure's caption."""
     study, metric = data.study, data.study.metric
-    failed = int(data.failed.sum())
-    crosses = f" Crosses at the edge: {failed} failed." if failed else ""
+    failed, blocks = int(data.failed.sum()), len(study.blocks) > 1
+    dots = "every variant and seed, mean over blocks" if blocks else "every run"
+    what = "seeds with a failed run in some block" if blocks else "failed runs"
+    crosses = f" Crosses at the edge: {failed} {what}." if failed else ""
+    without = (
+        ""
+        if all(row["n_trained"] == row["n"] for row in rows)
+        else (", over the seeds without a failed run")
+    )
+    levels = sorted({f"{100 * row['confidence']:.3g}" for row in rows if row["confidence"]})
     band = (
         f" Grey: ±δ = {metric.show_amount(study.smallest_effect)}." if study.smallest_effect else ""
     )
     return (
-        f"Above: {metric.title} of every run ({study.rule_words}, n = {len(study.seeds)} per "
+        f"Above: {metric.title} of {dots} ({study.rule_words}, n = {len(study.seeds)} per "
         f"variant), bars: medians; {metric.better} is better.{crosses} Below, on the same scale: "
-        f"Hodges–Lehmann differences with intervals that are simultaneous over "
-        f"{len(rows)} {'contrast' if len(rows) == 1 else 'contrasts'}.{band} {style.run_set(data)}"
+        f"Hodges–Lehmann differences{without}, with simultaneous {' and '.join(levels)} % "
+        f"intervals.{band} {style.run_set(data)}"
     )

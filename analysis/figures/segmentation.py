@@ -51,11 +51,11 @@ def dice_ecdf_caption(data: StudyData) -> str:
     """Return the figure's caption."""
     dice = _dice(data, data.run_ids)
     below = int((dice < _left_edge(data)).to_numpy().sum())
-    reason = f"{count(below, 'value')} of single runs lie left of the axis. " if below else ""
+    outside = f"{count(below, 'value')} of single runs lie left of the axis. " if below else ""
     return (
         f"Dice per test image (n = {count(len(dice), 'image')}): the share of images with at most "
         f"this value. Bold: each image's median over n = {count(len(data.study.seeds), 'seed')}; "
-        f"thin: single runs; a curve further to the right is better. {reason}{style.run_set(data)}"
+        f"thin: single runs; a curve further to the right is better. {outside}{style.run_set(data)}"
     )
 
 

@@ -6,6 +6,7 @@ them for print. Figures are ``COLUMN`` wide: set in a paper's column of 3.4 inch
 """
 
 import io
+import re
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -208,7 +209,7 @@ def row_height(study: Study, few: float) -> float:
 
 def tick_lines(study: Study, variant: Variant, width: int) -> str:
     """Name a variant on several lines, one level each, for a tick label."""
-    words = study.variant_label(variant).split(", ")
+    words = re.split(r", (?![^(]*\))", study.variant_label(variant))  # not within parentheses
     return "\n".join(textwrap.fill(word, width) for word in words)
 
 

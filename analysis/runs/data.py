@@ -247,7 +247,7 @@ def _of_complete_seeds(data: StudyData) -> StudyData | None:
     own = data.runs[column].map(lambda one: any(same_value(one, seed) for seed in seeds))
     if not seeds:
         return None
-    reason = f"compared: {study.declaration.replicate} {', '.join(map(show_value, seeds))}"
+    reason = f"{study.declaration.replicate} {', '.join(map(show_value, seeds))}"
     return _restricted(data, replace(study, seeds=seeds), data.runs[own.astype(bool)], reason)
 
 
@@ -301,7 +301,7 @@ def _repeated(study: Study, runs: pd.DataFrame) -> tuple[Study, pd.DataFrame, li
 
 
 def _restricted(data: StudyData, study: Study, runs: pd.DataFrame, reason: str) -> StudyData | None:
-    """Return the data of some runs, with a waivable doubt that says so; None if they are faulty."""
+    """Return the data of some runs, the check `seeds` to be waived; None if they are faulty."""
     history = data.history[data.history["run_id"].isin(runs["run_id"])]
     history.attrs |= data.history.attrs
     found = _build(study, runs, history, data.per_item, data.folder)

@@ -30,9 +30,9 @@ REMEDY = (
     "again: it repeats these runs, from their checkpoints where they have some."
 )
 DAMAGED = (
-    "run {run_id} had finished, but its file in {folder}/wandb/{source} is damaged: it breaks off "
-    "before the run's end. Delete {folder}/{run_id}/finished.json and run the sweep's command "
-    "again."
+    "run {run_id} had finished, but its file in {folder}/wandb/{source} is damaged: W&B's "
+    "reader finds no end of the run in it. Delete {folder}/{run_id}/finished.json and run the "
+    "sweep's command again."
 )
 STATE_OF_EXIT = {0: "finished", 255: "killed"}
 

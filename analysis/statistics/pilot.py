@@ -57,9 +57,9 @@ def read_pilot(folder: Path, study: Study) -> Pilot:
     runs = runs.assign(score=scores)[(runs["state"] == "finished") & scores.notna()]
     plain = runs[[*names, seed]].map(encode)
     if (twice := plain.duplicated()).any():
-        reason = ", ".join(name.removeprefix(CONFIG) for name in [*names, seed])
+        keys = ", ".join(name.removeprefix(CONFIG) for name in [*names, seed])
         raise TableError(
-            f"{folder}: {reason} are the same in several runs, such as "
+            f"{folder}: {keys} are the same in several runs, such as "
             f"{runs['run_id'][twice].iloc[0]}; did this pilot vary something else?"
         )
     plain = plain.assign(score=runs["score"], variant="all")

@@ -32,9 +32,11 @@ def sentence(grade: str, tested: Tested, family: int, study: Study) -> str:
 def claim(grade: str, tested: Tested, study: Study) -> str:
     """Return what the grade claims of a contrast, in one line without numbers."""
     if grade in SUPPORTED:
-        return f"{begin(_claim(tested, study))}{_size(grade, study)}"
+        worst = ", failed runs counted as worst" if tested.failures else ""
+        return f"{begin(_claim(tested, study))}{_size(grade, study)}{worst}"
     if grade == "practically_equivalent":
-        return _equivalent(tested, study).partition(" (two one-sided")[0]
+        without = ", among seeds without failed runs" if tested.failures else ""
+        return _equivalent(tested, study).partition(" (two one-sided")[0] + without
     return subject(tested.contrast, study)
 
 
@@ -44,7 +46,7 @@ def numbers(grade: str, tested: Tested, study: Study) -> str:
     if grade == "practically_equivalent":
         p = f"Holm p of equivalence = {format_p(tested.p_within)}"
     elif tested.failures:
-        p += " over all seeds, failed runs counted as worst"
+        p += " over all seeds"
     if tested.trained is None:
         return f"no seed without a failed run; {p}"
     without = f" (seeds without failed runs: {tested.n_trained} of {tested.n})"
@@ -248,7 +250,7 @@ def demoted(before: str, grade: str, rules: dict[str, dict[str, Any]], study: St
 
     ``before``: its grade by the declared rule; ``rules``: what the others say, as in results.json.
     """
-    reason = "; ".join(
+    others = "; ".join(
         f"{study.words_of(rule)}: {one['grade'].replace('_', ' ')}, "
         f"Holm p = {format_p(one['p_holm'])}"
         for rule, one in rules.items()
@@ -256,7 +258,7 @@ def demoted(before: str, grade: str, rules: dict[str, dict[str, Any]], study: St
     )
     return (
         f"Demoted from {before.replace('_', ' ')} to {grade.replace('_', ' ')}, since another "
-        f"score rule does not confirm it ({reason})."
+        f"score rule does not confirm it ({others})."
     )
 
 
@@ -342,10 +344,10 @@ def qualification(
     found = []
     ((factor, *_),) = row["parts"]
     if len(failed) > 2 and any(number for number, _ in failed.values()):
-        reason = ", ".join(
+        counts = ", ".join(
             f"{words}: {number} of {n}" for words, (number, n) in failed.items() if number
         )
-        found.append(f"This main effect averages over a variant whose runs fail ({reason}).")
+        found.append(f"This main effect averages over a variant whose runs fail ({counts}).")
     for other in rows:
         factors = [name for name, _, _ in other["parts"]]
         if other["kind"] == "interaction" and factor in factors and other["grade"] in SUPPORTED:

@@ -146,9 +146,9 @@ def notes(layers: list[Layer]) -> list[str]:
 def as_text(layers: list[Layer]) -> str:
     """Return the description for a terminal, a block a layer."""
     lines = []
-    for name, reason, before, after, sum_, parameters, macs, size, step, centre in rows(layers):
+    for name, does, before, after, sum_, parameters, macs, size, step, centre in rows(layers):
         lines.append(f"{name}: {before} -> {after}" + (f"   [{sum_}]" if sum_ else ""))
-        lines.append(f"    {reason}")
+        lines.append(f"    {does}")
         place = f"receptive field {size}, centre {centre}" + (f", step {step}" if step else "")
         lines.append(f"    {parameters} parameters, {macs} multiply-adds; {place}")
     return "\n".join([*lines, "", *(textwrap.fill(note, 100) for note in notes(layers))])

@@ -11,7 +11,7 @@ import zlib
 from collections import Counter
 from pathlib import Path
 
-MAGIC, BLOCK, HEAD = b":W&B", 32_768, 7
+MAGIC, BLOCK, HEAD = b":W&B\xe1\xbe\x00", 32_768, 7  # the last byte: version 0
 WHOLE, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 PATIENCE_S = 10  # after a run, for its file to be closed
 HISTORY, RUN, EXIT = 2, 17, 18  # numbers of the fields of a Record

@@ -21,6 +21,7 @@ Precision = Literal["float32", "bfloat16"]
 MALLOPT = {-1: 1 << 30, -2: 1 << 26, -3: 1 << 30}
 GRAPH_FROM = 200  # steps; a CUDA graph takes some tenths of a second to record
 SAME_LOSS = {"rtol": 0.02, "atol": 0.001}  # of a recorded and a plain step: kernels and sums vary
+SAME_UPDATE = 0.25  # how far recorded weights may be from plain ones, as a share of the update
 WARM_UP = 3  # steps before a graph is recorded: libraries and optimizers set themselves up in them
 
 
@@ -92,9 +93,10 @@ class GraphedStep:
     last), are run plainly: the numbers are those of the plain step. The learning rate becomes a
     float32 tensor, which a scheduler fills.
 
-    A recorded step is compared with the plain one before it is used. Where recording fails or the
-    losses differ, one line says so, and every step is run plainly. Either way the state and the
-    random numbers are as if nothing had been tried.
+    Before it is used, two recorded steps are compared with two plain ones from the same state:
+    their losses, and the weights that they leave. Where recording fails or these differ, one line
+    says so, and every step is run plainly. Either way the state and the random numbers are as if
+    nothing had been tried.
     Source: https://docs.pytorch.org/docs/stable/notes/cuda.html#whole-network-capture
     """
 
@@ -143,7 +145,9 @@ class GraphedStep:
         generators = self._generators()
         unused = [generator.clone_state() for generator in generators]
         try:
+            start = self._weights()
             plain = self._losses(self._run_plainly, batch)
+            updated = self._weights()
             self._restore(before)
             self._say_capturable(True)
             self._record(batch)
@@ -154,13 +158,19 @@ class GraphedStep:
                     f"two recorded steps gave the losses {recorded.tolist()}, two plain ones "
                     f"{plain.tolist()}"
                 )
-        except torch.cuda.OutOfMemoryError:
-            raise  # said elsewhere, with the batch size
+            update, gap = (updated - start).norm(), (self._weights() - updated).norm()
+            if gap > SAME_UPDATE * update:
+                raise ArithmeticError(
+                    f"two recorded steps left weights {gap:.3g} away from those of two plain ones, "
+                    f"which changed them by {update:.3g}"
+                )
         except Exception as error:  # drivers, libraries and steps fail in ways of their own
             self.graph, self.refused = None, True
             for generator, state in zip(generators, unused, strict=True):
                 if generator.device.type == "cuda":  # else it waits for the recording's end, always
                     generator.graphsafe_set_state(state)
+            if isinstance(error, torch.cuda.OutOfMemoryError):  # a graph needs more than the steps
+                torch.cuda.empty_cache()
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             print(
                 f"no CUDA graph, every step is run plainly, which is slower: {reason}", flush=True
@@ -168,6 +178,10 @@ class GraphedStep:
         finally:
             self._say_capturable(False)  # a plain step would warn of it
             self._restore(before)
+
+    def _weights(self) -> torch.Tensor:
+        """Return a copy of all weights, in one row."""
+        return torch.cat([weight.detach().flatten() for weight in self.model.parameters()])
 
     def _losses(self, run: Callable[[torch.Tensor], None], batch: torch.Tensor) -> torch.Tensor:
         """Return the losses (2,) of two steps on ``batch``; the second is after an update."""

@@ -110,7 +110,7 @@ class Loop:
 def joined(segments: list[dict[str, str]]) -> dict[str, str]:
     """Return what made a run: where its parts differ, all values in order, joined by CHANGED.
 
-    The analysis takes a value with CHANGED in it for a doubt of that run.
+    The analysis takes a value with CHANGED in it for a reason to ask.
     """
     found = {}
     for name in dict.fromkeys(key for one in segments for key in one):

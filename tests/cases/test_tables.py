@@ -53,6 +53,7 @@ def test_sizes(tmp_path: Path, levels: list[str], seeds: int, contrasts: int, gr
     assert (len(rows), rows[0]["grade"]) == (contrasts, grade)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error:constrained_layout")
 @pytest.mark.parametrize(
     ("factor", "levels"),

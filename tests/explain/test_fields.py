@@ -190,6 +190,7 @@ def test_damaged_descriptions_are_reported(tmp_path: Path, content: str) -> None
         networks.read(tmp_path)
 
 
+@pytest.mark.slow
 def test_damage_is_reported(tmp_path: Path, sign_run: Path, signs: Path) -> None:
     with pytest.raises(UserError, match="has not finished"):
         trained.load_run(tmp_path, str(signs))

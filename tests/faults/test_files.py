@@ -68,9 +68,9 @@ def test_a_run_whose_file_was_cut_is_made_again(offline: dict[str, str], tmp_pat
     assert offline_file.is_whole(offline_file.file_of(out, run_id), 3)
 
 
-@pytest.mark.parametrize("quietly", [False, True])
+@pytest.mark.parametrize(("quietly", "share"), [(False, 0), (False, 0.5), (True, 0.5)])
 def test_a_flipped_bit_in_a_finished_file(
-    quietly: bool, offline: dict[str, str], tmp_path: Path
+    quietly: bool, share: float, offline: dict[str, str], tmp_path: Path
 ) -> None:
     """The agent sees it where the file says that it was written; else fetching does."""
     sweep, out = write_stub_sweep(tmp_path, seed=[0], epochs=3), tmp_path / "out"
@@ -79,7 +79,7 @@ def test_a_flipped_bit_in_a_finished_file(
     (run_id,) = finished.offline_files(out)
     file = offline_file.file_of(out, run_id)
     content, about = bytearray(file.read_bytes()), file.stat()
-    content[len(content) // 2] ^= 4
+    content[int(share * len(content)) or 5] ^= 4  # 5: in the file's head
     file.write_bytes(bytes(content))
     if quietly:
         os.utime(file, ns=(about.st_atime_ns, about.st_mtime_ns))

@@ -232,6 +232,13 @@ def test_the_headline_has_scores_and_differences_on_one_scale(sweep_path: Path) 
     assert "Crosses at the edge" in overview.overview_caption(data, rows)
 
 
+def test_no_headline_where_one_run_is_far_off(sweep_path: Path) -> None:
+    runs, history = factories.tables(sweep_path)
+    runs.loc[3, "summary.test/error"] = 0.99
+    data = load(sweep_path, runs, history)
+    assert not overview.has_overview(data, study_results.analyze(data)["contrasts"])
+
+
 def test_many_seeds_and_many_variants_keep_to_the_column(tmp_path: Path) -> None:
     path = factories.grid(tmp_path / "s.yaml", {"a": list(range(1, 8)), "b": ["x", "y"]}, 30)
     rng, plan = np.random.default_rng(0), factories.study(path)

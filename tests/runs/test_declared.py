@@ -133,6 +133,7 @@ def test_the_history_of_the_code_says_what_was_declared(
     assert (found["declared"], "not committed then" in found["declaration"]) == (False, True)
 
 
+@pytest.mark.slow
 def test_a_record_outlives_the_repository(
     history: list[str], sweep_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -111,6 +111,7 @@ def test_the_last_value_of_an_epoch_counts_and_nothing_none(
     assert history["val/error"].tolist() == [0.5, 0.25]
 
 
+@pytest.mark.slow
 def test_torn_tables_are_read_again(server: WandbServer, fetched: Any, tmp_path: Path) -> None:
     put(server, "a")
     put(server, "b")

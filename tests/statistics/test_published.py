@@ -173,6 +173,7 @@ def test_every_run_is_listed_with_its_mistakes(folder: Path) -> None:
     assert "4 test items are pixel by pixel also among the training items" in page
 
 
+@pytest.mark.slow
 def test_the_figures_show_the_median_runs_mistakes(folder: Path) -> None:
     captions = report(folder, draw=True) and results_of(folder)["captions"]
     assert {"fig3_final_scores", "fig14_mistakes", "fig15_widths"} <= set(captions)

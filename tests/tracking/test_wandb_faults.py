@@ -108,6 +108,7 @@ def test_a_run_without_its_checkpoint_restarts_and_says_so(
     assert as_undisturbed(path, sweep)["epoch"].tolist() == list(range(1, EPOCHS + 1))
 
 
+@pytest.mark.slow
 def test_a_killed_agent_and_a_killed_run(
     server: WandbServer, online: dict[str, str], one_sweep: Callable, tmp_path: Path
 ) -> None:
@@ -165,6 +166,7 @@ def test_a_server_that_fails_a_third_of_the_time(
     assert next(iter(server.runs.values())).state == "finished"
 
 
+@pytest.mark.slow
 def test_a_full_disk_at_checkpoint_time_loses_no_epoch(
     server: WandbServer, online: dict[str, str], signs: Path, tmp_path: Path
 ) -> None:

@@ -294,7 +294,7 @@ def noisy_steps(fault: str | None) -> tuple:
     """Return weights, sums and a random number after 20 steps; with which fault, if recorded."""
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 2), torch.nn.Dropout())
-    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    optimizer = torch.optim.Adam(model.parameters(), 0.001)
     generator, sums = torch.Generator().manual_seed(1), torch.zeros(2)
 
     def step(batch: torch.Tensor) -> None:
@@ -311,16 +311,20 @@ def noisy_steps(fault: str | None) -> tuple:
 
         def record(batch: torch.Tensor) -> None:
             torch.rand(3, generator=generator)  # what a recording that breaks off may have drawn
+            if fault == "memory":
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
             if fault == "refused":
                 raise RuntimeError("CUDA error: operation not permitted\nwhen stream is capturing")
             call.batch = batch.clone()
             stale = torch.zeros_like(batch)
 
             def replay() -> None:
+                old = [weight.detach().clone() for weight in model.parameters()]
                 step(stale if fault == "stale batch" else call.batch)
-                if fault == "no update":
-                    with torch.no_grad():
-                        model[1].weight.add_(1.0)
+                share = {"no update": 0.0, "half of it": 0.5}.get(fault, 1.0)
+                with torch.no_grad():
+                    for weight, before in zip(model.parameters(), old, strict=True):
+                        weight.copy_(before + share * (weight - before))
 
             call.graph = types.SimpleNamespace(replay=replay)
 
@@ -339,7 +343,9 @@ def noisy_steps(fault: str | None) -> tuple:
         ("none", None),
         ("refused", "RuntimeError: CUDA error: operation not permitted when stream is capturing"),
         ("stale batch", "ArithmeticError: two recorded steps gave the losses ["),
-        ("no update", "ArithmeticError: two recorded steps gave the losses ["),
+        ("no update", "ArithmeticError: two recorded steps left weights"),
+        ("half of it", "ArithmeticError: two recorded steps left weights"),
+        ("memory", "OutOfMemoryError: CUDA out of memory"),
     ],
 )
 def test_a_graph_that_cannot_be_used_is_done_without(
