@@ -14,6 +14,7 @@ from analysis.figures.picture import Picture
 from analysis.pages import methods_text, tables
 from analysis.pages.sections import chapters, sections, sections_after_figures
 from analysis.runs.data import StudyData, unused_items
+from analysis.statistics.sentences import PLANNED
 from lib.spec.files import write_all, write_atomically
 from lib.spec.metric import count
 
@@ -69,6 +70,7 @@ def write(
         "pictures": shown,
         "headline": next((one for one in shown if one["picture"].name == "overview"), None),
         "chapters": chapters,
+        "planned": PLANNED,
         "before": sections(data, results),
         "after": sections_after_figures(data, results),
         "lead": methods_text.lead(data, results),
@@ -125,6 +127,7 @@ def _environment(name: str) -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
         **marks,
     )
+    environment.tests["starts"] = str.startswith
     environment.filters |= {
         "tex": tables.tex,
         "plain": tables.plain,

@@ -11,6 +11,8 @@ from analysis.statistics.testing import Tested
 from lib.spec.metric import capitalize, count
 from lib.spec.study import Study
 
+PLANNED = "In a new study of"  # how a note on more seeds begins
+
 
 def sentence(grade: str, tested: Tested, family: int, study: Study) -> str:
     """Return the sentence for a contrast of this ``grade``, claim first, then the numbers.
@@ -373,7 +375,7 @@ def not_known(at_delta: Outcome, at_zero: Outcome, study: Study) -> str:
     """Return the note on what a new study would show, from the design analysis of one contrast."""
     equivalent = at_zero.grades["practically_equivalent"]
     return (
-        f"In a new study of {at_delta.n} seeds that spread like these and all train, a true effect "
+        f"{PLANNED} {at_delta.n} seeds that spread like these and all train, a true effect "
         f"of {study.metric.show_amount(study.smallest_effect)} would be shown as a difference with "
         f"probability {at_delta.found:.2f}, and a true effect of 0 as practically equivalent "
         f"with probability {equivalent:.2f}."
