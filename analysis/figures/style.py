@@ -31,6 +31,7 @@ MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
 LINES = ["-", "--", "-.", ":"]
 COLUMN = 4.6  # inches
 MOST_VARIANTS = 12  # with more, figures of curves show them together by the first factor's level
+PHOTOGRAPH = 1 << 14  # colours; a chart with its smooth edges has fewer
 LOGIT_TICKS = [0.01, 0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999]
 STYLE = {
     "font.size": 9,
@@ -75,9 +76,11 @@ def save(figure: Figure, folder: Path, name: str) -> None:
 
 
 def _with_palette(content: io.BytesIO) -> io.BytesIO:
-    """Return a PNG in 256 colours, a third of the size; a report holds all of its figures."""
+    """Return a PNG in 256 colours, a third of the size, but a photograph as it is."""
     image, smaller = Image.open(content).convert("RGB"), io.BytesIO()
-    image.quantize(256, dither=Image.Dither.NONE).save(smaller, format="png", optimize=True)
+    if image.getcolors(PHOTOGRAPH) is not None:
+        image = image.quantize(256, dither=Image.Dither.NONE)
+    image.save(smaller, format="png", optimize=True)
     return smaller
 
 
