@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from lib.data import gtsrb
+from tests.bench import gpu_steps
 from tests.bench.cases import Signs
 from tests.bench.measuring import measure, say
 from tests.bench.table import tables
@@ -72,3 +73,12 @@ def test_every_line_of_a_bench_has_its_place() -> None:
     ):
         assert words in text
     assert "6.1 s (14 times as long as reading the tables), 222 MiB" in text
+
+
+def test_gpu_busy_share_counts_overlapping_kernels_once() -> None:
+    kernels = [(1000.0, 500.0), (1250.0, 500.0), (2500.0, 500.0)]  # start and duration in µs
+    events = [{"cat": "kernel", "ts": start, "dur": duration} for start, duration in kernels]
+    trace = {"traceEvents": [*events, {"cat": "cpu_op", "ts": 0.0, "dur": 9000.0}, {"ph": "M"}]}
+    times = gpu_steps.busy_times(trace)
+    assert times == [(0.0, 0.5), (0.25, 0.5), (1.5, 0.5)]
+    assert gpu_steps.busy_share(times) == (2.0, 0.625)
