@@ -1,10 +1,10 @@
 """Train a CNN on the German Traffic Sign Recognition Benchmark: one run of a study.
 
-    python train_gtsrb.py --epochs 3 --optimizer sgd   (WANDB_MODE=offline: without an account)
-    python -m lib.agent gtsrb_short                    (a whole study on this machine)
-    wandb sweep sweeps/gtsrb.yaml                      (a whole study on many machines)
+    python train_gtsrb.py --epochs 3 --optimizer sgd   (one run; WANDB_MODE=offline: no account)
+    python -m lib.agent gtsrb_short                    (all runs of a study on this machine)
+    wandb sweep sweeps/gtsrb.yaml                      (all runs of a study on several machines)
 
-What do batch normalization, the optimizer and the activation change? The defaults are the
+For studies of batch normalization, optimizers and activations. The defaults are those of the
 assignment's template: three convolutions, ELU, Adam with eps 0.1, batches of 128, 400 epochs.
 """
 
@@ -28,7 +28,7 @@ from lib.training import config, hardware, metrics, optim, seeding
 from lib.training.loop import Loop
 from lib.training.provenance import provenance
 
-PROGRAM = Path(__file__).stem  # a checkpoint says which script wrote it
+PROGRAM = Path(__file__).stem  # stored in checkpoints
 
 # ---------------------------------------------------------------------------------------------
 # Hyperparameters
@@ -39,31 +39,31 @@ class Config:
     """Hyperparameters of one run."""
 
     # Replicate and data
-    seed: NonNegativeInt = 0  # the replicate: feeds split, weights, order and augmentation
-    data: str = "data/GTSRB"  # folder with Final_Training and Final_Test
+    seed: NonNegativeInt = 0  # replicate: seeds split, initial weights, order, augmentation
+    data: str = "data/GTSRB"  # folder with the traffic signs
     val_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1  # share of each class's tracks; 0: none
     # Budget
     epochs: PositiveInt = 400  # passes over the training images
     batch_size: PositiveInt = 128  # images per step
     # Network
-    batch_norm: bool = False  # between each convolution and its activation
-    activation: Literal["elu", "relu", "gelu"] = "elu"  # after each convolution
+    batch_norm: bool = False  # batch normalization before each activation
+    activation: Literal["elu", "relu", "gelu"] = "elu"  # activation after each convolution
     # Optimizer
-    optimizer: Literal["adam", "sgd"] = "adam"  # sgd is with Nesterov momentum
+    optimizer: Literal["adam", "sgd"] = "adam"  # sgd has Nesterov momentum
     adam_lr: PositiveFloat = 0.001  # Adam's learning rate
-    adam_eps: PositiveFloat = 0.1  # Adam's eps: the template's, far above the usual 1.0e-8
+    adam_eps: PositiveFloat = 0.1  # Adam's eps; 0.1 is the template's, 1.0e-8 is usual
     sgd_lr: PositiveFloat = 0.01  # SGD's learning rate
     sgd_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # SGD's Nesterov momentum
-    schedule: Literal["constant", "cosine"] = "constant"  # of the learning rate, per step
+    schedule: Literal["constant", "cosine"] = "constant"  # learning-rate schedule
     # Augmentation
-    rotation: NonNegativeFloat = 5.0  # up to ± degrees
-    brightness: NonNegativeFloat = 0.8  # factor 1 ± this
-    contrast: NonNegativeFloat = 0.4  # factor 1 ± this
-    flip: bool = True  # mirror classes whose mirror image keeps its meaning
+    rotation: NonNegativeFloat = 5.0  # random rotation up to ± degrees
+    brightness: NonNegativeFloat = 0.8  # brightness jitter: factor of 1 ± this
+    contrast: NonNegativeFloat = 0.4  # contrast jitter: factor of 1 ± this
+    flip: bool = True  # random flip of classes whose mirror image is in the same class
     # Machine and files
-    precision: hardware.Precision = "float32"  # of convolutions and matrix products
-    media: bool = False  # show the test's confusions and mistakes in W&B
-    checkpoint_every: PositiveInt = 10  # epochs; a run that is killed loses at most so many
+    precision: hardware.Precision = "float32"  # precision of convolutions and matrix products
+    media: bool = False  # log images of test confusions and mistakes to W&B
+    checkpoint_every: PositiveInt = 10  # epochs between checkpoints
 
 
 # ---------------------------------------------------------------------------------------------
@@ -77,24 +77,24 @@ def network(cfg: Config) -> nn.Module:
 
 
 def test_images(cfg: Config, data: gtsrb.Data) -> torch.Tensor:
-    """Return the test images as the network sees them, (N, 3, 28, 28) in [0, 1]."""
+    """Return the test images as the network's input, (N, 3, 28, 28) in [0, 1]."""
     return center_crop(data.test.images)
 
 
 def input_shape(cfg: Config) -> tuple[int, int, int]:
-    """Return the shape of one image as the network takes it."""
+    """Return the shape (C, H, W) of the network's input."""
     return (3, CROP, CROP)
 
 
 def load_data(cfg: Config) -> gtsrb.Data:
-    """Return the data of a run."""
+    """Load the data of a run."""
     return gtsrb.load(cfg.data)
 
 
 def build(
     cfg: Config, steps: int, device: torch.device
 ) -> tuple[nn.Module, torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """Return the network with its optimizer and the schedule for ``steps`` steps in all."""
+    """Return network, optimizer and learning-rate schedule for ``steps`` steps in total."""
     model = network(cfg).to(device, memory_format=torch.channels_last)
     if cfg.optimizer == "sgd":
         optimizer = optim.sgd(model.parameters(), cfg.sgd_lr, cfg.sgd_momentum)
@@ -116,7 +116,7 @@ def train_step(
     sums: torch.Tensor,
     batch: torch.Tensor,
 ) -> None:
-    """Train on the images ``batch`` (n,); add loss and mistakes to ``sums`` (2,)."""
+    """Train on the images at ``batch`` (n,); add loss and number of errors to ``sums`` (2,)."""
     model.train()
     images, labels = part.images[batch], part.labels[batch]
     images = augment(
@@ -144,7 +144,7 @@ def evaluate(
 ) -> tuple[float, float, torch.Tensor, torch.Tensor]:
     """Return mean loss, error, predicted class (n,) and probability of the true class (n,).
 
-    On centre crops of the images ``indices`` (n,); with n = 0 loss and error are NaN.
+    Evaluates centre crops of the images at ``indices`` (n,). With n = 0 loss and error are NaN.
     """
     model.eval()
     with hardware.autocast(part.images.device, cfg.precision):
@@ -161,10 +161,10 @@ def evaluate(
 
 
 def train(cfg: Config, data: gtsrb.Data, run: wandb_run.Run) -> None:
-    """Train one network, log a row per epoch; then log the test's summary.
+    """Train one network, log a history row per epoch, then test it and log the summary.
 
-    The test set selects nothing: the last epochs are tested, and the one best on validation.
-    Resumes from the newest checkpoint, on the CPU bit for bit. A non-finite loss: ``diverged``.
+    Tests the last epochs and the epoch best on validation; the test set selects nothing. Resumes
+    from the newest checkpoint, on the CPU bit for bit. Stops if the loss is not finite (diverged).
     """
     # Data
     device = hardware.best_device()
@@ -190,7 +190,8 @@ def train(cfg: Config, data: gtsrb.Data, run: wandb_run.Run) -> None:
     loop.resume()
 
     # Epochs
-    sums = torch.zeros(2, device=device)  # of loss and mistakes; read once per epoch: no waiting
+    # Sums of loss and errors. They are read once per epoch, so that no step waits for the GPU.
+    sums = torch.zeros(2, device=device)
     step = functools.partial(train_step, model, optimizer, train_part, augmentation, cfg, sums)
     left = steps * (cfg.epochs - loop.epoch)
     known = (model, optimizer, augmentation, sums)
@@ -220,9 +221,9 @@ def train(cfg: Config, data: gtsrb.Data, run: wandb_run.Run) -> None:
 
 
 def test(model: nn.Module, part: gtsrb.Images, loop: Loop, run: wandb_run.Run, cfg: Config) -> None:
-    """Evaluate the last and the best weights on the test images; log scores and summary.
+    """Test the last and the best weights; save scores per image, log the summary.
 
-    A diverged run gets the worst error, 1, predicted class -1 and probability 0.
+    A diverged run gets the worst error, 1, predicted classes -1 and probabilities 0.
     """
     error = best_error = mean_error = 1.0
     predicted, probability = torch.full_like(part.labels, -1), torch.zeros(len(part.labels))
@@ -240,7 +241,7 @@ def test(model: nn.Module, part: gtsrb.Images, loop: Loop, run: wandb_run.Run, c
 
 
 def main() -> None:
-    """Read flags and sweep, load the data, train."""
+    """Parse flags and sweep parameters, load the data, train."""
     hardware.prepare()
     with wandb_run.start(config.from_flags(Config)) as (cfg, run):
         data = load_data(cfg)

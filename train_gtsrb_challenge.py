@@ -1,11 +1,12 @@
-"""Train one small CNN as well as we can on the German traffic signs: one run of a study.
+"""Train a small CNN for the lowest test error on the German traffic signs: one run of a study.
 
-    python train_gtsrb_challenge.py --epochs 3            (WANDB_MODE=offline: without an account)
-    python -m lib.agent gtsrb_challenge                   (all seeds on this machine)
+    python train_gtsrb_challenge.py --epochs 3     (one run; WANDB_MODE=offline: no account)
+    python -m lib.agent gtsrb_challenge            (all runs of the study on this machine)
 
-How good can a CNN get? A residual network of 0.7 million parameters on images of normalized
-contrast, strongly distorted; its weights' moving average is tested on nine fixed views.
-Apart from train_gtsrb.py, which compares: in one script, each would double the other's settings.
+A residual network of 0.7 million parameters is trained on contrast-normalized images with strong
+data augmentation. The exponential moving average (EMA) of its weights is tested on nine fixed views
+of each image (test-time augmentation). train_gtsrb.py is for comparisons; a shared script would
+have twice the settings.
 """
 
 import dataclasses
@@ -30,7 +31,7 @@ from lib.training.provenance import provenance
 Share = Annotated[float, Field(ge=0, lt=1)]
 Views = Annotated[int, Field(ge=1, le=len(augment_strong.VIEWS))]
 
-PROGRAM = Path(__file__).stem  # a checkpoint says which script wrote it
+PROGRAM = Path(__file__).stem  # stored in checkpoints
 
 # ---------------------------------------------------------------------------------------------
 # Hyperparameters
@@ -41,38 +42,38 @@ class Config:
     """Hyperparameters of one run."""
 
     # Replicate and data
-    seed: NonNegativeInt = 0  # the replicate: feeds split, weights, order and augmentation
-    data: str = "data/GTSRB"  # folder with Final_Training and Final_Test
-    val_fraction: Share = 0.1  # share of each class's tracks; 0: none
+    seed: NonNegativeInt = 0  # replicate: seeds split, initial weights, order, augmentation
+    data: str = "data/GTSRB"  # folder with the traffic signs
+    val_fraction: Share = 0.1  # share of each class's tracks for validation; 0: none
     # Budget
     epochs: PositiveInt = 12  # passes over the training images
     batch_size: PositiveInt = 128  # images per step
     # Network
-    input_size: Annotated[int, Field(ge=16, le=128)] = 32  # pixels; images are resized to squares
-    activation: Literal["elu", "relu", "gelu"] = "relu"  # after each normalization
-    dropout: Share = 0.2  # share of the last features that a step leaves out
-    normalize: bool = True  # each image to mean 0 and standard deviation 1
+    input_size: Annotated[int, Field(ge=16, le=128)] = 32  # side of the images in pixels
+    activation: Literal["elu", "relu", "gelu"] = "relu"  # activation after each batch normalization
+    dropout: Share = 0.2  # dropout probability before the last layer
+    normalize: bool = True  # normalize each image to mean 0 and standard deviation 1
     # Loss and optimizer
     sgd_lr: PositiveFloat = 0.2  # SGD's highest learning rate
     sgd_momentum: Share = 0.9  # SGD's Nesterov momentum
-    weight_decay: NonNegativeFloat = 0.0005  # times the weights, added to the gradient
-    schedule: optim.Schedule = "one_cycle"  # of the learning rate, per step
-    label_smoothing: Share = 0.1  # share of a label spread over all classes
-    average: Share = 0.998  # decay per step of the weights' moving average; 0: the weights
+    weight_decay: NonNegativeFloat = 0.0005  # L2 penalty
+    schedule: optim.Schedule = "one_cycle"  # learning-rate schedule
+    label_smoothing: Share = 0.1  # label smoothing
+    average: Share = 0.998  # decay per step of the moving average of the weights (EMA); 0: none
     # Augmentation
-    mirror: augment_strong.Mirror = "map"  # none, same class, or map to the mirror's class
-    affine: NonNegativeFloat = 1.0  # strength of turn, shift, zoom, shear
-    perspective: Annotated[float, Field(ge=0, lt=0.5)] = 0.15  # tilt, both ways
-    light: Share = 0.5  # brightness and contrast times 1 ± this
-    colour: Share = 0.15  # each of red, green, blue times 1 ± this
-    blur: Annotated[float, Field(ge=0, le=1)] = 0.8  # up to this share of blurred
-    cutout: Share = 0.35  # side of a grey square on half of the images
+    mirror: augment_strong.Mirror = "map"  # flips: none, within a class, or also between classes
+    affine: NonNegativeFloat = 1.0  # strength of rotation, shift, zoom and shear
+    perspective: Annotated[float, Field(ge=0, lt=0.5)] = 0.15  # strength of perspective tilt
+    light: Share = 0.5  # brightness and contrast jitter: factors of 1 ± this
+    colour: Share = 0.15  # jitter of red, green and blue: factors of 1 ± this
+    blur: Annotated[float, Field(ge=0, le=1)] = 0.8  # largest weight of a blurred copy
+    cutout: Share = 0.35  # side of a grey square on half of the images, as share of theirs
     # Test
-    views: Views = 9  # fixed views of a test image
+    views: Views = 9  # number of views of a test image (test-time augmentation)
     # Machine and files
-    precision: hardware.Precision = "float32"  # of convolutions and matrix products
-    media: bool = False  # show the test's confusions and mistakes in W&B
-    checkpoint_every: PositiveInt = 1  # epochs; a run that is killed loses at most so many
+    precision: hardware.Precision = "float32"  # precision of convolutions and matrix products
+    media: bool = False  # log images of test confusions and mistakes to W&B
+    checkpoint_every: PositiveInt = 1  # epochs between checkpoints
 
 
 # ---------------------------------------------------------------------------------------------
@@ -88,7 +89,7 @@ def network(cfg: Config) -> nn.Module:
 def build(
     cfg: Config, steps: int, device: torch.device
 ) -> tuple[nn.Module, nn.Module, torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """Return network, moving average, optimizer and schedule for ``steps`` steps in all."""
+    """Return network, EMA, optimizer and learning-rate schedule for ``steps`` steps in total."""
     model = network(cfg).to(device, memory_format=torch.channels_last)
     average = optim.moving_average(model, cfg.average)
     optimizer = optim.sgd(model.parameters(), cfg.sgd_lr, cfg.sgd_momentum, cfg.weight_decay)
@@ -96,17 +97,17 @@ def build(
 
 
 def input_shape(cfg: Config) -> tuple[int, int, int]:
-    """Return the shape of one image as the network takes it."""
+    """Return the shape (C, H, W) of the network's input."""
     return (3, cfg.input_size, cfg.input_size)
 
 
 def load_data(cfg: Config) -> gtsrb.Data:
-    """Return the data of a run."""
+    """Load the data of a run."""
     return gtsrb.load(cfg.data, cfg.input_size)
 
 
 def test_images(cfg: Config, data: gtsrb.Data) -> torch.Tensor:
-    """Return the test images as the network sees them in one view, (N, 3, S, S) in [0, 1]."""
+    """Return the test images as the network's input, first view, (N, 3, S, S) in [0, 1]."""
     return augment_strong.view(data.test.images, augment_strong.VIEWS[0])
 
 
@@ -123,7 +124,7 @@ def train_step(
     sums: torch.Tensor,
     batch: torch.Tensor,
 ) -> None:
-    """Train on the images ``batch`` (n,); add loss and mistakes to ``sums`` (2,)."""
+    """Train on the images at ``batch`` (n,); add loss and number of errors to ``sums`` (2,)."""
     model.train()
     images, labels = augment_strong.distort(
         part.images[batch],
@@ -152,10 +153,10 @@ def train_step(
 
 
 def train(cfg: Config, data: gtsrb.Data, run: wandb_run.Run) -> None:
-    """Train one network, log a row per epoch; then test its moving average.
+    """Train one network, log a history row per epoch, then test its EMA and log the summary.
 
-    The test set selects nothing: the last epochs are tested, and the one best on validation.
-    Resumes from the newest checkpoint, on the CPU bit for bit. A non-finite loss: ``diverged``.
+    Tests the last epochs and the epoch best on validation; the test set selects nothing. Resumes
+    from the newest checkpoint, on the CPU bit for bit. Stops if the loss is not finite (diverged).
     """
     # Data
     device = hardware.best_device()
@@ -183,7 +184,8 @@ def train(cfg: Config, data: gtsrb.Data, run: wandb_run.Run) -> None:
     loop.resume()
 
     # Epochs
-    sums = torch.zeros(2, device=device)  # of loss and mistakes; read once per epoch: no waiting
+    # Sums of loss and errors. They are read once per epoch, so that no step waits for the GPU.
+    sums = torch.zeros(2, device=device)
     step = functools.partial(train_step, model, optimizer, train_part, augmentation, cfg, sums)
     left = steps * (cfg.epochs - loop.epoch)
     known = (model, optimizer, augmentation, sums)
@@ -222,9 +224,9 @@ def test(
     run: wandb_run.Run,
     cfg: Config,
 ) -> None:
-    """Test the average on all views, then average and last weights on one; log the summary.
+    """Test the EMA on all views and on one, and the last weights on one; log the summary.
 
-    A diverged run gets the worst error, 1, predicted class -1 and probability 0.
+    A diverged run gets the worst error, 1, predicted classes -1 and probabilities 0.
     """
     part = data.test.to(hardware.best_device())
     score = functools.partial(evaluate, part=part, indices=part.indices, precision=cfg.precision)
@@ -249,7 +251,7 @@ def test(
 
 
 def main() -> None:
-    """Read flags and sweep, load the data, train."""
+    """Parse flags and sweep parameters, load the data, train."""
     hardware.prepare()
     with wandb_run.start(config.from_flags(Config)) as (cfg, run):
         data = load_data(cfg)

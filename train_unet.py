@@ -1,11 +1,11 @@
-"""Train a U-Net to find the lung fields in chest radiographs: one run of a study.
+"""Train a U-Net to segment the lungs in chest radiographs: one run of a study.
 
-    python train_unet.py --epochs 3 --image-size 128 --width 8    (WANDB_MODE=offline: no account)
-    python -m lib.agent unet_short                                (a whole study on this machine)
-    wandb sweep sweeps/unet.yaml                                  (a whole study on many machines)
+    python train_unet.py --image-size 128 --width 8    (one run; WANDB_MODE=offline: no account)
+    python -m lib.agent unet_short                     (all runs of a study on this machine)
+    wandb sweep sweeps/unet.yaml                       (all runs of a study on several machines)
 
-What do nearest-neighbour upsampling instead of transposed convolution, and ELU instead of ReLU,
-change? The defaults are the assignment's network: lightning-bolts' U-Net, 5 levels, 64 features.
+For studies of upsampling (transposed convolution or interpolation) and activations. The defaults
+are those of the assignment's network: lightning-bolts' U-Net, 5 levels, 64 features.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ from lib.training.provenance import provenance
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 
-PROGRAM = Path(__file__).stem  # a checkpoint says which script wrote it
+PROGRAM = Path(__file__).stem  # stored in checkpoints
 
 # ---------------------------------------------------------------------------------------------
 # Hyperparameters
@@ -40,36 +40,36 @@ class Config:
     """Hyperparameters of one run."""
 
     # Replicate and data
-    seed: NonNegativeInt = 0  # the replicate: feeds split, weights, order and augmentation
-    data: str = "data/JSRT"  # folder with radiographs and masks
-    image_size: PositiveInt = 256  # pixels a side, a multiple of 2^(depth - 1)
-    fold: Literal["odd", "even", "fixed"] = "odd"  # the numbers tested on, see lib/data/jsrt.py
+    seed: NonNegativeInt = 0  # replicate: seeds split, initial weights, order, augmentation
+    data: str = "data/JSRT"  # folder with radiographs and lung masks
+    image_size: PositiveInt = 256  # side of the images in pixels, a multiple of 2^(depth - 1)
+    fold: Literal["odd", "even", "fixed"] = "odd"  # test images, see lib/data/jsrt.py
     val_fraction: Share = 0.1  # share of the training fold; 0: none
     # Budget
     epochs: PositiveInt = 100  # passes over the training images
     batch_size: PositiveInt = 8  # images per step
     # Network
     depth: PositiveInt = 5  # levels of the network
-    width: PositiveInt = 64  # features of its first level; each further one has twice as many
-    upsampling: Literal["transposed", "nearest", "bilinear"] = "transposed"  # on the way up
-    activation: Literal["relu", "elu"] = "relu"  # after each 3×3 convolution
-    batch_norm: bool = True  # between each 3×3 convolution and its activation
+    width: PositiveInt = 64  # features of the first level; they double at each further level
+    upsampling: Literal["transposed", "nearest", "bilinear"] = "transposed"  # in the decoder
+    activation: Literal["relu", "elu"] = "relu"  # activation after each 3×3 convolution
+    batch_norm: bool = True  # batch normalization before each activation
     # Loss and optimizer
-    dice_weight: NonNegativeFloat = 0.0  # of soft Dice in the loss, next to cross-entropy's 1
+    dice_weight: NonNegativeFloat = 0.0  # weight of the soft Dice loss; that of cross-entropy is 1
     adam_lr: PositiveFloat = 0.001  # Adam's learning rate
     adam_eps: PositiveFloat = 1.0e-8  # Adam's eps
-    schedule: Literal["constant", "cosine"] = "constant"  # of the learning rate, per step
+    schedule: Literal["constant", "cosine"] = "constant"  # learning-rate schedule
     # Augmentation
-    rotation: NonNegativeFloat = 5.0  # up to ± degrees
-    shift: Share = 0.05  # up to ± of the side
-    scale: Share = 0.1  # magnified by 1 ± this
-    brightness: NonNegativeFloat = 0.2  # ± this, in the image's deviations
-    contrast: Share = 0.2  # factor 1 ± this
+    rotation: NonNegativeFloat = 5.0  # random rotation up to ± degrees
+    shift: Share = 0.05  # random shift up to ± this share of the side
+    scale: Share = 0.1  # random zoom by a factor of 1 ± this
+    brightness: NonNegativeFloat = 0.2  # brightness jitter: ± standard deviations of the image
+    contrast: Share = 0.2  # contrast jitter: factor of 1 ± this
     # Machine and files
-    precision: hardware.Precision = "float32"  # of convolutions and matrix products
-    media: bool = False  # show the worst test images with their lung fields in W&B
-    save_overlays: bool = False  # keep test images with true and predicted masks, for figures
-    checkpoint_every: PositiveInt = 10  # epochs; a run that is killed loses at most so many
+    precision: hardware.Precision = "float32"  # precision of convolutions and matrix products
+    media: bool = False  # log the worst test images with their masks to W&B
+    save_overlays: bool = False  # save test images with true and predicted masks, for figures
+    checkpoint_every: PositiveInt = 10  # epochs between checkpoints
 
 
 # ---------------------------------------------------------------------------------------------
@@ -80,7 +80,7 @@ def network(cfg: Config) -> nn.Module:
     """Return the untrained network of a run: (N, 1, S, S) -> (N, 1, S, S) logits.
 
     Raises:
-        UserError: when the images' side does not fit the depth.
+        UserError: if image_size is not a multiple of 2^(depth - 1).
     """
     unet.check_size(cfg.image_size, cfg.image_size, 2 ** (cfg.depth - 1))
     torch.manual_seed(seeding.stream_seed(cfg.seed, "init"))
@@ -90,19 +90,19 @@ def network(cfg: Config) -> nn.Module:
 def build(
     cfg: Config, steps: int, device: torch.device
 ) -> tuple[nn.Module, torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """Return the network with its optimizer and the schedule for ``steps`` steps in all."""
-    model = network(cfg).to(device, memory_format=torch.channels_last)  # 1.1–1.5 × as fast on a CPU
+    """Return network, optimizer and learning-rate schedule for ``steps`` steps in total."""
+    model = network(cfg).to(device, memory_format=torch.channels_last)  # 1.1–1.5 × faster on a CPU
     optimizer = optim.adam(model.parameters(), cfg.adam_lr, cfg.adam_eps)
     return model, optimizer, optim.schedule_lr(optimizer, cfg.schedule, steps)
 
 
 def input_shape(cfg: Config) -> tuple[int, int, int]:
-    """Return the shape of one image as the network takes it."""
+    """Return the shape (C, H, W) of the network's input."""
     return (1, cfg.image_size, cfg.image_size)
 
 
 def load_data(cfg: Config) -> jsrt.Radiographs:
-    """Return the data of a run."""
+    """Load the data of a run."""
     return jsrt.load(cfg.data, cfg.image_size)
 
 
@@ -113,7 +113,7 @@ def split_data(cfg: Config, data: jsrt.Radiographs) -> jsrt.Split:
 
 
 def test_images(cfg: Config, data: jsrt.Radiographs) -> torch.Tensor:
-    """Return the test images as the network sees them, (N, 1, S, S)."""
+    """Return the test images as the network's input, (N, 1, S, S)."""
     return data.images[torch.from_numpy(split_data(cfg, data)[-1])]
 
 
@@ -130,7 +130,7 @@ def train_step(
     loss_sum: torch.Tensor,
     batch: torch.Tensor,
 ) -> None:
-    """Train on the images ``batch`` (n,); add the loss to ``loss_sum``, a scalar."""
+    """Train on the images at ``batch`` (n,); add the loss to the scalar ``loss_sum``."""
     model.train()
     images, masks = augment_pair(
         part.images[batch],
@@ -170,10 +170,10 @@ def evaluate(
 
 
 def train(cfg: Config, data: jsrt.Radiographs, run: wandb_run.Run) -> None:
-    """Train one network, log a row per epoch; then log the test's summary.
+    """Train one network, log a history row per epoch, then test it and log the summary.
 
-    The test set selects nothing: the last epochs are tested, and the one best on validation.
-    Resumes from the newest checkpoint, on the CPU bit for bit. A non-finite loss: ``diverged``.
+    Tests the last epochs and the epoch best on validation; the test set selects nothing. Resumes
+    from the newest checkpoint, on the CPU bit for bit. Stops if the loss is not finite (diverged).
     """
     # Data
     device = hardware.best_device()
@@ -198,7 +198,7 @@ def train(cfg: Config, data: jsrt.Radiographs, run: wandb_run.Run) -> None:
     loop.resume()
 
     # Epochs
-    loss_sum = torch.zeros((), device=device)  # read once per epoch: no waiting for the device
+    loss_sum = torch.zeros((), device=device)  # read once per epoch: no step waits for the GPU
     step = functools.partial(train_step, model, optimizer, train_part, augmentation, cfg, loss_sum)
     left = steps * (cfg.epochs - loop.epoch)
     known = (model, optimizer, augmentation, loss_sum)
@@ -230,16 +230,16 @@ def train(cfg: Config, data: jsrt.Radiographs, run: wandb_run.Run) -> None:
 def test(
     model: nn.Module, part: jsrt.Radiographs, loop: Loop, run: wandb_run.Run, cfg: Config
 ) -> None:
-    """Evaluate the last and the best weights on the test images; log scores and summary.
+    """Test the last and the best weights; save scores per image, log the summary.
 
     A diverged run gets the worst Jaccard and Dice, 0, and empty masks.
     """
-    predicted, none = torch.zeros_like(part.masks), torch.zeros(len(part.names)).double()
-    last = best = mean = {"jaccard": none, "dice": none}  # one value per image
+    predicted, worst = torch.zeros_like(part.masks), torch.zeros(len(part.names)).double()
+    last = best = mean = {"jaccard": worst, "dice": worst}  # one value per image
     if not loop.diverged:
         _, jaccard, dice, predicted = evaluate(model, part, cfg)
         last = {"jaccard": jaccard, "dice": dice}
-        mean = {key: torch.stack([one[key] for one in loop.tail]).mean(0) for key in last}
+        mean = {key: torch.stack([scores[key] for scores in loop.tail]).mean(0) for key in last}
         model.load_state_dict(loop.best_weights)
         _, jaccard, dice, _ = evaluate(model, part, cfg)
         best = {"jaccard": jaccard, "dice": dice}
@@ -255,7 +255,7 @@ def test(
 
 
 def main() -> None:
-    """Read flags and sweep, load the data, train."""
+    """Parse flags and sweep parameters, load the data, train."""
     hardware.prepare()
     with wandb_run.start(config.from_flags(Config)) as (cfg, run):
         unet.check_size(cfg.image_size, cfg.image_size, 2 ** (cfg.depth - 1))

@@ -1,19 +1,20 @@
-"""Show how often the analysis makes wrong claims, on studies of which the truth is known.
+"""Measure how often the analysis makes false claims, on simulated studies with a known truth.
 
-    python -m analysis.calibrate gtsrb_short                    (10,000 studies a line)
-    python -m analysis.calibrate gtsrb_short --studies 200000   (longer, twenty times as many)
+    python -m analysis.calibrate gtsrb_short                    (10,000 studies per row)
+    python -m analysis.calibrate gtsrb_short --studies 200000   (slower, narrower intervals)
     python -m analysis.calibrate gtsrb_short --into docs/methods.md
     python -m analysis.calibrate gtsrb_short --permute analysis/results/gtsrb_short
 
-Made-up studies of this design go through the same contrasts, tests and grades as real ones. Each
-line of the table is one kind of truth: nothing differs, all effects are exactly δ, skewed noise of
-unequal spread, discrete scores, failing runs, several score rules, blocks, seeds that are no pairs,
-planned looks. For each kind of claim it counts the studies in which that kind is wrong somewhere,
-with a 95 % Monte-Carlo interval. The command exits with 1 when a rate is beyond α. With --into the
-table goes into a file, too, between its lines <!-- calibrate --> and <!-- /calibrate -->.
+Simulated studies of this design are analyzed with the same contrasts, tests and grades as real
+ones. Each row of the table is one scenario: no effect, all effects exactly δ, skewed noise of
+unequal spread, discrete scores, failing runs, several score rules, blocks, unpaired seeds, planned
+looks. For each type of claim, the row shows the family-wise error rate, the share of studies with
+at least one false claim of this type, and its 95 % Monte Carlo interval. The command exits with 1
+if a rate is significantly above α. --into also writes the table to a file, between its lines
+<!-- calibrate --> and <!-- /calibrate -->.
 
-With --permute the scores of a real study are permuted among the variants of each seed: every
-difference that is then claimed is wrong.
+--permute permutes the scores of a real study among the variants within each seed. There is then no
+effect, so every claimed difference is false.
 """
 
 import argparse
@@ -36,13 +37,13 @@ from lib.spec.files import write_atomically
 from lib.spec.study import Study, load_study
 
 KINDS = ("difference", "beyond ±δ", "within ±δ", "interval")
-DELTA = 1.0  # the smallest effect of interest in made-up studies: a run's standard deviation
-LOOKS = {10: 0.01, 14: 0.02, 18: 0.02}  # α spent at each number of seeds; together α
-PROOF = 0.999  # confidence with which a rate must lie beyond α for the command to fail
+DELTA = 1.0  # smallest effect of interest in simulated studies: a run's standard deviation
+LOOKS = {10: 0.01, 14: 0.02, 18: 0.02}  # number of seeds: α of this look; they sum to 0.05
+CONFIDENCE = 0.999  # the command fails if a rate is above α with this one-sided confidence
 Generator = np.random.Generator
 Noise = Callable[[Generator, tuple[int, ...]], np.ndarray]
 
-NOISES: dict[str, Noise] = {  # of a run, mean 0 and standard deviation 1
+NOISES: dict[str, Noise] = {  # noise of a run: mean 0, standard deviation about 1
     "normal": lambda rng, size: rng.normal(0, 1, size),
     "skewed": lambda rng, size: rng.exponential(1, size) - 1,
     "heavy tails": lambda rng, size: rng.standard_t(3, size) / np.sqrt(3),
@@ -52,12 +53,12 @@ NOISES: dict[str, Noise] = {  # of a run, mean 0 and standard deviation 1
 
 @dataclass(frozen=True)
 class Studies:
-    """Made-up studies with their truth.
+    """Simulated studies with their truth.
 
-    ``tables`` (variants, studies, seeds); ``failed``: which runs failed, same shape, or None;
-    ``truth`` (contrasts,): the true differences, among runs that do not fail; ``same`` (contrasts,)
-    bool: that the variants do not differ, failures included; ``rules``: tables under other score
-    rules; ``paired``: whether seeds are pairs.
+    ``tables``: scores (variants, studies, seeds). ``truth``: the true differences among runs that
+    do not fail, (contrasts,). ``same``: whether there is no difference, failures included, bool
+    (contrasts,). ``failed``: which runs failed, bool in the shape of ``tables``, or None.
+    ``rules``: tables under other score rules. ``paired``: whether runs of one seed are pairs.
     """
 
     tables: np.ndarray
@@ -70,83 +71,91 @@ class Studies:
 
 @dataclass(frozen=True)
 class Rates:
-    """In how many of ``studies`` each kind of claim is wrong somewhere, by ``KINDS``."""
+    """Number of ``studies`` with at least one false claim, by type of claim (``KINDS``)."""
 
     studies: int
     wrong: dict[str, int]
 
-    def beyond(self, alpha: float) -> list[str]:
-        """Return the kinds of claim that are wrong more often than ``alpha``, past all chance."""
-        test = {
+    def above(self, alpha: float) -> list[str]:
+        """Return the types of claim whose error rate is significantly above ``alpha``."""
+        p_values = {
             kind: binomtest(number, self.studies, alpha, alternative="greater").pvalue
             for kind, number in self.wrong.items()
         }
-        return [kind for kind, p in test.items() if p < 1 - PROOF]
+        return [kind for kind, p in p_values.items() if p < 1 - CONFIDENCE]
 
 
-def count_wrong(study: Study, made: Studies, alpha: float | None = None) -> Rates:
-    """Analyze made-up studies and count wrong claims; ``alpha``: at one of several looks."""
-    return Rates(made.tables.shape[1], _total(wrong_claims(study, made, alpha)))
+def count_wrong(study: Study, simulated: Studies, alpha: float | None = None) -> Rates:
+    """Analyze simulated studies and count those with false claims.
+
+    ``alpha``: of one of several looks; by default the study's.
+    """
+    return Rates(simulated.tables.shape[1], _total(wrong_claims(study, simulated, alpha)))
 
 
 def _total(wrong: dict[str, np.ndarray]) -> dict[str, int]:
-    return {kind: int(any_.sum()) for kind, any_ in wrong.items()}
+    return {kind: int(studies.sum()) for kind, studies in wrong.items()}
 
 
-def wrong_claims(study: Study, made: Studies, alpha: float | None = None) -> dict[str, np.ndarray]:
-    """Return in which studies (bool, (studies,)) each kind of claim is wrong somewhere."""
+def wrong_claims(
+    study: Study, simulated: Studies, alpha: float | None = None
+) -> dict[str, np.ndarray]:
+    """Return, by type of claim, which studies make at least one false claim (bool, (studies,))."""
     alpha = study.alpha if alpha is None else alpha
-    failed = made.failed is not None
-    claims = many.claims_of_many(study, made.tables, made.paired, (), DELTA, made.failed)
-    graded, truth, same = many.grades_of(claims, alpha, failed), made.truth, made.same
+    failed, paired = simulated.failed is not None, simulated.paired
+    claims = many.claims_of_many(study, simulated.tables, paired, (), DELTA, simulated.failed)
+    graded, truth, same = many.grades_of(claims, alpha, failed), simulated.truth, simulated.same
     sign = np.where(claims.difference < alpha, claims.direction, 0)
     others = []
-    for rule in made.rules:
-        other = many.claims_of_many(study, rule, made.paired, (), DELTA)
+    for rule in simulated.rules:
+        other = many.claims_of_many(study, rule, paired, (), DELTA)
         agree = np.where(other.difference < alpha, other.direction, 0) == sign
         others.append((many.grades_of(other, alpha, failed=False), agree))
     if others:
         for at in np.ndindex(graded.shape):
             rules = [(verdict[at], bool(agree[at])) for verdict, agree in others]
             graded[at] = grades.under_other_rules(graded[at], rules)
-    found = np.isin(graded, grades.SUPPORTED)
+    difference = np.isin(graded, grades.SUPPORTED)
     opposite = (claims.direction != np.sign(truth)) & ~same
     about_delta = np.isin(graded, ("meaningful", "support_small"))
     within = np.isin(graded, ("support_small", "practically_equivalent"))
     wrong = {
-        # Where runs fail, a difference over all runs may go either way; one about ±δ may not.
-        "difference": found & (same | (opposite & (about_delta | (not failed)))),
+        # If runs fail, a difference over all runs may truly have the opposite sign to ``truth``,
+        # which is of the other runs; a claim about ±δ is about these, so its sign must agree.
+        "difference": difference & (same | (opposite & (about_delta | (not failed)))),
         "beyond ±δ": (graded == "meaningful") & (np.abs(truth) <= DELTA),
         "within ±δ": within & (np.abs(truth) >= DELTA),
-        "interval": _missed(study, made, alpha),
+        "interval": _missed(study, simulated, alpha),
     }
     return {kind: errors.any(axis=1) for kind, errors in wrong.items()}
 
 
-def _missed(study: Study, made: Studies, alpha: float) -> np.ndarray:
+def _missed(study: Study, simulated: Studies, alpha: float) -> np.ndarray:
     """Return whether each simultaneous interval misses the truth (bool, (studies, contrasts)).
 
-    The interval holds the shifts that the exact test does not reject, so the truth is asked for.
+    An interval contains the shifts that the exact test does not reject, so testing the true shift
+    is enough.
     """
-    variants, studies, n = made.tables.shape
-    missed = np.zeros((studies, len(made.truth)), dtype=bool)
-    flat = None if made.failed is None else made.failed.reshape(variants, -1)
-    built = contrasts.build(study, made.tables.reshape(variants, -1))
-    for i, (contrast, shift) in enumerate(zip(built, made.truth, strict=True)):
-        kept = [k.reshape(studies, n) for k in testing.kept_of(contrast, flat, made.paired)]
+    variants, studies, n = simulated.tables.shape
+    paired, failed = simulated.paired, simulated.failed
+    missed = np.zeros((studies, len(simulated.truth)), dtype=bool)
+    flat = None if failed is None else failed.reshape(variants, -1)
+    built = contrasts.build(study, simulated.tables.reshape(variants, -1))
+    for i, (contrast, shift) in enumerate(zip(built, simulated.truth, strict=True)):
+        kept = [k.reshape(studies, n) for k in testing.kept_of(contrast, flat, paired)]
         x, y = (v.reshape(studies, n) for v in (contrast.baseline, contrast.treatment))
-        for rows, own in many.equally_many(x, y, kept):
-            both = testing.tails(*own, made.paired, contrast.tolerance, float(shift))
-            missed[rows, i] = rank_tests.two_sided(*both) < alpha / len(built)
+        for rows, values in many.equally_many(x, y, kept):
+            tails = testing.tails(*values, paired, contrast.tolerance, float(shift))
+            missed[rows, i] = rank_tests.two_sided(*tails) < alpha / len(built)
     return missed
 
 
 # ---------------------------------------------------------------------------------------------
-# Truths
+# Scenarios
 
 
 def scenarios(study: Study) -> dict[str, Callable[[Generator, int, int], Studies]]:
-    """Return, by its name, how studies of each kind of truth are made: (rng, studies, seeds)."""
+    """Return by name the functions (rng, studies, seeds) that simulate each scenario's studies."""
     weights = contrasts.weights(study)
     worst = -1e3 * study.metric.sign
 
@@ -157,7 +166,7 @@ def scenarios(study: Study) -> dict[str, Callable[[Generator, int, int], Studies
             means = _means(weights, effect)
             size = (len(means), studies, n)
             tables = means[:, None, None] + spread * NOISES[noise](rng, size)
-            if paired:  # a seed effect common to the variants cancels
+            if paired:  # a seed effect that all variants share cancels in the differences
                 tables = tables + rng.normal(0, 1, (1, studies, n)).round(1)
             other = [tables + rng.normal(0, 0.33, size) for _ in range(rules)]
             truth = weights @ means
@@ -173,8 +182,8 @@ def scenarios(study: Study) -> dict[str, Callable[[Generator, int, int], Studies
                 return scales * NOISES["skewed"](rng, (len(scales), number, seeds))
 
             sample = np.einsum("cv,vkn->ckn", weights, draw(400_000, 2))
-            own = np.median(sample.mean(axis=2), axis=1)  # pseudomedians without any effect
-            means = np.linalg.lstsq(weights, effect * DELTA - own, rcond=None)[0]
+            noise = np.median(sample.mean(axis=2), axis=1)  # pseudomedians of the noise alone
+            means = np.linalg.lstsq(weights, effect * DELTA - noise, rcond=None)[0]
             tables = means[:, None, None] + draw(studies, n)
             truth = np.full(len(weights), effect * DELTA)
             return Studies(tables, truth, truth == 0)
@@ -183,66 +192,68 @@ def scenarios(study: Study) -> dict[str, Callable[[Generator, int, int], Studies
 
     def failing(rate: float, effect: float, everywhere: bool = False) -> Callable:
         def make(rng: Generator, studies: int, n: int) -> Studies:
-            made = plain("normal", effect)(rng, studies, n)
-            failed = rng.random(made.tables.shape) < rate
-            if not everywhere:
+            intact = plain("normal", effect)(rng, studies, n)
+            failed = rng.random(intact.tables.shape) < rate
+            if not everywhere:  # only runs of the last variant fail
                 failed[:-1] = False
-            tables = np.where(failed, worst, made.tables)
-            same = made.same & (everywhere | (weights[:, -1] == 0))
-            return Studies(tables, made.truth, same, failed)
+            tables = np.where(failed, worst, intact.tables)
+            same = intact.same & (everywhere | (weights[:, -1] == 0))
+            return Studies(tables, intact.truth, same, failed)
 
         return make
 
     def blocked(effect: float) -> Callable[[Generator, int, int], Studies]:
         def make(rng: Generator, studies: int, n: int) -> Studies:
-            made = [plain("skewed", effect)(rng, studies, n) for _ in range(3)]
-            spread = rng.normal(0, 5, (3, 1, 1, 1))  # blocks are of unlike difficulty
-            tables = np.array([one.tables for one in made]) + spread
+            parts = [plain("skewed", effect)(rng, studies, n) for _ in range(3)]
+            offsets = rng.normal(0, 5, (3, 1, 1, 1))  # blocks differ in difficulty
+            tables = np.array([part.tables for part in parts]) + offsets
             means = blocks.average(tables.reshape(3, tables.shape[1], -1))
-            return Studies(means.reshape(tables.shape[1:]), made[0].truth, made[0].same)
+            return Studies(means.reshape(tables.shape[1:]), parts[0].truth, parts[0].same)
 
         return make
 
     return {
-        "nothing differs": plain("normal", 0),
-        "nothing differs, skewed": plain("skewed", 0),
-        "nothing differs, heavy tails": plain("heavy tails", 0),
-        "nothing differs, discrete": plain("discrete", 0),
-        "nothing differs, no pairs": plain("normal", 0, paired=False),
-        "nothing differs, five score rules": plain("normal", 0, rules=4),
-        "nothing differs, 10 % fail everywhere": failing(0.1, 0, everywhere=True),
+        "no effect": plain("normal", 0),
+        "no effect, skewed noise": plain("skewed", 0),
+        "no effect, heavy-tailed noise": plain("heavy tails", 0),
+        "no effect, discrete scores": plain("discrete", 0),
+        "no effect, unpaired seeds": plain("normal", 0, paired=False),
+        "no effect, five score rules": plain("normal", 0, rules=4),
+        "no effect, 10 % of all runs fail": failing(0.1, 0, everywhere=True),
         "all effects δ": plain("normal", 1),
-        "all effects δ, little noise": plain("normal", 1, spread=0.1),
-        "all effects δ, skewed": plain("skewed", 1),
-        "all effects δ, discrete": plain("discrete", 1),
-        "all effects δ, no pairs": plain("normal", 1, paired=False),
+        "all effects δ, low noise": plain("normal", 1, spread=0.1),
+        "all effects δ, skewed noise": plain("skewed", 1),
+        "all effects δ, discrete scores": plain("discrete", 1),
+        "all effects δ, unpaired seeds": plain("normal", 1, paired=False),
         "all effects δ, five score rules": plain("normal", 1, rules=4),
-        "pseudomedians 0, skewed, unequal spread": unequal(0),
-        "pseudomedians δ, skewed, unequal spread": unequal(1),
-        "10 % of one variant fail, else nothing differs": failing(0.1, 0),
-        "30 % of one variant fail, else nothing differs": failing(0.3, 0),
-        "10 % of one variant fail, else all effects δ": failing(0.1, 1),
-        "30 % of one variant fail, else all effects δ": failing(0.3, 1),
-        "half of one variant fail, which is better by 3 δ": failing(0.5, -3 * study.metric.sign),
-        "three blocks, nothing differs": blocked(0),
+        "pseudomedians 0, skewed noise of unequal spread": unequal(0),
+        "pseudomedians δ, skewed noise of unequal spread": unequal(1),
+        "10 % of one variant's runs fail, otherwise no effect": failing(0.1, 0),
+        "30 % of one variant's runs fail, otherwise no effect": failing(0.3, 0),
+        "10 % of one variant's runs fail, otherwise all effects δ": failing(0.1, 1),
+        "30 % of one variant's runs fail, otherwise all effects δ": failing(0.3, 1),
+        "50 % of one variant's runs fail, otherwise all effects 3 δ for the worse": failing(
+            0.5, -3 * study.metric.sign
+        ),
+        "three blocks, no effect": blocked(0),
         "three blocks, all effects δ": blocked(1),
     }
 
 
 def _means(weights: np.ndarray, effect: float) -> np.ndarray:
-    """Return the variants' means (variants,) that give every contrast ``effect`` times δ."""
+    """Return variant means (variants,) for which every contrast is ``effect`` times δ."""
     wanted = np.full(len(weights), effect * DELTA)
     return np.linalg.lstsq(weights, wanted, rcond=None)[0]
 
 
 def over_looks(study: Study, effect: float, studies: int, rng: Generator) -> Rates:
-    """Count the studies with a wrong claim at any of the planned looks, at each its own α."""
-    made = scenarios(study)["all effects δ" if effect else "nothing differs"]
-    longest = made(rng, studies, max(LOOKS))
+    """Count the studies with a false claim at any of the looks in ``LOOKS``."""
+    simulate = scenarios(study)["all effects δ" if effect else "no effect"]
+    longest = simulate(rng, studies, max(LOOKS))
     wrong = {kind: np.zeros(studies, dtype=bool) for kind in KINDS}
     for n, alpha in LOOKS.items():
-        at = dataclasses.replace(longest, tables=longest.tables[:, :, :n])
-        for kind, errors in wrong_claims(study, at, alpha).items():
+        look = dataclasses.replace(longest, tables=longest.tables[:, :, :n])
+        for kind, errors in wrong_claims(study, look, alpha).items():
             wrong[kind] |= errors
     return Rates(studies, _total(wrong))
 
@@ -250,11 +261,11 @@ def over_looks(study: Study, effect: float, studies: int, rng: Generator) -> Rat
 def permuted(
     study: Study, scores: np.ndarray, studies: int, rng: Generator, paired: bool = True
 ) -> Rates:
-    """Count claims of a difference on scores (variants, seeds), permuted within each seed."""
+    """Count false claims of a difference after permuting scores (variants, seeds) in each seed."""
     tables = np.stack([rng.permuted(scores, axis=0) for _ in range(studies)], axis=1)
     count = len(contrasts.weights(study))
-    made = Studies(tables, np.zeros(count), np.ones(count, dtype=bool), paired=paired)
-    wrong = wrong_claims(study, made)
+    simulated = Studies(tables, np.zeros(count), np.ones(count, dtype=bool), paired=paired)
+    wrong = wrong_claims(study, simulated)
     return Rates(studies, {"difference": int(wrong["difference"].sum())})
 
 
@@ -276,20 +287,28 @@ def _rate(number: int, studies: int) -> str:
 
 
 def heading() -> str:
-    """Return the table's heading, in Markdown."""
-    return f"| seeds | truth | {' | '.join(KINDS)} |\n|---|---|{'---|' * len(KINDS)}"
+    """Return the table's header, in Markdown."""
+    return f"| seeds | scenario | {' | '.join(KINDS)} |\n|---|---|{'---|' * len(KINDS)}"
 
 
 @command
 def main() -> None:
-    """Show how often the analysis makes wrong claims, on studies of which the truth is known."""
+    """Measure how often the analysis makes false claims, on simulated studies."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("study", help="a study's name, or the path of its sweep's YAML")
     parser.add_argument("--study", dest="declaration", type=Path, help="the declaration's YAML")
-    parser.add_argument("--studies", type=int, default=10_000, help="made-up studies per line")
+    parser.add_argument("--studies", type=int, default=10_000, help="simulated studies per row")
     parser.add_argument("--seeds", type=int, nargs="+", default=[7, 10], help="seeds per variant")
-    parser.add_argument("--permute", type=Path, help="folder of a study's tables to permute")
-    parser.add_argument("--into", type=Path, help="Markdown file with the table's two markers")
+    parser.add_argument(
+        "--permute",
+        type=Path,
+        help="permute the scores of the study in this folder of tables",
+    )
+    parser.add_argument(
+        "--into",
+        type=Path,
+        help="Markdown file whose calibrate block the table replaces",
+    )
     arguments = parser.parse_args()
     if arguments.studies < 1 or min(arguments.seeds) < 1:
         parser.error("--studies and --seeds must be 1 or more")
@@ -299,15 +318,15 @@ def main() -> None:
     study = load_study(name, sweep=sweep, declaration=arguments.declaration)
     if not study.factors:
         raise StudyError(
-            f"{name} has one variant next to published scores: there is nothing to permute among "
-            "variants; calibrate takes a study with factors"
+            f"{name} has a single variant and no factors; calibrate requires a study with at least "
+            "one factor"
         )
     rows, failed = [heading()], []
 
-    def add(seeds: str, truth: str, rates: Rates) -> None:
-        rows.append(line(seeds, truth, rates))
+    def add(seeds: str, scenario: str, rates: Rates) -> None:
+        rows.append(line(seeds, scenario, rates))
         tqdm.write(rows[-1])
-        failed.extend(f"{kind} ({truth}, {seeds} seeds)" for kind in rates.beyond(study.alpha))
+        failed.extend(f"{kind} ({scenario}, {seeds} seeds)" for kind in rates.above(study.alpha))
 
     tqdm.write(heading())
     if arguments.permute:
@@ -318,19 +337,19 @@ def main() -> None:
         rates = permuted(study, data.scores, arguments.studies, rng, data.paired)
         add(str(len(study.seeds)), f"{arguments.permute}, permuted", rates)
     else:
-        todo = [(n, truth) for n in arguments.seeds for truth in scenarios(study)]
-        for n, truth in tqdm(todo, unit="line", disable=None):
-            made = scenarios(study)[truth](rng, arguments.studies, n)
-            add(str(n), truth, count_wrong(study, made))
+        todo = [(n, scenario) for n in arguments.seeds for scenario in scenarios(study)]
+        for n, scenario in tqdm(todo, unit="row", disable=None):
+            simulated = scenarios(study)[scenario](rng, arguments.studies, n)
+            add(str(n), scenario, count_wrong(study, simulated))
         looks = ", ".join(f"{n} at {alpha:g}" for n, alpha in LOOKS.items())
-        for effect, truth in ((0, "nothing differs"), (1, "all effects δ")):
+        for effect, scenario in ((0, "no effect"), (1, "all effects δ")):
             rates = over_looks(study, effect, arguments.studies, rng)
-            add(" / ".join(map(str, LOOKS)), f"three looks ({looks}), {truth}", rates)
+            add(" / ".join(map(str, LOOKS)), f"three looks ({looks}), {scenario}", rates)
     if arguments.into:
         text = insert(arguments.into.read_text(encoding="utf-8"), "calibrate", "\n".join(rows))
         write_atomically(arguments.into, text.encode())
     if failed:
-        raise UserError(f"wrong more often than α = {study.alpha}: {'; '.join(failed)}")
+        raise UserError(f"error rate significantly above α = {study.alpha}: {'; '.join(failed)}")
 
 
 if __name__ == "__main__":

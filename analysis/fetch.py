@@ -4,16 +4,20 @@ r"""Collect a study's runs into tables: runs.csv, history.csv and test_images.cs
     python -m analysis.fetch entity/project/sweep_id
     python -m analysis.fetch entity/project --filter '{"config.algo": "ppo"}' --study mine.yaml
 
-The tables have one row per run, per epoch, and per test item with a column per run. A source is a
-study's name (its runs are in runs/<name>), a folder of offline runs, a sweep on a W&B server, or a
-project there, whose runs --filter or --group choose; the address from the browser will do; or
-exports of the W&B app (*.csv: the runs table, and charts for curves; with --sweep). Several
-(a sweep, its fill-in) are read as one study. A sweep's YAML is read from the server where none is
-given; runs without a sweep are compared by the declaration and what their configurations vary
-(sweep.yaml next to the tables says what was found). Runs that an earlier call found finished are
-not read again. What runs saved (.npz) is copied to files/ next to the tables.
+runs.csv has one row per run, history.csv one row per run and epoch, and test_images.csv one row per
+test item and a column per run. A source is one of:
 
-`python -m analysis.report` does the same before it reports.
+- a study's name (its runs are in runs/<name>) or a folder of offline runs;
+- a sweep or project on a W&B server, as a path or as its URL; --filter or --group selects runs;
+- CSV exports of the W&B app: the runs table, and charts for curves (requires --sweep).
+
+Several sources, such as a sweep and its fill-in sweep, are read as one study. Without --sweep or a
+local YAML of the same name, a sweep's configuration is read from the server. For runs without a
+sweep, the levels of the declared factors are collected from the runs' configurations and written to
+sweep.yaml next to the tables. Runs that are finished in the existing tables are not read again.
+Output files of runs (.npz) are copied to files/ next to the tables.
+
+`python -m analysis.report` runs the same steps before it writes a report.
 """
 
 import argparse
@@ -37,9 +41,9 @@ from lib.spec.files import write_atomically
 from lib.spec.metric import count
 from lib.spec.study import ROOT, Places, Study, load_study
 
-SWEEP = "sweep.yaml"  # next to the tables: a sweep that was read from a server, or from its runs
+SWEEP = "sweep.yaml"  # next to the tables: the sweep from the server, or collected from the runs
 FILE_NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
-RUNS = ROOT / "runs"  # where the local agent puts a study's runs
+RUNS = ROOT / "runs"  # the local agent writes a study's runs here
 
 
 def collect(
@@ -50,47 +54,50 @@ def collect(
     filters: dict[str, Any] | None = None,
     step: str | None = None,
 ) -> str:
-    """Read the runs of ``sources`` into the tables in ``out``; return what was done, in words.
+    """Read the runs of ``sources`` into the tables in ``out``; return a summary as text.
 
-    ``study``: None where it is only known from the runs. ``filters``: in W&B's syntax. ``step``:
-    the declared axis of histories. Finished runs that the tables have and the sources no longer
-    have are kept, or removed with ``prune``.
+    ``study``: None if it is only known after the runs have been read. ``filters``: in W&B's syntax.
+    ``step``: the declared axis of histories. ``prune``: remove finished runs from the tables that
+    are no longer in any source; by default they are kept.
 
     Raises:
-        FetchError: when a source cannot be read; what was read before is then written.
+        FetchError: when a source cannot be read; runs read before the error are written first.
     """
     runs, history = _earlier(out)
     files = out / per_item.FILES
-    again = per_item.to_fetch_again(files)
+    damaged = per_item.to_fetch_again(files)
     known = dict(zip(runs["run_id"], runs["source"], strict=True))
-    known = {run_id: source for run_id, source in known.items() if run_id not in again}
+    known = {run_id: source for run_id, source in known.items() if run_id not in damaged}
     kept, fetched = set(), []
     failure: BaseException | None = None
     exports = [Path(source) for source in sources if is_export(source)]
     for source in [*(s for s in sources if not is_export(s)), *([exports] if exports else [])]:
         if source is exports:
-            same, reading = wandb_csv.fetch_exports(exports, _config_keys(study))
+            unchanged, reading = wandb_csv.fetch_exports(exports, _config_keys(study))
         elif Path(source).is_dir():
-            same, reading = wandb_offline.fetch_folder(Path(source), known, files)
+            unchanged, reading = wandb_offline.fetch_folder(Path(source), known, files)
             reading = (run for run in reading if selection.matches(run.row, filters or {}))
         else:
             where = wandb_server.address(str(source))
-            same, reading = wandb_server.fetch_runs(where, known, files, filters)
+            unchanged, reading = wandb_server.fetch_runs(where, known, files, filters)
         read = []
         try:
             read.extend(reading)
         except (FetchError, KeyboardInterrupt) as error:
             failure = error
-        found = same | {run.run_id for run in read}
-        if twice := found & (kept | {run.run_id for run in fetched}):
-            raise FetchError(f"{source} has run(s) of another source: {', '.join(twice)}")
-        kept |= same
+        ids = unchanged | {run.run_id for run in read}
+        if duplicates := ids & (kept | {run.run_id for run in fetched}):
+            raise FetchError(
+                f"{source}: duplicate runs {', '.join(sorted(duplicates))}, also in an earlier "
+                "source; each run must be in one source only"
+            )
+        kept |= unchanged
         fetched += read
         if failure:
             break
-    if not kept and not fetched:  # earlier tables stay as they are
+    if not kept and not fetched:  # do not change the existing tables
         raise failure or FetchError(
-            f"{', '.join(map(str, sources))}: no runs"
+            f"no runs in {', '.join(map(str, sources))}"
             + (f" with the filter {json.dumps(filters)}" if filters else "")
         )
     gone = set(runs["run_id"]) - kept - {run.run_id for run in fetched}
@@ -105,75 +112,78 @@ def collect(
     if len(earlier):
         step = earlier.attrs["axis"]
         earlier = earlier.rename(columns={"epoch": step, "epoch (logged)": "epoch"})
-    rows = _over(step, fetched)
+    rows = _history_rows(step, fetched)
     history = pd.concat([earlier, pd.DataFrame(rows)], ignore_index=True)
     first = [*study.factor_keys, *study.fixed] if study else []
     write_tables(out, runs, _numeric(history), first, step)
     finished = runs["run_id"][runs["state"] == "finished"].tolist()
-    lacking = per_item.write(out, finished)
+    without_items = per_item.write(out, finished)
     if failure:
         raise failure
-    words = (
+    text = (
         f"{count(len(fetched), 'run')} read, {len(runs)} in {out / 'runs.csv'}: {len(finished)} "
         "finished"
     )
-    words += f", of {len(study.expected)} expected" if study and study.seeds else ""
+    text += f", of {len(study.expected)} expected" if study and study.seeds else ""
     if gone:
-        done = "removed" if prune else "kept (--prune removes them)"
-        words += f"; {count(len(gone), 'finished run')} that the sources no longer have {done}"
-    if lacking and len(lacking) < len(finished):
-        words += f"\nwithout test outputs per item: {', '.join(lacking)}"
-    return words
+        done = "removed" if prune else "kept (use --prune to remove)"
+        text += f"; {count(len(gone), 'finished run')} no longer in any source: {done}"
+    if without_items and len(without_items) < len(finished):
+        text += f"\nno per-item test outputs for runs {', '.join(without_items)}"
+    return text
 
 
 def is_export(source: str | Path) -> bool:
-    """Say whether a source is a CSV file, an export of the W&B app."""
+    """Return whether a source is a CSV file, exported from the W&B app."""
     return str(source).endswith(".csv")
 
 
 def _config_keys(study: Study | None) -> list[str]:
-    """Return the columns of an export that are settings: what the study's sweeps set."""
+    """Return the export's configuration columns: the parameters of the study's sweeps."""
     if study is None:
-        raise FetchError("an export of the W&B app needs its sweep's YAML: give it with --sweep")
+        raise FetchError("a CSV export requires the sweep's YAML; pass it with --sweep")
     return list(dict.fromkeys(key for sweep in study.sweeps for key in sweep.parameters))
 
 
-def _over(name: str, fetched: Sequence[Fetched]) -> list[dict[str, Any]]:
-    """Return the runs' histories over an axis; say which rows have no value of it."""
-    found, lacking, without = [], 0, []
+def _history_rows(axis_key: str, fetched: Sequence[Fetched]) -> list[dict[str, Any]]:
+    """Return the runs' history rows over an axis; print how many were dropped and why."""
+    histories, dropped, empty = [], 0, []
     for run in fetched:
-        rows, number = run.over(name)
-        found += rows
-        lacking += number
+        rows, number = run.over(axis_key)
+        histories += rows
+        dropped += number
         if not rows and any(len(row) > 1 for row in run.logged):
-            without.append(run.run_id)
-    if lacking:
-        print(f"{count(lacking, 'history row')} left out: {name} is no finite number there")
-    if without:
+            empty.append(run.run_id)
+    if dropped:
+        print(f"dropping {count(dropped, 'history row')}: {axis_key} is not a finite number")
+    if empty:
         print(
-            f"no history over {name}: {', '.join(without)}; name another axis with `step:` in the "
-            "declaration"
+            f"no history over {axis_key} in runs {', '.join(empty)}; set another axis with `step:` "
+            "in the declaration"
         )
-    return found
+    return histories
 
 
 def _numeric(history: pd.DataFrame) -> pd.DataFrame:
-    """Leave out history columns that hold text or have names like formulas: they are no curves."""
-    if odd := [name for name in history if str(name)[:1] in FORMULA or "\n" in str(name)]:
-        print(f"history columns left out for their names: {', '.join(map(repr, odd))}")
-        history = history.drop(columns=odd)
+    """Drop history columns that contain text, or whose names look like spreadsheet formulas."""
+    if unsafe := [name for name in history if str(name)[:1] in FORMULA or "\n" in str(name)]:
+        print(
+            f"dropping history columns {', '.join(map(repr, unsafe))}: names must not begin with "
+            f"one of {FORMULA} or contain a line break"
+        )
+        history = history.drop(columns=unsafe)
     text = [
         name
         for name in history.columns.drop("run_id", errors="ignore")
         if history[name].map(lambda value: isinstance(value, str)).any()
     ]
     if text:
-        print(f"history columns with text are left out: {', '.join(text)}")
+        print(f"dropping history columns that contain text: {', '.join(text)}")
     return history.drop(columns=text)
 
 
 def _earlier(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the finished runs that an earlier call wrote, and their histories."""
+    """Return the finished runs in the existing tables, and their histories."""
     nothing = pd.DataFrame(columns=["run_id", "source"]), pd.DataFrame(columns=["run_id"])
     if not (folder / "runs.csv").exists():
         return nothing
@@ -188,7 +198,7 @@ def _earlier(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line asks for: sources, and where the parts of the study are."""
+    """The command-line arguments: sources, filters, and paths of the study's files."""
 
     sources: Sequence[str]
     sweep: Path | None = None
@@ -199,16 +209,17 @@ class Request:
 
 
 def resolve(asked: Request) -> tuple[Study, list[str | Path], Path]:
-    """Return the study, the sources that are still to be read, and the folder of its tables.
+    """Return the study, the sources still to be read, and the folder for its tables.
 
-    The first source may be the name of a study, whose runs are in runs/<name> and
-    runs/fill_in_<name>, or the folder of its tables, which is then read as it is. A sweep on a
-    server brings its own configuration; runs without a sweep are read at once, since the study is
-    what they vary.
+    The first source may be a study's name, whose runs are in runs/<name> and runs/fill_in_<name>,
+    or a folder of tables, which leaves no source to read. The configuration of a sweep on a server
+    is read from there. Runs without a sweep are fetched here, because the study's levels are
+    collected from their configurations.
 
     Raises:
         StudyError: when the study cannot be found.
-        FetchError: when further sources follow a folder of tables, or a server cannot be read.
+        FetchError: when a folder of tables is followed by other sources, or a server cannot be
+            read.
     """
     first = asked.sources[0]
     is_tables = (Path(first) / "runs.csv").exists()
@@ -226,8 +237,8 @@ def resolve(asked: Request) -> tuple[Study, list[str | Path], Path]:
     folder = asked.out or (Path(first) if is_tables else study.places.tables(study.name))
     if is_tables and len(asked.sources) > 1:
         raise FetchError(
-            f"{first} holds tables, to which {', '.join(asked.sources[1:])} cannot be added; name "
-            "the folders or sweeps that the runs came from"
+            f"{first} contains tables, which cannot be combined with other sources "
+            f"({', '.join(asked.sources[1:])}); pass the folders or sweeps that its runs came from"
         )
     if is_tables or is_name:
         _copy_tables(Path(first) if is_tables else study.places.tables(study.name), folder)
@@ -236,15 +247,15 @@ def resolve(asked: Request) -> tuple[Study, list[str | Path], Path]:
     if not is_name:
         return study, list(asked.sources), folder
     places = [RUNS / sweep.name for sweep in study.sweeps]
-    gaps = re.compile(rf"fill_in_{re.escape(study.name)}(_\d+)?")
-    places += sorted(place for place in RUNS.glob("fill_in_*") if gaps.fullmatch(place.name))
+    fill_in = re.compile(rf"fill_in_{re.escape(study.name)}(_\d+)?")
+    places += sorted(place for place in RUNS.glob("fill_in_*") if fill_in.fullmatch(place.name))
     return study, [*(place for place in places if place.is_dir()), *asked.sources[1:]], folder
 
 
 def _from_server(
     asked: Request, where: wandb_server.Address
 ) -> tuple[Study, list[str | Path], Path]:
-    """Return study, sources and folder of runs on a server of which no sweep's YAML is here."""
+    """Return study, sources and folder for runs on a server, without a local sweep YAML."""
     raw = wandb_server.sweep_config(where) if where.sweep else None
     name = asked.declaration.stem if asked.declaration else where.sweep or where.project
     if raw and isinstance(raw.get("name"), str) and FILE_NAME.fullmatch(raw["name"]):
@@ -257,20 +268,20 @@ def _from_server(
         )
     folder = asked.out or Places().tables(name)
     if raw is not None:
-        _write_sweep(folder, raw, f"The sweep {where.path}, as the server has it.")
+        _write_sweep(folder, raw, f"The sweep {where.path}, read from the server.")
         study = load_study(name, sweep=folder / SWEEP, declaration=asked.declaration)
         return study, list(asked.sources), folder
     path = asked.declaration or Places().declaration(name)
     if not path.exists():
         raise FetchError(
-            f"{where.path} is a project: say with --study what is compared in it, at least "
-            "`metric:` and `factors:`, and with --filter or --group which runs; see "
+            f"{where.path} is a project, not a sweep; pass a declaration with at least `metric:` "
+            "and `factors:` as --study, and select its runs with --filter or --group; see "
             "docs/own-study.md"
         )
     declared = read_declaration(path)
     print(collect(asked.sources, folder, None, asked.prune, asked.filters, declared.step))
     runs, _ = read_tables(folder)
-    _write_sweep(folder, selection.sweep_of(runs, declared), "What the fetched runs vary.")
+    _write_sweep(folder, selection.sweep_of(runs, declared), "Levels of the fetched runs.")
     return load_study(name, sweep=folder / SWEEP, declaration=path), [], folder
 
 
@@ -280,7 +291,7 @@ def _write_sweep(folder: Path, raw: dict[str, Any], about: str) -> None:
 
 
 def _copy_tables(source: Path, folder: Path) -> None:
-    """Begin in ``folder`` with the tables of ``source``, unless it has some of its own."""
+    """Copy the tables of ``source`` to ``folder``, unless it already contains tables."""
     if (folder / "runs.csv").exists() or not (source / "runs.csv").exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -298,8 +309,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     study, sources, out = resolve(asked)
     if not sources and not (out / "runs.csv").exists():
         raise FetchError(
-            f"no runs of {study.name} in {RUNS}; make them with `python -m lib.agent "
-            f"{study.name}`, or name their folder or sweep"
+            f"no runs of {study.name} in {RUNS}; run `python -m lib.agent {study.name}`, or pass "
+            "their folder or sweep as source"
         )
     if sources:
         step = study.declaration.step
@@ -307,10 +318,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def request(arguments: argparse.Namespace) -> Request:
-    """Return what the command line asks for.
+    """Return the parsed arguments as a ``Request``.
 
     Raises:
-        FetchError: when --filter is no JSON mapping.
+        FetchError: when --filter is not a JSON object.
     """
     filters: Any = {}
     if arguments.filter:
@@ -320,8 +331,8 @@ def request(arguments: argparse.Namespace) -> Request:
             filters = error
         if not isinstance(filters, dict):
             raise FetchError(
-                f"--filter {arguments.filter!r} is no JSON mapping. Write it as W&B's API does: "
-                '\'{"config.algo": "ppo"}\''
+                f"--filter must be a JSON object in the syntax of W&B's API, such as "
+                f'{{"config.algo": "ppo"}}, got {arguments.filter!r}'
             )
     if arguments.group:
         filters = filters | {"group": arguments.group}
@@ -336,19 +347,18 @@ def request(arguments: argparse.Namespace) -> Request:
 
 
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what fetch and report share: sources, --sweep, --study, --out."""
+    """Add the arguments that fetch and report share: sources, filters and paths."""
     parser.add_argument(
         "sources",
         nargs="+",
         metavar="source",
         help="a study's name, a folder of offline runs, entity/project/sweep_id, entity/project, "
-        "the address of either in the browser, or CSV exports of the W&B app; several are read as "
-        "one study",
+        "the URL of either, or CSV exports of the W&B app; several sources are read as one study",
     )
     parser.add_argument(
-        "--filter", help="which runs of a project or folder, as JSON in W&B's syntax"
+        "--filter", help="select runs of a project or folder, as JSON in W&B's syntax"
     )
-    parser.add_argument("--group", help="which runs of a project: those of this W&B group")
+    parser.add_argument("--group", help="select the runs of this W&B group; W&B projects only")
     parser.add_argument(
         "--sweep", type=Path, help="the sweep's YAML (default: sweeps/<name of the source>.yaml)"
     )
@@ -361,7 +371,7 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prune",
         action="store_true",
-        help="remove finished runs from the tables that the sources no longer have",
+        help="remove finished runs from the tables if they are no longer in any source",
     )
     parser.add_argument(
         "--out", type=Path, help="folder for tables and report (default: analysis/results/<name>)"

@@ -1,12 +1,12 @@
-"""Say what a study can find out, before it costs machine hours.
+"""Estimate what a study can detect, before any of its runs.
 
     python -m analysis.plan gtsrb --effect 0.005 --pilot gtsrb_short
 
-From the YAML alone: variants, seeds, runs, the family of contrasts, the smallest p that each test
-can give after Holm's correction, with a warning where that is not below alpha. With a pilot study
-(its name or the folder of its tables) also a design analysis: for each contrast, interactions
-included, how often such a study ends in each grade when the true effect is 0, δ or 2δ, simulated
-from the pilot's residuals; the effect of a factor that is found with power 0.8; and the hours.
+From the YAML alone: variants, seeds, runs, the family of contrasts, and the smallest p-value that
+each test can give after Holm's correction, with a warning if it is not below alpha. With a pilot
+study (its name or the folder of its tables) also the hours, the main effect that is detected with
+power 0.8, and a design analysis: for each contrast, including interactions, the probability of each
+grade if the true effect is 0, δ or 2δ, simulated from the pilot's residuals.
 """
 
 import argparse
@@ -39,13 +39,13 @@ from lib.spec.errors import UserError, command
 from lib.spec.metric import count
 from lib.spec.study import Places, Study, load_study
 
-SEEDS = range(3, 16)  # shown in the figure
+SEEDS = range(3, 16)  # x axis of the figure
 
 
 def describe(study: Study, effect: float | None, pilot: Pilot | None) -> tuple[str, int]:
-    """Return the plan in words, and the size of the family."""
+    """Return the plan as text, and the number of contrasts in the family."""
     if study.declaration.looks:
-        study = study.at_look(max(study.declaration.looks))  # α of the last look
+        study = study.at_look(max(study.declaration.looks))  # its α is that of the last look
     dummy = np.zeros((len(study.variants), len(study.seeds)))
     names = [contrast.name for contrast in contrasts.build(study, dummy)]
     n, family, epochs = len(study.seeds), len(names), study.fixed.get("epochs")
@@ -62,12 +62,11 @@ def describe(study: Study, effect: float | None, pilot: Pilot | None) -> tuple[s
     ]
     if study.factors:
         least = format_p(rank_tests.smallest_p(n, n))
-        lines.append(f"smallest p of Mann–Whitney (secondary) at {n} v {n}: {least}")
+        lines.append(f"smallest p of the Mann–Whitney test (secondary) at {n} vs {n} runs: {least}")
     if floor * family >= study.alpha:
         lines.append(
             f"WARNING: {count(n, 'seed')} and {count(family, 'contrast')} cannot reach p < "
-            f"{format_p(study.alpha)}: at least {fewest_seeds(family, study.alpha)} seeds are "
-            "needed"
+            f"{format_p(study.alpha)}; use at least {fewest_seeds(family, study.alpha)} seeds"
         )
     for seeds, level in sorted((study.declaration.looks or {}).items()):
         least = format_p(min(1.0, rank_tests.smallest_p(seeds) * family))
@@ -82,7 +81,7 @@ def describe(study: Study, effect: float | None, pilot: Pilot | None) -> tuple[s
 def _with_pilot(study: Study, effect: float | None, pilot: Pilot, family: int) -> list[str]:
     amount = study.metric.show_amount
     lines = [
-        f"pilot: {count(pilot.runs, 'run')}, standard deviation of a run within variant and seed "
+        f"pilot: {count(pilot.runs, 'run')}, residual standard deviation of a run's score "
         f"{amount(pilot.deviation)}"
     ]
     if pilot.mismatches:
@@ -91,80 +90,80 @@ def _with_pilot(study: Study, effect: float | None, pilot: Pilot, family: int) -
     lines += _power(study, effect, family, pilot.deviation)
     if pilot.outliers and pilot.without_outliers < pilot.deviation:
         lines.append(
-            f"WARNING: the pilot has {count(pilot.outliers, 'outlier')}; without, the deviation "
-            f"would be {amount(pilot.without_outliers)}, and then:"
+            f"WARNING: the pilot has {count(pilot.outliers, 'outlier')}; without outliers, the "
+            f"standard deviation is {amount(pilot.without_outliers)}, which gives:"
         )
         lines += _power(study, effect, family, pilot.without_outliers)
     return [*lines, *_hours(study, pilot), *_outcomes(study, effect, pilot)]
 
 
 def _hours(study: Study, pilot: Pilot) -> list[str]:
-    """Say how long the study takes, unless the pilot's runs did something else."""
+    """Return the line with the study's hours; empty without timings or an epoch count."""
     epochs = study.fixed.get("epochs")
     if not epochs or pilot.seconds_per_epoch is None:
         return []
     if differ := [name for name in pilot.mismatches if name != "epochs"]:
-        return [f"hours: not estimated, since the pilot's recipe differs in {', '.join(differ)}"]
+        return [f"hours: not estimated because the pilot's recipe differs in {', '.join(differ)}"]
     startup = pilot.startup_seconds
     hours = len(study.expected) * (epochs * pilot.seconds_per_epoch + (startup or 0)) / 3600
-    added = ", without the start of a run, which the pilot's tables do not tell"
+    added = " (startup and test time not included: not in the pilot's tables)"
     if startup is not None:
-        added = f" and {startup:.1f} s per run to start and test"
+        added = f" and {startup:.1f} s per run for startup and test"
     return [
-        f"hours at the pilot's {pilot.seconds_per_epoch:.1f} s per epoch{added}: {hours:.1f}, "
-        "divided by the number of runs at a time"
+        f"hours at the pilot's {pilot.seconds_per_epoch:.1f} s per epoch{added}: {hours:.1f}, to "
+        "be divided by the number of parallel runs"
     ]
 
 
 def _outcomes(study: Study, effect: float | None, pilot: Pilot) -> list[str]:
-    """Return the table of the design analysis for each contrast, as lines of Markdown."""
+    """Return the design analysis of all contrasts: a title and a Markdown table."""
     if not study.factors or not effect:
         return []
     source = "the pilot's residuals"
-    rules = pilot.residuals
-    if not rules:
+    residuals = pilot.residuals
+    if not residuals:
         spread = pilot.without_outliers
-        rules = [np.random.default_rng(0).normal(0, spread, (len(study.variants), 1_000))]
-        source = "normal noise of the pilot's spread (it has not all of the plan's variants)"
+        residuals = [np.random.default_rng(0).normal(0, spread, (len(study.variants), 1_000))]
+        source = "normal noise (the pilot has too few seeds or not all of the plan's variants)"
     assumed = replace(
         study, declaration=study.declaration.model_copy(update={"smallest_effect": effect})
     )
     n, rows = len(study.seeds), []
     for i in range(len(contrasts_of(study))):
         for true in (0.0, effect, 2 * effect):
-            one = outcome(assumed, rules, i, n, true)
+            simulated = outcome(assumed, residuals, i, n, true)
             probabilities = {
                 name.replace("_", " "): f"{p:.2f}"
-                for name, p in one.grades.items()
+                for name, p in simulated.grades.items()
                 if name != "not_testable"
             }
-            survives = "–" if one.survives is None else f"{one.survives:.2f}"
-            row = {"contrast": one.contrast, "true effect": study.metric.show(true)}
-            rows.append(row | probabilities | {"survives other rules": survives})
+            survives = "–" if simulated.survives is None else f"{simulated.survives:.2f}"
+            row = {"contrast": simulated.contrast, "true effect": study.metric.show(true)}
+            rows.append(row | probabilities | {"holds under other score rules": survives})
     table = Table("outcomes", pd.DataFrame(rows))
     return [
         f"probability of each grade with {count(n, 'seed')}, δ = {study.metric.show_amount(effect)}"
-        f", when one contrast has the true effect and the others none; {SIMULATED} studies per "
-        f"row, from {source}:",
+        f", if this contrast has the true effect and the others have none; {SIMULATED} studies "
+        f"per row, simulated from {source}:",
         to_markdown(table),
     ]
 
 
 def _power(study: Study, effect: float | None, family: int, run_deviation: float) -> list[str]:
-    """Say what the study finds when a run's score has this standard deviation."""
+    """Return lines with power and detectable effect, for a run's residual standard deviation."""
     deviation, n = contrast_deviation(study, run_deviation), len(study.seeds)
     lines, amount = [], study.metric.show_amount
     if effect and deviation > 0:
-        found = power_at(n, effect / deviation, family, study.alpha, np.random.default_rng(0))
-        lines.append(f"power for a main effect of {amount(effect)}: {found:.2f}")
+        power = power_at(n, effect / deviation, family, study.alpha, np.random.default_rng(0))
+        lines.append(f"power for a main effect of {amount(effect)}: {power:.2f}")
     least = detectable(n, family, study.alpha)
     if math.isfinite(least):
-        lines.append(f"found with power 0.8: {amount(least * deviation)}")
+        lines.append(f"main effect detected with power 0.8: {amount(least * deviation)}")
     return lines
 
 
 def draw(study: Study, family: int) -> Figure:
-    """Smallest p after Holm, and power for three effects, against the number of seeds."""
+    """Draw the smallest Holm p, and the power for three effects, against the number of seeds."""
     figure, (left, right) = style.subplots(2, 2.8, columns=2, sharey=False)
     floors = [min(1.0, rank_tests.smallest_p(n) * family) for n in SEEDS]
     left.plot(SEEDS, floors, color=style.COLOURS[0], marker="o")
@@ -193,15 +192,15 @@ def caption(study: Study, family: int) -> str:
     """Return the figure's caption."""
     return (
         f"Smallest two-sided signed-rank p after Holm's correction over {count(family, 'contrast')}"
-        f" (left) and power for one real main effect, simulated with {RESAMPLES:,} normal studies "
-        f"per point (right), against the number of seeds. Grey: the {len(study.seeds)} of "
-        f"{study.name}. No runs are behind it."
+        f" (left) and power for one nonzero main effect, simulated with {RESAMPLES:,} studies with "
+        f"normal noise per point (right), against the number of seeds. Grey: the "
+        f"{len(study.seeds)} seeds of {study.name}. No measured runs enter this figure."
     )
 
 
 @command
 def main() -> None:
-    """Say what a study can find out, before it costs machine hours."""
+    """Estimate what a study can detect, before any of its runs."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("study", help="a study's name, or the path of its sweep's YAML")
     parser.add_argument("--study", dest="declaration", type=Path, help="the declaration's YAML")
@@ -209,30 +208,30 @@ def main() -> None:
     parser.add_argument(
         "--effect",
         type=float,
-        help="effect to find, above 0, in the metric's own unit (default: the smallest effect of "
-        "interest that the study declares)",
+        help="effect to detect, above 0, in the unit of the logged metric (default: the declared "
+        "smallest effect of interest)",
     )
     parser.add_argument(
-        "--out", type=Path, help="folder for the planning figure (default: no figure)"
+        "--out", type=Path, help="folder for the planning figure (default: do not draw it)"
     )
     arguments = parser.parse_args()
     sweep = Path(arguments.study) if arguments.study.endswith((".yaml", ".yml")) else None
     name = sweep.stem if sweep else arguments.study
     study = load_study(name, sweep=sweep, declaration=arguments.declaration)
-    for one in study.sweeps:
-        one.require_clear()
+    for planned in study.sweeps:
+        planned.require_clear()
     if study.declaration.repeats:
         raise UserError(
-            f"{study.name} has no seeds that are planned (seed: {{repeat: true}}), so nothing can "
-            "be said of them; put a seed with its values into the sweep to plan it"
+            f"{study.name} has no planned seeds (seed: {{repeat: true}}); to plan it, add a seed "
+            "with its values to the sweep"
         )
     effect = arguments.effect
     if effect is not None:
         low, high = study.metric.bounds
         if not 0 < effect < high - low:
             raise UserError(
-                f"--effect {effect}: must be above 0 and below the range of {study.metric.key}, "
-                f"{low:g} to {high:g}; it is in the metric's own unit"
+                f"--effect must be above 0 and below the width of the range of "
+                f"{study.metric.key}, {low:g} to {high:g}, got {effect}"
             )
     effect = effect or study.smallest_effect
     pilot = None

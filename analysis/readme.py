@@ -1,10 +1,10 @@
-"""Renew the blocks in README.md and docs/ that are made of reports.
+"""Update the generated blocks in README.md and docs/ from the reports.
 
     python -m analysis.readme [FILE ...]
 
-A block is what lies between the lines <!-- gtsrb_short --> and <!-- /gtsrb_short -->: sentences,
-figure and tables of that study. Between <!-- results: STUDY ... --> and <!-- /results --> is a
-table with a row per study. No number on these pages is typed by hand.
+The lines <!-- gtsrb_short --> and <!-- /gtsrb_short --> enclose sentences, a figure and tables of
+that study. The lines <!-- results: STUDY ... --> and <!-- /results --> enclose a table with one row
+per study.
 """
 
 import argparse
@@ -26,9 +26,9 @@ OPENING = re.compile(r"<!-- ([\w.-]+) -->\n")
 
 
 def block(where: str, results: dict[str, Any], study: Study) -> str:
-    """Return the Markdown of one study whose folder is ``where``, seen from the page.
+    """Return the Markdown block of one study: sentences, figure with caption, tables.
 
-    Sentences, figure with caption, tables.
+    ``where``: the study's folder, relative to the page.
     """
     caption = tables.plain(results["captions"]["fig3_final_scores"])
     lines = [sentences(results), ""]
@@ -44,7 +44,7 @@ def block(where: str, results: dict[str, Any], study: Study) -> str:
 
 
 def sentences(results: dict[str, Any]) -> str:
-    """Return the graded sentences as a Markdown list, their notes below them."""
+    """Return the graded sentences as a Markdown list, with their notes as sublists."""
     lines = []
     for c in results["contrasts"]:
         lines.append(f"- *{c['grade'].replace('_', ' ')}*: {tables.plain(c['sentence'])}")
@@ -53,20 +53,20 @@ def sentences(results: dict[str, Any]) -> str:
 
 
 def all_tables(results: dict[str, Any], study: Study) -> str:
-    """Return the Markdown tables of variants, runs and contrasts, and of two folds."""
+    """Return the Markdown tables of variants, contrasts, runs by seed, and cross-validation."""
     metric = study.metric
-    found = [
+    candidates = [
         tables.variants(results, metric),
         tables.by_seed(results, study),
         tables.grades(results, metric),
         tables.cross_validation(results),
     ]
-    shown = [tables.to_markdown(table, list_runs=False) for table in found if table]
+    shown = [tables.to_markdown(table, list_runs=False) for table in candidates if table]
     return "\n\n".join(shown)
 
 
 def overview(names: Sequence[str], page: Path) -> str:
-    """Return a Markdown table with a row per study that has a report, a line per contrast."""
+    """Return a Markdown table: a row per study that has a report, a line per contrast."""
     lines = [
         "| study | score, seeds, budget | contrast: grade, difference [interval] |",
         "|---|---|---|",
@@ -76,28 +76,28 @@ def overview(names: Sequence[str], page: Path) -> str:
         if not (folder / "results.json").exists():
             continue
         study, results = load_study(name), read_results(folder)
-        found = [_verdict(c, study) for c in results["contrasts"]]
+        verdicts = [_verdict(c, study) for c in results["contrasts"]]
         about = f"{study.metric.axis}, {len(results['seeds'])} seeds, {results['budget']}"
         link = f"[{name}]({_seen_from(page, folder)}/report.md)"
-        lines.append(f"| {link} | {about} | {'<br>'.join(found)} |")
+        lines.append(f"| {link} | {about} | {'<br>'.join(verdicts)} |")
     return "\n".join(lines)
 
 
 def _verdict(c: dict[str, Any], study: Study) -> str:
-    """Return a contrast in one line: label, grade, difference with its interval, Holm's p."""
+    """Return one line for a contrast: label, grade, difference with interval, Holm p."""
     show = study.metric.show_signed
-    words = f"{tables.plain(c['label'])}: *{c['grade'].replace('_', ' ')}*"
+    text = f"{tables.plain(c['label'])}: *{c['grade'].replace('_', ' ')}*"
     if c["difference"] is None:
-        return words
-    words += f", {show(c['difference'])}"
+        return text
+    text += f", {show(c['difference'])}"
     if c["confidence"]:
         ends = f"{show(c['ci_low'])}, {show(c['ci_high'])}"
-        words += f" [{100 * c['confidence']:.3g} % CI {ends}]"
+        text += f" [{100 * c['confidence']:.3g} % CI {ends}]"
     p = f"Holm p {format_p(c['p_holm'])}"
     if c["n_trained"] < c["n"]:
-        words += f" in {c['n_trained']} of {c['n']} seeds without a failed run"
-        p += " over all seeds, failed runs worst"
-    return f"{words}, {p}".replace("|", "\\|")
+        text += f" in {c['n_trained']} of {c['n']} seeds without a failed run"
+        p += " over all seeds, failed runs counted as worst"
+    return f"{text}, {p}".replace("|", "\\|")
 
 
 def _seen_from(page: Path, folder: Path) -> str:
@@ -105,20 +105,20 @@ def _seen_from(page: Path, folder: Path) -> str:
 
 
 def insert(text: str, name: str, content: str) -> str:
-    """Return ``text`` with ``content`` between the markers called ``name``.
+    """Return ``text`` with the block between the markers called ``name`` replaced by ``content``.
 
     Raises:
         UserError: when the markers are missing.
     """
     begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
     if begin not in text or end not in text:
-        raise UserError(f"no lines {begin.strip()} and {end} to write between")
+        raise UserError(f"missing lines {begin.strip()} and {end}; add them to the page")
     before, rest = text.split(begin, 1)
     return before + begin + "\n" + content + "\n\n" + end + rest.split(end, 1)[1]
 
 
 def read_results(folder: Path) -> dict[str, Any]:
-    """Return what a report's results.json holds.
+    """Return the content of a report's results.json.
 
     Raises:
         UserError: when it is missing or damaged.
@@ -131,15 +131,15 @@ def read_results(folder: Path) -> dict[str, Any]:
 
 
 def renewed(page: Path) -> str:
-    """Return the text of a page with all of its blocks made again.
+    """Return the text of a page with its blocks regenerated.
 
-    A block with another name than that of a reported study stays as it is.
+    Blocks whose name is not that of a study with a report are not changed.
     """
     text = page.read_text()
-    for found in RESULTS.finditer(text):
-        head = found[0].splitlines()[0]
-        table = overview(found["studies"].split(), page)
-        text = text.replace(found[0], f"{head}\n\n{table}\n\n<!-- /results -->")
+    for match in RESULTS.finditer(text):
+        head = match[0].splitlines()[0]
+        table = overview(match["studies"].split(), page)
+        text = text.replace(match[0], f"{head}\n\n{table}\n\n<!-- /results -->")
     for name in OPENING.findall(text):
         folder = Places().tables(name)
         if (folder / "results.json").exists():
@@ -150,7 +150,7 @@ def renewed(page: Path) -> str:
 
 @command
 def main() -> None:
-    """Renew the blocks in README.md and docs/ that are made of reports."""
+    """Update the generated blocks in README.md and docs/ from the reports."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
     parser.add_argument("pages", nargs="*", type=Path, default=pages, help="default: all pages")
@@ -158,7 +158,7 @@ def main() -> None:
         text = renewed(page)
         if text != page.read_text():
             write_atomically(page, text.encode())
-            print(f"renewed: {page}")
+            print(f"updated: {page}")
 
 
 if __name__ == "__main__":

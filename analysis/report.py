@@ -1,14 +1,14 @@
-"""Fetch what is new, check it, test it, and write a study's report.
+"""Fetch a study's new runs, check them, test the contrasts, and write the report.
 
     python -m analysis.report gtsrb_short              (runs/gtsrb_short, or its committed tables)
     python -m analysis.report runs/mine --sweep mine.yaml --out results/mine
     python -m analysis.report entity/project/sweep_id
     python -m analysis.report entity/project --filter '{"config.algo": "ppo"}' --study mine.yaml
 
-Completeness comes first: with a run missing, repeated, unfinished, shorter than planned or of
-another recipe, it lists what is wrong, draws it (incomplete/), writes fill_in_<study>.yaml, a sweep
-of the runs to make, and exits with 1. Else it writes results.json, report.md, report.html
-(self-contained), tables.tex and figures/ next to the tables.
+An incomplete study is not tested: if a run is missing, duplicate, unfinished, too short or has
+another recipe, the command lists all problems, draws the available runs (incomplete/), writes
+fill_in_<study>.yaml, a sweep of the missing runs, and exits with 1. Otherwise it writes
+results.json, report.md, report.html (self-contained), tables.tex and figures/ next to the tables.
 """
 
 import argparse
@@ -31,32 +31,32 @@ from lib.spec.study import Study
 
 REMEDY = """
 What to do:
-- missing, unfinished or shorter: run the sweep again with the local agent, then this command (a run
-  that it counts as finished is repeated when you delete its folder runs/<study>/<run id>); on a W&B
-  server `wandb sweep` the fill-in's YAML, run an agent on it, and name both sweeps as sources
-- more than one, or no variant of this study: take the wrong run out of the source (its folder
-  wandb/offline-run-*-<run id>, or the run on the server) and add --prune; after a change of the
-  sweep let the agent write to another --out
-- seeds that cannot be run any more: --allow seeds compares the complete pairs; the report says so
-- another recipe, data or code, or one run twice: make those runs again, or waive the check with
-  --allow and its name"""
+- missing, unfinished or short runs: run the sweep again with the local agent, then this command (to
+  rerun a run that the agent skips as finished, delete its folder runs/<study>/<run id>); on a W&B
+  server, create a sweep from the fill-in YAML, run an agent on it, and pass both sweeps as sources
+- duplicate runs, or runs that match no variant: remove the wrong run from its source (the folder
+  wandb/offline-run-*-<run id>, or the run on the server) and add --prune; after changing a sweep,
+  start the agent with another --out
+- seeds that can no longer be run: --allow seeds compares the complete pairs; the report says so
+- runs with another recipe, data or code, or identical runs: rerun them, or waive the check with
+  --allow NAME"""
 
-INCOMPLETE = "incomplete"  # folder next to the tables with figures of a study that is not complete
+INCOMPLETE = "incomplete"  # folder next to the tables with the figures of an incomplete study
 
-STALE = "\nThe report in this folder is of an earlier fetch and stays as it is."
+STALE = "\nThe existing report in this folder is from an earlier fetch and was not changed."
 
 
 class IncompleteError(UserError):
-    """The study lacks runs or has faulty ones; its text is the list."""
+    """The study has missing or faulty runs; the message lists them."""
 
 
 def report(study: Study, folder: Path, allow: Sequence[str] = (), draw: bool = True) -> dict:
-    """Write the report of the tables in ``folder``; return what results.json holds.
+    """Write the report of the tables in ``folder``; return the content of results.json.
 
-    ``allow``: names of checks to waive; ``draw``: False leaves the figures as they are.
+    ``allow``: names of checks to waive; ``draw``: False does not redraw the figures.
 
     Raises:
-        IncompleteError: listing everything that forbids a comparison.
+        IncompleteError: listing all problems that prevent a comparison.
         UserError: when a table or declaration cannot be used.
     """
     data = study_data.load(study, folder, unequal_seeds="seeds" in allow)
@@ -70,44 +70,45 @@ def report(study: Study, folder: Path, allow: Sequence[str] = (), draw: bool = T
 
 
 def require_complete(data: StudyData, allow: Sequence[str]) -> None:
-    """Raise an IncompleteError unless the study may be compared.
+    """Raise an IncompleteError if the study is incomplete or a failed check is not in ``allow``.
 
-    Writes the sweeps of missing runs and draws what there is; removes those of earlier calls.
+    Always writes the fill-in sweeps of missing runs and removes those of earlier calls. Draws the
+    available runs before raising.
     """
-    refused = [
-        f"{reason}; use --allow {name} to report anyway; the report will say so"
-        for name, reason in data.completeness.waivable.items()
+    failed_checks = [
+        f"{message}; use --allow {name} to report anyway; the report will say so"
+        for name, message in data.completeness.waivable.items()
         if name not in allow
     ]
-    to_run = missing.write(data)
-    if not data.completeness.problems and not refused:
+    fill_ins = missing.write(data)
+    if not data.completeness.problems and not failed_checks:
         return
     folder = data.folder / INCOMPLETE
     shutil.rmtree(folder, ignore_errors=True)
     for picture in catalogue.of_incomplete(data):
         render.save(folder, picture, {"study": data.study.name, "complete": False})
-    lines = "\n  ".join(data.completeness.problems + refused)
-    text = f"{data.study.name} is not complete; nothing was tested, no report written:\n  {lines}"
-    if to_run:
-        text += f"\nA sweep of the missing runs: {', '.join(map(str, to_run))}"
+    lines = "\n  ".join(data.completeness.problems + failed_checks)
+    text = f"{data.study.name} is incomplete; it was not tested and no report written:\n  {lines}"
+    if fill_ins:
+        text += f"\nSweep of the missing runs: {', '.join(map(str, fill_ins))}"
     if more := missing.more_repeats(data):
-        text += f"\nRuns to add, started as the others were: {more}"
-    text += f"\nWhat there is, drawn: {folder}{REMEDY}"
+        text += f"\nRuns to add, started in the same way as the others: {more}"
+    text += f"\nFigures of the available runs: {folder}{REMEDY}"
     raise IncompleteError(text + (STALE if (data.folder / "report.md").exists() else ""))
 
 
 def allowed_before(folder: Path) -> list[str]:
-    """Return the names of the checks that the report in ``folder`` waived; none without one."""
+    """Return the checks waived by the report in ``folder``; empty if there is no report."""
     try:
-        found = json.loads((folder / "results.json").read_text())["allowed"]
+        waived = json.loads((folder / "results.json").read_text())["allowed"]
     except (OSError, ValueError, KeyError, TypeError):
         return []
-    return [name for name in found or [] if name in CHECKS]
+    return [name for name in waived or [] if name in CHECKS]
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    """Fetch what is new, check a study for completeness, test its contrasts, write its report."""
+    """Fetch a study's new runs, check them, test the contrasts, and write the report."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     fetch.add_source_arguments(parser)
     parser.add_argument(
@@ -115,19 +116,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         action="append",
         default=[],
         choices=list(CHECKS),
-        help="report although this check failed: "
+        help="report even if this check fails: "
         + "; ".join(f"{name}: {meaning}" for name, meaning in CHECKS.items()),
     )
     parser.add_argument(
         "--again",
         action="store_true",
-        help="allow what the report in the folder allowed, to write it again from its tables",
+        help="rewrite the report from its tables, waiving the same checks as before",
     )
     arguments = parser.parse_args(argv)
     asked = fetch.request(arguments)
     study, sources, folder = fetch.resolve(asked)
     if sources and arguments.again:
-        parser.error("--again writes a report again from its tables: name their folder as source")
+        parser.error("--again rewrites a report from its tables; pass their folder as source")
     if sources:
         step = study.declaration.step
         print(fetch.collect(sources, folder, study, asked.prune, asked.filters, step))

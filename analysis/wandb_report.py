@@ -1,10 +1,10 @@
-"""Put a study's sentences, tables and curves into a W&B Report, next to its runs in the web app.
+"""Publish a study's sentences, tables and curves as a W&B Report, next to its runs in the app.
 
     pip install wandb-workspaces
     python -m analysis.wandb_report entity/project/sweep_id gtsrb
 
-After `analysis.fetch` and `analysis.report`: words and numbers are those of the folder's
-results.json. The curves are W&B's own, of the sweep's runs, a line per variant.
+Run `analysis.report` first: text and numbers are taken from results.json in the study's folder. The
+curves are W&B line plots of the sweep's runs, one line per variant.
 """
 
 import argparse
@@ -16,25 +16,25 @@ from analysis.runs.tables import read_tables
 from lib.spec.errors import UserError, command
 from lib.spec.study import Study, load_study
 
-CLOCK = ("seconds", "images_per_second")  # history columns that are no curves to look at
+CLOCK = ("seconds", "images_per_second")  # history columns not worth plotting
 
 
 class ReportError(UserError):
-    """The report cannot be made or saved; says why and what to do."""
+    """The report cannot be created or saved; the message says why and what to do."""
 
 
 def build(path: str, results: dict[str, Any], study: Study, curves: list[str]) -> Any:
-    """Return the Report, not yet saved, for the sweep ``path`` (entity/project/sweep_id).
+    """Return the unsaved Report for the sweep ``path`` (entity/project/sweep_id).
 
     Raises:
-        ReportError: when the path is none, or wandb-workspaces is not installed.
+        ReportError: when the path has another form, or wandb-workspaces is not installed.
     """
     if path.count("/") != 2:
-        raise ReportError(f"{path!r} is not entity/project/sweep_id")
+        raise ReportError(f"path must be entity/project/sweep_id, got {path!r}")
     try:
         import wandb_workspaces.reports.v2 as wr
     except ImportError as error:
-        raise ReportError(f"{error}; it comes with: pip install wandb-workspaces") from error
+        raise ReportError(f"{error}; install it with: pip install wandb-workspaces") from error
     entity, project, sweep_id = path.split("/")
     runs = wr.Runset(
         entity=entity,
@@ -48,18 +48,18 @@ def build(path: str, results: dict[str, Any], study: Study, curves: list[str]) -
     return wr.Report(
         entity=entity,
         project=project,
-        title=f"{results['study']}: what the runs say",
+        title=f"{results['study']}: results",
         blocks=[wr.MarkdownBlock(text=text), wr.PanelGrid(runsets=[runs], panels=panels)],
     )
 
 
 @command
 def main() -> None:
-    """Make a W&B Report of a study and save it."""
+    """Create a W&B Report of a study and save it."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("path", help="entity/project/sweep_id, as `wandb sweep` prints it")
     parser.add_argument("study", help="a study's name, or the folder of its report")
-    parser.add_argument("--sweep", type=Path, help="the sweep's YAML (default: by the name)")
+    parser.add_argument("--sweep", type=Path, help="the sweep's YAML (default: found by name)")
     arguments = parser.parse_args()
     folder = Path(arguments.study)
     study = load_study(folder.name, sweep=arguments.sweep)
@@ -70,8 +70,8 @@ def main() -> None:
     report = build(arguments.path, results, study, curves)
     try:
         report.save()
-    except Exception as error:  # W&B's client raises many kinds
-        raise ReportError(f"W&B did not take the report: {error}") from error
+    except Exception as error:  # W&B's client raises many types
+        raise ReportError(f"failed to save the report on the W&B server: {error}") from error
     print(f"saved: {report.url}")
 
 

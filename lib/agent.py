@@ -3,13 +3,14 @@
     python -m lib.agent gtsrb_short [--workers 2] [--out runs/gtsrb_short]
     python -m lib.agent sweeps/gtsrb_short.yaml
 
-Every run is a process of its own that is given what W&B's agent gives it (the sweep's command line,
-sweep id, run id, a file with the variant's parameters) and writes offline W&B files below the
-study's folder. A run's id derives from its parameters, so the same command again runs only what is
-missing or unfinished. Scripts that use lib.tracking resume from checkpoints, and are first run
-dry, so that a misspelt setting or missing data fails once; any other script that calls
-wandb.init() can be run too: it has finished when its exit code is 0, and an unfinished run starts
-again. `wandb sync` can send the runs to a server later.
+Each run is a separate process. It gets what W&B's agent would give it (the sweep's command line,
+sweep id, run id, a file with the variant's parameters) and writes offline W&B files to the study's
+folder. A run's id is a hash of its parameters, so running the command again starts only the runs
+that are missing or unfinished. Scripts that use lib.tracking resume from checkpoints. They are
+started once as a dry run before the sweep, so that a misspelled setting or missing data is
+reported once and not by every run. Any other script that calls wandb.init() can be run too: exit
+code 0 means that the run finished, and an unfinished run restarts from the beginning.
+`wandb sync` can upload the runs later.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -41,18 +43,18 @@ from lib.spec.study import NUISANCE_FIELDS, Places
 from lib.spec.sweep import Sweep, SweepError, read_sweep, same_value
 from lib.tracking import finished, offline_file, run_names
 
-REFUSED = set("/\\#?%:")  # letters that W&B's project names cannot have
+FORBIDDEN = set("/\\#?%:")  # characters that W&B does not allow in project names
 JSON_FILE = "sweep_parameters.json"  # in a run's folder, for ${args_json_file}
-STOP_SECONDS = 30  # a stopped run may take so long to close its files
-LOG_LINES = 12  # of a failed run's log are shown
-LOG_BYTES, LOG_LETTERS = 65_536, 500  # its end, and the end of each line
+STOP_SECONDS = 30  # that a stopped run may take to close its files
+# At most this much of a failed run's log is shown: lines, bytes, characters per line. From the end.
+LOG_LINES, LOG_BYTES, LINE_LENGTH = 12, 65_536, 500
 
 
 def load_sweeps(source: str) -> list[Sweep]:
-    """Return the sweeps of a study's name, several where it pools some, or the one of a YAML file.
+    """Return the sweeps of a study (several if it pools sweeps) or the one sweep of a YAML file.
 
     Raises:
-        SweepError: when this agent cannot run one of them.
+        SweepError: if this agent cannot run one of them.
     """
     if source.endswith((".yaml", ".yml")):
         return [load_sweep(Path(source))]
@@ -63,31 +65,38 @@ def load_sweeps(source: str) -> list[Sweep]:
 
 
 def load_sweep(path: Path) -> Sweep:
-    """Return the sweep of a YAML file, if this agent can run it.
+    """Return the sweep of a YAML file after checking that this agent can run it.
 
     Raises:
-        SweepError: when it is no grid, its program or command cannot be run, or it needs W&B's
-            server.
+        SweepError: if the method is not grid, the program or command cannot be run, or the sweep
+            needs W&B's server.
     """
     sweep = read_sweep(path)
     sweep.require_grid("the local agent")
     sweep.require_clear()
     check_command(sweep)
     if sweep.program and not Path(sweep.program).is_file():
-        raise SweepError(f"{path}: program {sweep.program!r} not found in {Path.cwd()}")
-    project = sweep.raw.get("project") or sweep.name
-    if not isinstance(project, str) or len(project) > 128 or REFUSED & set(project):
         raise SweepError(
-            f"{path}: W&B refuses the project name {project!r}: at most 128 letters, none of "
-            f"{' '.join(sorted(REFUSED))}. Write another `project:` into the sweep."
+            f"{path}: program {sweep.program!r} not found in {Path.cwd()}. Write the path of a "
+            "script relative to this folder"
+        )
+    project = sweep.raw.get("project") or sweep.name
+    if not isinstance(project, str) or len(project) > 128 or FORBIDDEN & set(project):
+        raise SweepError(
+            f"{path}: W&B does not accept the project name {project!r}. A project name is a string "
+            f"of at most 128 characters, none of them {' '.join(sorted(FORBIDDEN))}. Set another "
+            "`project:` in the sweep."
         )
     if ignored := [key for key in ("early_terminate", "run_cap") if key in sweep.raw]:
-        raise SweepError(f"{path}: the local agent runs the whole grid, without {ignored[0]}")
+        raise SweepError(
+            f"{path}: the local agent does not support {ignored[0]}: it runs the whole grid. "
+            "Remove the key, or use `wandb sweep` and `wandb agent`"
+        )
     return sweep
 
 
 def run_id(sweep: Sweep, cell: dict[str, Any]) -> str:
-    """Return the eight hexadecimal digits that stand for a cell of this program's grid."""
+    """Return a cell's run id: 8 hexadecimal digits, a hash of the program and the parameters."""
     text = json.dumps([sweep.program, cell], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
@@ -95,7 +104,7 @@ def run_id(sweep: Sweep, cell: dict[str, Any]) -> str:
 def environment(
     sweep: Sweep, cell: dict[str, Any], out: Path, slot: int, workers: int, devices: list[str]
 ) -> dict[str, str]:
-    """Return the environment of one run: W&B's sweep variables, its share of cores, its GPU."""
+    """Return the environment variables of one run: W&B's sweep variables, threads, GPU."""
     folder = out / run_id(sweep, cell)
     folder.mkdir(parents=True, exist_ok=True)
     parameters = {name: {"value": value} for name, value in sweep.nested(cell).items()}
@@ -116,7 +125,7 @@ def environment(
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
         "PYTHONUNBUFFERED": "1",
-        # So that a command's plain `python` is this one, with its packages.
+        # Makes `python` in a sweep's command mean this interpreter, with its packages.
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
     }
     if devices:
@@ -125,10 +134,10 @@ def environment(
 
 
 def require_same_recipe(sweep: Sweep, out: Path) -> None:
-    """Raise a SweepError when finished runs in ``out`` used other defaults than the script has.
+    """Raise a SweepError if finished runs in ``out`` used other defaults than the script has now.
 
-    A run's configuration is what the sweep sets and the script's defaults; a default that has
-    changed since makes it another run.
+    A run's configuration is the sweep's parameters plus the script's defaults, so a changed default
+    makes it a different run.
     """
     defaults = config_defaults(Path(sweep.program))
     for cell in sweep.grid():
@@ -137,37 +146,39 @@ def require_same_recipe(sweep: Sweep, out: Path) -> None:
         if done is None:
             continue
         planned = defaults | cell
-        known = done["config"]
+        used = done["config"]
         differ = [
-            f"{key} was {known[key]!r}, is {value!r}" if key in known else f"{key} is new"
+            f"{key} was {used[key]!r}, is now {value!r}" if key in used else f"{key} is new"
             for key, value in planned.items()
-            if known and key not in NUISANCE_FIELDS
-            if key not in known or not same_value(known[key], value)
+            if used and key not in NUISANCE_FIELDS
+            if key not in used or not same_value(used[key], value)
         ]
         if differ:
             raise SweepError(
-                f"run {identifier} in {out} finished with another recipe than {sweep.program} has "
-                f"now: {'; '.join(differ)}. Finished runs are kept. To run the new recipe, give "
-                f"another folder with --out; to complete the old one, set its values in "
+                f"run {identifier} in {out} finished with a different recipe than {sweep.program} "
+                f"has now: {'; '.join(differ)}. Finished runs are kept. To run the new recipe, "
+                f"choose another folder with --out; to complete the old one, set its values in "
                 f"{sweep.where}."
             )
 
 
 def run_all(sweep: Sweep, out: Path, workers: int, devices: list[str]) -> list[str]:
-    """Run every cell that has not finished, ``workers`` at a time; return the failed runs' ids.
+    """Run every unfinished cell, ``workers`` at a time; return the ids of the failed runs.
 
-    A failed run is reported with the end of its log and does not stop the others. On Ctrl-C or
-    SIGTERM the runs in progress are stopped, which keeps their checkpoints, and waited for.
+    A failed run is reported with the last lines of its log; the other runs continue. On Ctrl-C or
+    SIGTERM the agent stops the running processes, which keeps their checkpoints, and waits for
+    them.
     """
     grid = sweep.grid()
     files = finished.offline_files(out)
     todo = [cell for cell in grid if not is_finished(out / run_id(sweep, cell), files)]
     if todo and uses_tracking(Path(sweep.program)):
         dry_run(sweep, todo, out)
-    elif again := [i for c in todo if (out / (i := run_id(sweep, c)) / "log.txt").exists()]:
+    elif restarted := [i for c in todo if (out / (i := run_id(sweep, c)) / "log.txt").exists()]:
         print(
-            f"{count(len(again), 'run')} did not finish and {sweep.program} keeps no checkpoints "
-            f"that the agent knows of: starting again: {', '.join(again)}"
+            f"restarting {count(len(restarted), 'unfinished run')} from the beginning: "
+            f"{', '.join(restarted)} ({sweep.program} does not use lib.tracking, so the agent "
+            "knows of no checkpoints)"
         )
     cells = {run_id(sweep, cell): cell for cell in todo}
     running: dict[int, tuple[subprocess.Popen, str]] = {}
@@ -191,20 +202,20 @@ def run_all(sweep: Sweep, out: Path, workers: int, devices: list[str]) -> list[s
                     if process.poll() is None:
                         continue
                     del running[slot]
-                    code, lacks = process.returncode, ""
+                    code, problem = process.returncode, ""
                     if code == 0:
-                        lacks = mark_done(out / identifier, cells[identifier])
-                    if code == 0 and not lacks:
+                        problem = mark_done(out / identifier, cells[identifier])
+                    if code == 0 and not problem:
                         bar.update()
                     else:
                         failed.append(identifier)
                         log = out / identifier / "log.txt"
-                        bar.write(_failure(log, code, lacks))
+                        bar.write(_failure(log, code, problem))
                 time.sleep(0.05)
         except BaseException:
             bar.write(
                 f"stopping: waiting up to {STOP_SECONDS} s for {count(len(running), 'run')} "
-                "to keep what they have"
+                "to shut down"
             )
             _stop([process for process, _ in running.values()])
             raise
@@ -212,18 +223,17 @@ def run_all(sweep: Sweep, out: Path, workers: int, devices: list[str]) -> list[s
 
 
 def dry_run(sweep: Sweep, cells: list[dict[str, Any]], out: Path) -> None:
-    """Let the script read every cell's settings and the first one's data, without training.
+    """Start the script once to check every cell's settings and the first cell's data.
 
     Raises:
-        SweepError: with the script's own words, when it refuses them.
+        SweepError: with the end of the script's output, if it fails.
     """
     values = environment(sweep, cells[0], out, 0, 1, [])
     folder = out / values["WANDB_RUN_ID"]
     listed = folder / "cells.json"
     listed.write_text(json.dumps(cells))
-    words = command_line(sweep, cells[0], folder / JSON_FILE)
     done = subprocess.run(
-        words,
+        command_line(sweep, cells[0], folder / JSON_FILE),
         env=values | {"DRY_RUN": str(listed.resolve())},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -234,29 +244,33 @@ def dry_run(sweep: Sweep, cells: list[dict[str, Any]], out: Path) -> None:
     listed.unlink()
     if done.returncode:
         lines = "\n".join(f"    {line}" for line in done.stdout.splitlines()[-LOG_LINES:])
-        raise SweepError(f"{sweep.where}: no run was started, since {sweep.program} says:\n{lines}")
+        raise SweepError(
+            f"{sweep.where}: no run was started, because the dry run of {sweep.program} failed:\n"
+            f"{lines}"
+        )
 
 
 def mark_done(folder: Path, cell: dict[str, Any]) -> str:
-    """Mark a run that ended with exit code 0 as finished, unless its script did so itself.
+    """Mark a run that exited with code 0 as finished; return the problem if its file is incomplete.
 
-    Returns what its W&B file lacks, in words, or nothing: without a whole file there is nothing to
-    analyze, whatever the exit code says.
+    The problem is text, empty if there is none. Without a complete W&B file there is nothing to
+    analyze, whatever the exit code. A marker that the script has written itself is kept.
     """
     file = offline_file.file_of(folder.parent, folder.name)
     if file is None:
-        return "left no W&B file; does the script call wandb.init()?"
+        return "wrote no W&B file. Does the script call wandb.init()?"
     if not offline_file.is_whole(file, patience=offline_file.PATIENCE_S):
-        return f"left an incomplete W&B file, {file}; is the disk full?"
+        return f"wrote an incomplete W&B file, {file}. Is the disk full?"
     if finished.read(folder) is None:
         finished.write(folder, {}, cell, file)
     return ""
 
 
 def is_finished(folder: Path, files: finished.Files) -> bool:
-    """Say whether a run ended well and its W&B file is there as it was; else it is run again.
+    """Return whether a run finished and its W&B file is intact; if not, remove its marker.
 
-    A run of ours then resumes from its last checkpoint, which takes moments.
+    Without the marker the run is started again. A script with checkpoints then resumes from the
+    last one, which takes a moment.
     """
     if folder.name in files and finished.is_kept(folder, files):
         return True
@@ -267,7 +281,7 @@ def is_finished(folder: Path, files: finished.Files) -> bool:
 def _launch(
     sweep: Sweep, cell: dict[str, Any], values: dict[str, str], out: Path
 ) -> subprocess.Popen:
-    """Start one run in a session of its own: Ctrl-C reaches it through ``_stop`` alone, once."""
+    """Start one run in a new session, so that Ctrl-C reaches it only once, through ``_stop``."""
     folder = out / values["WANDB_RUN_ID"]
     write_json(folder / JSON_FILE, sweep.nested(cell))
     with open(folder / "log.txt", "ab") as log:
@@ -283,7 +297,7 @@ def _launch(
 
 def _stop(processes: list[subprocess.Popen]) -> None:
     for process in processes:
-        process.terminate()  # not SIGINT, which a shell's background jobs ignore
+        process.terminate()  # not SIGINT: background jobs of a shell ignore it
     deadline = time.monotonic() + STOP_SECONDS
     for process in processes:
         try:
@@ -293,24 +307,25 @@ def _stop(processes: list[subprocess.Popen]) -> None:
             process.wait()
 
 
-def _failure(log: Path, code: int, lacks: str) -> str:
+def _failure(log: Path, code: int, problem: str) -> str:
+    """Return the message about a failed run, with the last lines of its log."""
     if code == 0:
-        return f"run {log.parent.name} ended with exit code 0 but {lacks} Its output is in {log}"
+        return f"run {log.parent.name} exited with code 0 but {problem} Its output is in {log}"
     with open(log, "rb") as file:
         file.seek(max(0, log.stat().st_size - LOG_BYTES))
         lines = file.read().decode(errors="replace").splitlines()[-LOG_LINES:]
-    lines = [line[-LOG_LETTERS:] for line in lines]
-    return f"run {log.parent.name} FAILED (exit code {code}); the end of {log}:\n" + "\n".join(
+    lines = [line[-LINE_LENGTH:] for line in lines]
+    return f"run {log.parent.name} FAILED (exit code {code}); last lines of {log}:\n" + "\n".join(
         f"    {line}" for line in lines
     )
 
 
 @contextlib.contextmanager
 def study_lock(out: Path) -> Iterator[None]:
-    """Hold the study's folder for this agent.
+    """Lock the study's folder, so that only one agent at a time runs in it.
 
     Raises:
-        SweepError: when another agent works on it.
+        SweepError: if another agent is running in it.
     """
     out.mkdir(parents=True, exist_ok=True)
     lock = lock_of(out / "agent.lock")
@@ -318,8 +333,8 @@ def study_lock(out: Path) -> Iterator[None]:
         lock.acquire(blocking=False)
     except filelock.Timeout as error:
         raise SweepError(
-            f"another agent works on {out} (it holds {lock.lock_file}); wait for it, stop it, or "
-            "give another folder with --out"
+            f"another agent is running in {out} (it holds {lock.lock_file}). Wait for it, stop it, "
+            "or choose another folder with --out"
         ) from error
     try:
         yield
@@ -329,20 +344,25 @@ def study_lock(out: Path) -> Iterator[None]:
 
 @command
 def main() -> None:
-    """Run a W&B grid sweep on this machine, offline; run again to complete what is missing."""
+    """Run a W&B grid sweep on this machine, offline; run the command again to resume."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("sweep", help="a study's name, or a sweep YAML with method: grid")
+    parser.add_argument("sweep", help="name of a study, or path of a sweep YAML (method: grid)")
     parser.add_argument(
-        "--workers", type=int, help="runs at a time (default: one per GPU, else per core up to 4)"
+        "--workers",
+        type=int,
+        help="number of runs at a time (default: one per GPU; without a GPU one per core, up to 4)",
     )
     parser.add_argument(
-        "--out", type=Path, help="the study's folder (default: runs/<sweep's name>)"
+        "--out", type=Path, help="folder for the runs (default: runs/<name of the sweep>)"
     )
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, _interrupt)
     sweeps, devices = load_sweeps(arguments.sweep), gpus()
     if arguments.out and len(sweeps) > 1:
-        parser.error(f"--out: {arguments.sweep} has {len(sweeps)} sweeps, each with its own folder")
+        parser.error(
+            f"--out {arguments.out}: the study {arguments.sweep} has {len(sweeps)} sweeps, each "
+            "with its own folder. Run it without --out"
+        )
     workers = arguments.workers
     if workers is None:
         workers = len(devices) or min(cores(), 4)
@@ -354,19 +374,48 @@ def main() -> None:
         try:
             with study_lock(out):
                 require_same_recipe(sweep, out)
-                lost = run_all(sweep, out, workers, devices)
+                failed_here = run_all(sweep, out, workers, devices)
         except KeyboardInterrupt:
             raise SystemExit(f"stopped; run the same command again to continue {out}") from None
         total = len(sweep.grid())
-        print(f"{total - len(lost)} of {count(total, 'run')} finished in {out}")
-        failed += lost
+        print(f"{total - len(failed_here)} of {count(total, 'run')} finished in {out}")
+        failed += failed_here
     if failed:
         raise SystemExit(
             f"{count(len(failed), 'run')} failed: {', '.join(failed)}; run the same command again "
             "to retry"
         )
-    if not arguments.sweep.endswith((".yaml", ".yml")):
-        print(f"next: python -m analysis.report {arguments.sweep}")
+    if not sweeps[0].name.startswith("fill_in_"):  # reported with the study that it completes
+        print(f"next: {report_command(arguments.sweep, sweeps[0], arguments.out)}")
+
+
+def report_command(source: str, sweep: Sweep, out: Path | None) -> str:
+    """Return the shell command that reports the runs of ``sweep``, for the current folder.
+
+    ``source`` and ``out`` are what the agent was given. A report goes to analysis/results only for
+    a study that was run by name into its default folder and is not a demo.
+    """
+    folder = out or Path("runs") / sweep.name
+    if out or source.endswith((".yaml", ".yml")):
+        words = [
+            str(folder),
+            "--sweep",
+            _from_here(Path(sweep.where)),
+            "--out",
+            folder / "analysis",
+        ]
+    elif source.startswith("demo_"):
+        words = [source, "--out", folder / "analysis"]
+    else:
+        words = [source]
+    python = _from_here(Path(sys.executable))
+    python = "python" if Path(python).is_absolute() else python
+    return shlex.join([python, "-m", "analysis.report", *map(str, words)])
+
+
+def _from_here(path: Path) -> str:
+    """Return ``path`` relative to the current folder if it lies below it, else unchanged."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

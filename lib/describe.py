@@ -1,10 +1,10 @@
-"""Describe a network layer by layer: words, shapes in arithmetic, sizes, receptive fields.
+"""Describe a network layer by layer: operation, shapes, parameters, cost, receptive field.
 
     python -m lib.describe gtsrb --batch-norm True
     python -m lib.describe unet --upsampling nearest --image-size 128 --width 8
     python -m lib.describe gtsrb --format latex
 
-All other flags are those of the network's training script.
+All other flags are passed to the network's training script.
 """
 
 import argparse
@@ -19,10 +19,10 @@ from lib.training import config
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    """Describe a network layer by layer; further flags are those of its training script."""
+    """Describe a network layer by layer; takes the flags of its training script too."""
     parser = argparse.ArgumentParser(description=main.__doc__, allow_abbrev=False)
-    parser.add_argument("network", choices=scripts.SHORT, help="whose network")
-    parser.add_argument("--format", choices=FORMATS, default="text", help="of what is printed")
+    parser.add_argument("network", choices=scripts.SHORT, help="which network")
+    parser.add_argument("--format", choices=FORMATS, default="text", help="output format")
     arguments, flags = parser.parse_known_args(argv)
     script = scripts.load(scripts.SHORT[arguments.network])
     cfg = config.from_flags(script.Config, flags)

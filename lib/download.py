@@ -1,11 +1,11 @@
-"""Download, verify and unpack the public data sets, as far as they need no registration.
+"""Download, verify and unpack the public data sets that need no registration.
 
     python -m lib.download gtsrb data/GTSRB            # traffic signs, three archives, 365 MB
     python -m lib.download minijsrt data/miniJSRT      # chest radiographs with lung fields
 
-The JSRT originals and the SCR masks of the lung study need a registration; see lib/data/jsrt.py.
-What is there and verified is not downloaded again; an archive with another checksum is kept under
-another name and downloaded again; a part appears unpacked or not at all.
+The original JSRT images and the SCR masks of the lung study need a registration; see
+lib/data/jsrt.py. Files that are already unpacked and archives with the right checksum are skipped.
+An archive with a wrong checksum is renamed, not deleted, and the right one is downloaded.
 """
 
 import argparse
@@ -26,15 +26,15 @@ URLS = {
 
 
 class DownloadError(UserError):
-    """An archive that could not be had; says which, why and what to do."""
+    """Raised when an archive cannot be downloaded or unpacked."""
 
 
 @dataclass(frozen=True)
 class Archive:
-    """An official archive: ``member`` in it becomes ``target`` below the data folder."""
+    """An official archive: its ``member`` is moved to ``target`` in the data folder."""
 
     name: str
-    digest: str  # MD5 or SHA-256, whichever its publisher or finder gives, in hexadecimal
+    digest: str  # hexadecimal MD5 or SHA-256
     member: str
     target: str
 
@@ -73,32 +73,35 @@ ARCHIVES = {"gtsrb": GTSRB, "minijsrt": MINIJSRT}
 
 
 def download(root: Path, url: str, archives: tuple[Archive, ...]) -> None:
-    """Bring the official layout into ``root``; do what is still missing.
+    """Download and unpack the archives into ``root``; skip those that are unpacked already.
 
     Raises:
-        DownloadError: no network, wrong checksum, full disk; names address and folder.
+        DownloadError: on a missing network, a wrong checksum or a full disk.
     """
     for archive in archives:
         places = [root / archive.target, root / "Final_Test" / archive.target]
-        if found := next((place for place in places if place.exists()), None):
-            print(f"{found} is there already")
+        if existing := next((place for place in places if place.exists()), None):
+            print(f"{existing} already exists, skipping")
             continue
         fetch(root / "archives", url, archive)
         unpack(root, archive)
 
 
 def fetch(folder: Path, url: str, archive: Archive) -> None:
-    """Download one archive into ``folder`` unless it is there and verified.
+    """Download one archive into ``folder``, unless it is there with the right checksum.
 
     Raises:
-        DownloadError: no network, wrong checksum, full disk; names address and folder.
+        DownloadError: on a missing network, a wrong checksum or a full disk.
     """
     algorithm = {32: "md5", 64: "sha256"}[len(archive.digest)]
     path = folder / archive.name
     if path.exists() and pooch.file_hash(str(path), alg=algorithm) != archive.digest:
         aside = next(p for k in itertools.count(1) if not (p := Path(f"{path}.other{k}")).exists())
         path.rename(aside)
-        print(f"{path} has another checksum than the official archive: kept as {aside.name}")
+        print(
+            f"{path} does not have the checksum of the official archive: renamed to {aside.name}, "
+            "downloading the official one"
+        )
     try:
         pooch.retrieve(
             url + archive.name,
@@ -109,13 +112,17 @@ def fetch(folder: Path, url: str, archive: Archive) -> None:
         )
     except (OSError, ValueError) as error:  # ValueError: the checksum is wrong
         raise DownloadError(
-            f"could not download {url + archive.name} to {folder}: {error}. Try again, or download "
-            "it in a browser, put it there and run the command again."
+            f"failed to download {url + archive.name} to {folder}: {error}. Try again, or download "
+            "the file in a browser, move it to that folder and run the command again."
         ) from error
 
 
 def unpack(root: Path, archive: Archive) -> None:
-    """Unpack one verified archive's member to its place below ``root``, in one move."""
+    """Unpack the member of one verified archive to its target below ``root``, atomically.
+
+    Raises:
+        DownloadError: on a damaged archive or a full disk.
+    """
     part = root / f".{archive.target}.part"
     shutil.rmtree(part, ignore_errors=True)
     try:
@@ -124,7 +131,7 @@ def unpack(root: Path, archive: Archive) -> None:
         (part / archive.member).rename(root / archive.target)
     except (OSError, zipfile.BadZipFile) as error:
         raise DownloadError(
-            f"could not unpack {archive.name} into {root}: {error}. Is there room on the disk?"
+            f"failed to unpack {archive.name} into {root}: {error}. Is the disk full?"
         ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -134,8 +141,8 @@ def unpack(root: Path, archive: Archive) -> None:
 def main() -> None:
     """Download, verify and unpack a public data set."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("name", choices=ARCHIVES, help="which data set")
-    parser.add_argument("root", type=Path, help="data folder, e.g. data/GTSRB")
+    parser.add_argument("name", choices=ARCHIVES, help="name of the data set")
+    parser.add_argument("root", type=Path, help="data folder, such as data/GTSRB")
     arguments = parser.parse_args()
     download(arguments.root, URLS[arguments.name], ARCHIVES[arguments.name])
 

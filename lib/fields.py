@@ -1,10 +1,10 @@
-r"""Look into trained networks: effective receptive fields, filters, feature maps, checkerboards.
+r"""Extract effective receptive fields, filters, feature maps and checkerboards of trained networks.
 
     python -m lib.fields runs/gtsrb_short/3c8c5bdf runs/gtsrb_short/00db1c6b \
         --data data/GTSRB --out analysis/results/gtsrb_short
 
-Takes finished runs' folders (their newest checkpoint), signs or lungs. Writes network.npz and
-network.json, from which `python -m analysis.report` draws and writes its section on the network.
+Takes the folders of finished runs of either data set and reads their newest checkpoints. Writes
+network.npz and network.json, from which `python -m analysis.report` makes its section Network.
 """
 
 import argparse
@@ -21,20 +21,24 @@ from lib.spec.metric import count
 
 @command
 def main() -> None:
-    """Look into trained networks and write network.npz and network.json for the report."""
+    """Write network.npz and network.json, which describe trained networks, for the report."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("runs", type=Path, nargs="+", metavar="run", help="runs/<study>/<run id>")
-    parser.add_argument("--data", required=True, help="data/GTSRB or data/JSRT, as in training")
-    parser.add_argument("--out", type=Path, required=True, help="analysis/results/<study>")
+    parser.add_argument(
+        "runs", type=Path, nargs="+", metavar="run", help="folder: runs/<study>/<run id>"
+    )
+    parser.add_argument("--data", required=True, help="data folder of the training")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder to write: analysis/results/<study>"
+    )
     arguments = parser.parse_args()
     arrays: dict[str, np.ndarray] = {}
-    found = [inspect_run(folder, arguments.data, arrays) for folder in arguments.runs]
-    text = json.dumps({"networks": found}, indent=1, ensure_ascii=False) + "\n"
+    networks = [inspect_run(folder, arguments.data, arrays) for folder in arguments.runs]
+    text = json.dumps({"networks": networks}, indent=1, ensure_ascii=False) + "\n"
     write_atomically(
         arguments.out / "network.npz", lambda file: np.savez_compressed(file, **arrays)
     )
     write_atomically(arguments.out / "network.json", text.encode())
-    print(f"{count(len(found), 'network')}: {arguments.out / 'network.json'} and network.npz")
+    print(f"{count(len(networks), 'network')}: {arguments.out / 'network.json'} and network.npz")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Check a folder of traffic signs and build its cache.
+"""Check a folder with traffic signs and build its cache.
 
 python -m lib.gtsrb data/GTSRB
 """

@@ -1,4 +1,4 @@
-"""Check a folder of chest radiographs and build its cache.
+"""Check a folder with chest radiographs and build its cache.
 
 python -m lib.jsrt data/JSRT --size 256
 """

@@ -1,4 +1,4 @@
-"""Draw traffic signs in the official layout, for tests and demos without a download.
+"""Draw synthetic traffic signs in the official layout, for tests and demos without a download.
 
 python -m lib.synthetic data/synthetic-signs
 """

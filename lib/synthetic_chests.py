@@ -1,4 +1,4 @@
-"""Draw chest radiographs with lung masks, for tests and demos without a download.
+"""Draw synthetic chest radiographs with lung masks, for tests and demos without a download.
 
 python -m lib.synthetic_chests data/synthetic-chests
 """

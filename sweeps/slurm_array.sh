@@ -1,9 +1,9 @@
 #!/bin/bash
-# W&B agents for one sweep as a SLURM job array: each task is an agent with a GPU of its own.
+# W&B agents for one sweep as a SLURM job array: one agent with one GPU per task.
 #   wandb sweep sweeps/gtsrb.yaml                     # prints entity/project/sweep_id
 #   sbatch sweeps/slurm_array.sh entity/project/sweep_id
-# A minute and a half before its time ends SLURM sends SIGTERM: the run keeps a checkpoint and W&B
-# hands it out again, to any task that sees the same WANDB_DIR.
+# SLURM sends SIGTERM 90 s before the time limit: the run saves a checkpoint, and W&B requeues it for
+# any task that sees the same WANDB_DIR.
 #SBATCH --job-name=sweep
 #SBATCH --array=0-3
 #SBATCH --gpus=1

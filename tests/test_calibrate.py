@@ -1,4 +1,4 @@
-"""Calibration: rates that are counted, on studies of which the truth is known."""
+"""Calibration: error rates on simulated studies with a known truth."""
 
 from pathlib import Path
 
@@ -56,8 +56,8 @@ def test_without_a_correction_the_command_fails(
     with pytest.raises(SystemExit) as stopped:
         calibrate.main()
     message = str(stopped.value)
-    assert message.startswith("error: wrong more often than α = 0.05: ")
-    assert "difference (nothing differs, 8 seeds)" in message
+    assert message.startswith("error: error rate significantly above α = 0.05: ")
+    assert "difference (no effect, 8 seeds)" in message
 
 
 def test_the_command(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_the_command(tmp_path: Path) -> None:
     rows = output.splitlines()
     shown = f"<!-- calibrate -->\n\n{output.strip()}\n\n<!-- /calibrate -->"
     assert page.read_text() == f"before\n{shown}\nafter\n"
-    assert rows[0] == "| seeds | truth | difference | beyond ±δ | within ±δ | interval |"
+    assert rows[0] == "| seeds | scenario | difference | beyond ±δ | within ±δ | interval |"
     study = factories.study(sweep_path)
     shown = [row.split(" | ")[1] for row in rows[2:]]
     assert shown[: len(calibrate.scenarios(study))] == list(calibrate.scenarios(study))

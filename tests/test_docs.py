@@ -18,7 +18,7 @@ def test_the_functions_in_methods_run() -> None:
 
 def test_methods_name_every_key_that_decides() -> None:
     text = " ".join((ROOT / "docs" / "methods.md").read_text().split())
-    assert f"{', '.join(DECLARING)}. The report says" in text
+    assert f"({', '.join(DECLARING)})" in text
 
 
 def test_relative_links_lead_somewhere() -> None:
@@ -46,14 +46,14 @@ def test_the_study_of_the_page_runs_as_printed(offline: dict[str, str], tmp_path
         )
         assert done.returncode == 0, done.stderr
     page = (tmp_path / "results" / "circle" / "report.md").read_text()
-    assert "A hidden layer gives a lower (better) test error than a linear model" in page
+    assert "A layer of 32 units gives a lower (better) test error than a layer of 4 units" in page
 
 
 def test_the_readmes_declaration_can_be_read(tmp_path: Path) -> None:
     (block,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     path = tmp_path / "declared.yaml"
     path.write_text(block)
-    assert read_declaration(path).factors == {"hidden": [0, 32]}
+    assert read_declaration(path).factors == {"hidden": [4, 32]}
 
 
 def test_the_readme_is_short() -> None:

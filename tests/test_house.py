@@ -158,10 +158,10 @@ def test_a_new_metric_needs_the_declaration_only(
     assert "power for a main effect of 150.0: 1.00" in capsys.readouterr().out
     monkeypatch.setattr("sys.argv", [*found, "--studies", "5", "--seeds", "7"])
     importlib.import_module("analysis.calibrate").main()
-    assert "| 7 | nothing differs | " in capsys.readouterr().out
+    assert "| 7 | no effect | " in capsys.readouterr().out
     runs.loc[0, "summary.eval/return_mean"] = 9000.0
     factories.write_study(folder, runs, history)
-    assert "9000 lies outside the metric's bounds" in factories.refusal(folder, path, **declared)
+    assert "9000 is outside the metric's bounds" in factories.refusal(folder, path, **declared)
 
 
 SGD = {"batch_norm": True, "optimizer": "sgd"}
@@ -170,30 +170,36 @@ SGD = {"batch_norm": True, "optimizer": "sgd"}
 @pytest.mark.parametrize(
     ("declared", "words"),
     [
-        ({"smallest_effect": 1.5}, "as large as the whole range of test/error"),
+        ({"smallest_effect": 1.5}, "must be smaller than the range of test/error"),
         ({"metric": {"key": "test/error", "goal": "maximize"}}, "One of them is wrong"),
-        ({"labels": {"momentum": "m"}}, "labels has 'momentum', which this study does not have"),
+        ({"labels": {"momentum": "m"}}, "labels: 'momentum' not found in this study"),
         ({"labels": {"batch_norm=maybe": "m"}}, "Did you mean"),
         ({"margin": 1}, "margin: unknown key"),
         ({"free": "data"}, "free = 'data'"),
-        ({"factors": {"lr": [1]}}, "factors.lr is no parameter of the sweep"),
-        ({"factors": {"optimizer": ["adam", "lion"]}}, "= 'lion' is no level of the sweep"),
-        ({"factors": {"optimizer": ["adam", "sgd"]}}, "varies batch_norm, which is neither"),
+        ({"factors": {"lr": [1]}}, "factors.lr is not a parameter of the sweep"),
+        ({"factors": {"optimizer": ["adam", "lion"]}}, "= 'lion' is not a level in the sweep"),
+        ({"factors": {"optimizer": ["adam", "sgd"]}}, "varies batch_norm, which must be declared"),
         ({"metric": "test/novelty"}, None),
         ({"metric": {"key": "test/score"}}, None),
-        ({"metric": {"key": "x", "bounds": [1, 0]}}, "must be [lower, higher]"),
+        (
+            {"metric": {"key": "x", "bounds": [1, 0]}},
+            "bounds must be [lower, higher], got [1.0, 0.0]",
+        ),
         ({"metric": {"key": "x", "scale": "logit"}}, "scale logit needs bounds"),
         ({"metric": {"name": "x"}}, "metric: key"),
-        ({"seed": "replicate"}, "no `replicate` among the sweep's parameters"),
-        ({"score": "median"}, "score 'median' is unknown"),
+        ({"seed": "replicate"}, "do not include `replicate`"),
+        ({"score": "median"}, "unknown score 'median'"),
         ({"alpha": "0.05"}, "alpha = '0.05'"),
-        ({"primary": ["optimizer", "optimizer"]}, "a name is repeated"),
-        ({"factors": {"batch_norm": [False, False], "optimizer": ["sgd"]}}, "distinguished"),
+        ({"primary": ["optimizer", "optimizer"]}, "each name may be listed once"),
+        ({"factors": {"batch_norm": [False, False], "optimizer": ["sgd"]}}, "equal levels"),
         ({"arms": {"a": {"batch_norm": True}, "b": {"optimizer": "sgd"}}}, "the same keys"),
-        ({"arms": {"a": SGD, "b": SGD}}, "no two of them alike"),
-        ({"arms": {"a": SGD}}, "arms must be two or more"),
-        ({"score": {"at_best": "val/accuracy"}}, "the same metric on validation, such as val/err"),
-        ({"score": {"at_best": "test/error"}}, "selects the epoch on the score itself"),
+        ({"arms": {"a": SGD, "b": SGD}}, "at least two, all different"),
+        ({"arms": {"a": SGD}}, "arms must be at least two"),
+        (
+            {"score": {"at_best": "val/accuracy"}},
+            "the same metric on validation data, such as val/err",
+        ),
+        ({"score": {"at_best": "test/error"}}, "selects the epoch by the score that it reports"),
     ],
 )
 def test_declarations_are_strict(tmp_path: Path, declared: dict, words: str | None) -> None:

@@ -26,9 +26,7 @@ def test_too_few_seeds_are_warned_of(tmp_path: Path) -> None:
     sweep = factories.write_sweep(tmp_path / "few.yaml", seeds=5)
     text = call("-m", "analysis.plan", sweep).stdout
     assert "4 variants × 5 seeds = 20 runs of 3 epochs" in text
-    assert (
-        "WARNING: 5 seeds and 3 contrasts cannot reach p < .05: at least 7 seeds are needed" in text
-    )
+    assert "WARNING: 5 seeds and 3 contrasts cannot reach p < .05; use at least 7 seeds" in text
     assert "WARNING" not in call("-m", "analysis.plan", "gtsrb").stdout
 
 
@@ -44,14 +42,14 @@ def test_a_pilot_gives_power_and_hours(tmp_path: Path) -> None:
         "-m", "analysis.plan", sweep_path, "--pilot", tmp_path / "pilot", "--effect", "0.01"
     )
     assert "power for a main effect of 1.00 percentage points: 1.00" in done.stdout
-    hours = "hours at the pilot's 1.5 s per epoch, without the start of a run, which the pilot's"
+    hours = "hours at the pilot's 1.5 s per epoch (startup and test time not included: not in"
     assert hours in done.stdout
     rows = [
         line for line in done.stdout.splitlines() if line.startswith("| batch_norm × optimizer")
     ]
     assert [row.split("|")[2].strip() for row in rows] == ["0.00", "1.00", "2.00"]
     assert rows[2].split("|")[6].strip() == "1.00", "2δ is found to be meaningful"
-    assert "studies per row, from the pilot's residuals" in done.stdout
+    assert "studies per row, simulated from the pilot's residuals" in done.stdout
 
 
 @pytest.mark.slow
@@ -64,7 +62,7 @@ def test_starting_a_run_takes_time_too(tmp_path: Path) -> None:
     runs.loc[0, "summary.runtime_seconds"] = 99_999.0
     factories.write_study(tmp_path / "pilot", runs, history)
     words = ("-m", "analysis.plan", sweep_path, "--pilot", tmp_path / "pilot")
-    assert "and 7195.5 s per run to start and test: 56.0," in call(*words).stdout
+    assert "and 7195.5 s per run for startup and test: 56.0," in call(*words).stdout
     other = factories.grid(
         tmp_path / "t.yaml", {"batch_norm": [False, True]}, batch_size=64, epochs=3
     )
@@ -73,7 +71,7 @@ def test_starting_a_run_takes_time_too(tmp_path: Path) -> None:
     ids = runs["run_id"][keep]
     factories.write_study(tmp_path / "half", runs[keep], history[history["run_id"].isin(ids)])
     text = call("-m", "analysis.plan", other, "--pilot", tmp_path / "half").stdout
-    assert "hours: not estimated, since the pilot's recipe differs in batch_size" in text
+    assert "hours: not estimated because the pilot's recipe differs in batch_size" in text
 
 
 def test_a_design_analysis_knows_what_a_test_can_find(tmp_path: Path) -> None:
@@ -173,7 +171,7 @@ def test_a_pilot_that_varied_something_else_is_refused(tmp_path: Path) -> None:
     factories.write_study(tmp_path / "p", pd.concat([runs, more]), history)
     done = call("-m", "analysis.plan", sweep_path, "--pilot", tmp_path / "p")
     assert done.returncode == 1
-    assert "did this pilot vary something else?" in done.stderr
+    assert "Did this pilot vary something else?" in done.stderr
 
 
 def test_a_pilot_without_spread_is_reported(tmp_path: Path) -> None:
@@ -181,7 +179,7 @@ def test_a_pilot_without_spread_is_reported(tmp_path: Path) -> None:
     factories.write_study(tmp_path / "pilot", *factories.tables(sweep_path))
     done = call("-m", "analysis.plan", sweep_path, "--pilot", tmp_path / "pilot")
     assert done.returncode == 1
-    assert "no spread to learn from" in done.stderr
+    assert "no variant has two finished runs" in done.stderr
 
 
 def test_figure_6(tmp_path: Path) -> None:
@@ -189,7 +187,7 @@ def test_figure_6(tmp_path: Path) -> None:
     done = call("-m", "analysis.plan", sweep, "--out", tmp_path / "figures")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "figures" / "fig6_plan.png").exists()
-    assert "Grey: the 7 of s" in done.stdout
+    assert "Grey: the 7 seeds of s" in done.stdout
 
 
 def test_many_seeds_need_no_design_analysis(tmp_path: Path) -> None:

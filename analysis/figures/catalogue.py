@@ -1,4 +1,4 @@
-"""Which figures a report has, with captions and the runs behind each; drawn only when asked to."""
+"""List the figures of a report with their captions and runs; each is drawn only on request."""
 
 import re
 from functools import partial
@@ -22,11 +22,11 @@ from analysis.statistics import jsrt_benchmark
 
 
 def pictures(data: StudyData, results: dict[str, Any]) -> list[Picture]:
-    """Return the report's figures in order; ``results``: what results.json says.
+    """Return the report's figures in order; ``results``: the contents of results.json.
 
     Raises:
-        StudyError: when the tuning sweeps do not fit the study.
-        TableError: when the files about trained networks are damaged.
+        StudyError: if the tuning sweeps do not fit the study.
+        TableError: if the files on trained networks are damaged.
     """
     metric, rows = histories.curve_metric(data), results["contrasts"]
     found = []
@@ -56,7 +56,7 @@ def pictures(data: StudyData, results: dict[str, Any]) -> list[Picture]:
 
 
 def of_incomplete(data: StudyData) -> list[Picture]:
-    """Return the figures of a study that is not complete: what there is of it."""
+    """Return the figures of an incomplete study: run overview and, if possible, learning curves."""
     found = [_picture("fig7_integrity", data, scores.integrity)]
     metric = histories.curve_metric(data)
     if metric and not data.completeness.waivable:
@@ -88,14 +88,14 @@ CAPTIONS = {
 def _picture(
     name: str, data: StudyData, draw: Any, *arguments: Any, runs: list[str] | None = None
 ) -> Picture:
-    """Return the picture that ``draw`` makes of the study's data, with its caption."""
+    """Return the picture that ``draw`` makes from the study's data, with its caption."""
     caption = CAPTIONS[draw](data, *arguments)
     runs = data.run_ids if runs is None else runs
     return Picture(name, caption, partial(draw, data, *arguments), runs)
 
 
 def _of_items(data: StudyData, results: dict[str, Any]) -> list[Picture]:
-    """Return the figures that take the runs' outputs on single test items."""
+    """Return the figures that need the runs' outputs per test item."""
     table, run_ids, found = data.per_item, data.run_ids, []
     if per_item.of_runs(table, "predicted", run_ids) is not None:
         best = data.runs_of(classification.best_variant(data))
@@ -127,7 +127,7 @@ def _of_items(data: StudyData, results: dict[str, Any]) -> list[Picture]:
 
 
 def _of_networks(data: StudyData) -> list[Picture]:
-    """Return the figures of trained networks, where lib.fields has looked into some."""
+    """Return the figures of trained networks if lib.fields has written their files, else none."""
     found, arrays = networks.read(data.folder)
     if not found:
         return []
@@ -163,13 +163,13 @@ def _of_networks(data: StudyData) -> list[Picture]:
 
 
 def _of_tuning(data: StudyData) -> list[Picture]:
-    """Return the figure of the study's tuning sweeps; without their tables say so and draw none."""
+    """Return the figure of the study's tuning sweeps; without tables, say so and skip it."""
     study = data.study
     if not study.declaration.tuning:
         return []
     if lacking := tuning.lacking(study):
         where = ", ".join(str(study.places.tables(name)) for name in lacking)
-        print(f"fig13_tuning left out: no tables in {where}; fetch the tuning sweeps there")
+        print(f"fig13_tuning skipped: no tables in {where}; fetch the tuning sweeps")
         return []
     tunings = tuning.load(data)
     runs = [run for one in tunings for run in one.data.run_ids]

@@ -1,4 +1,4 @@
-"""Figures of classification studies: error per class, and which classes are taken for which."""
+"""Figures of classification studies: error per class and confusion matrix."""
 
 import numpy as np
 import pandas as pd
@@ -24,19 +24,25 @@ GTSRB = [
     "end of no passing", "end of no passing, trucks",
 ]
 # fmt: on
-SHOWN = 20  # classes
-PAIRS = 5  # confusions that the caption names
+SHOWN = 20  # classes in the figure of errors per class
+PAIRS = 5  # confusions listed in the caption
 
 
 def class_name(study: Study, label: int) -> str:
-    """Name a class: its number, with words where the study says whose classes they are."""
+    """Return the name of a class: its number and, for a known data set, its meaning."""
     if study.declaration.class_names == "gtsrb":
         return f"{label} {GTSRB[label]}"
     return f"class {label}"
 
 
+def _class_in_words(study: Study, label: int) -> str:
+    """Return the name of a class for running text: "class 7 (100 km/h)"."""
+    _, _, name = class_name(study, label).partition(" ")
+    return f"class {label} ({name})" if study.declaration.class_names else f"class {label}"
+
+
 def _by_class(data: StudyData) -> tuple[list[pd.DataFrame], pd.DataFrame, pd.Index]:
-    """Return each variant's error by class and run, their medians, and the hardest classes."""
+    """Return each variant's error by class and run, the medians, and the hardest classes."""
     labels = data.per_item["label"]
     predicted = per_item.of_runs(data.per_item, "predicted", data.run_ids)
     wrong = [
@@ -53,18 +59,18 @@ def _is_wide(medians: pd.DataFrame, order: pd.Index) -> bool:
 
 
 def class_errors(data: StudyData) -> Figure:
-    """Each variant's error on the classes that are hardest over all runs."""
+    """Plot each variant's error on the classes with the highest error over all runs."""
     study = data.study
     wrong, medians, order = _by_class(data)
     figure, (axis,) = style.subplots(1, 0.8 + 0.19 * len(order))
     rows = np.arange(len(order))
     for i, variant in enumerate(study.variants):
         low, high = (wrong[i].loc[order].agg(f, axis=1) for f in ("min", "max"))
-        place = rows + 0.64 * ((i + 0.5) / len(study.variants) - 0.5)
-        axis.hlines(place, 100 * low, 100 * high, color=style.colour(i), linewidth=0.7)
+        y = rows + 0.64 * ((i + 0.5) / len(study.variants) - 0.5)
+        axis.hlines(y, 100 * low, 100 * high, color=style.colour(i), linewidth=0.7)
         look = {"color": style.colour(i), "marker": style.marker(i), "s": 12}
         label = study.variant_label(variant)
-        axis.scatter(100 * medians.loc[order, i], place, label=label, zorder=3, **look)
+        axis.scatter(100 * medians.loc[order, i], y, label=label, zorder=3, **look)
     counts = data.per_item["label"].value_counts()
     axis.set_yticks(rows, [f"{class_name(study, k)} ({counts[k]})" for k in order])
     axis.set_ylim(len(order) - 0.4, -0.6)
@@ -85,9 +91,9 @@ def class_errors_caption(data: StudyData) -> str:
     wide = "; the axis is logarithmic beyond 1 %" * _is_wide(medians, order)
     classes = data.per_item["label"].nunique()
     return (
-        f"Test error per class: the {len(order)} of {classes} classes with the highest error, in "
-        f"brackets their number of test items. Marks: median over n = {len(data.study.seeds)} "
-        f"seeds, lines: lowest to highest{wide}. {style.run_set(data)}"
+        f"Test error per class: the {len(order)} of {classes} classes with the highest error "
+        f"(number of test items in parentheses). Markers: median over n = {len(data.study.seeds)} "
+        f"seeds; lines: minimum to maximum{wide}. {style.run_set(data)}"
     )
 
 
@@ -98,9 +104,9 @@ def best_variant(data: StudyData) -> Variant:
 
 
 def _confusions(data: StudyData) -> np.ndarray:
-    """Return how often a class (row) is taken for another (column): mean over the best's runs.
+    """Return the errors by true (row) and predicted class, mean over the best variant's runs.
 
-    What a diverged run predicts (-1) is no class and is left out; the diagonal is 0.
+    Predictions of diverged runs (-1) are skipped; the diagonal is 0.
     """
     runs = data.runs_of(best_variant(data))
     labels = data.per_item["label"].to_numpy(int)
@@ -108,15 +114,15 @@ def _confusions(data: StudyData) -> np.ndarray:
     classes = int(labels.max()) + 1
     counts = np.zeros((classes, classes))
     for run in runs:
-        own = predicted[run].to_numpy(int)
-        known = (own >= 0) & (own < classes)
-        np.add.at(counts, (labels[known], own[known]), 1 / len(runs))
+        classified = predicted[run].to_numpy(int)
+        known = (classified >= 0) & (classified < classes)
+        np.add.at(counts, (labels[known], classified[known]), 1 / len(runs))
     np.fill_diagonal(counts, 0)
     return counts
 
 
 def confusion(data: StudyData) -> Figure:
-    """Mistakes of the variant with the best median score, true by predicted class."""
+    """Plot the errors of the variant with the best median score, true by predicted class."""
     counts = _confusions(data)
     classes, runs = len(counts), data.runs_of(best_variant(data))
     figure, (axis,) = style.subplots(1, 4.1)
@@ -145,12 +151,13 @@ def confusion_caption(data: StudyData) -> str:
     order = np.argsort(-counts, axis=None, kind="stable")[:PAIRS]
     pairs = [divmod(int(k), len(counts)) for k in order if counts.flat[k] > 0]
     named = "; ".join(
-        f"{class_name(study, a)} taken for {class_name(study, b)}: {counts[a, b]:.1f}"
+        f"{_class_in_words(study, a)} as {_class_in_words(study, b)}: {counts[a, b]:.1f}"
         for a, b in pairs
     )
     return (
-        f"Confusions of the variant with the best median score, {study.variant_label(variant)}: "
-        f"test items of each true class (row) taken for each other class (column), mean over its "
-        f"n = {len(runs)} runs of {len(data.per_item):,} test items; correct ones are left out. "
-        f"Most frequent: {named or 'none'}. Runs: {' '.join(runs)}."
+        f"Confusion matrix of the variant with the best median score, "
+        f"{study.variant_label(variant)}: test items by true class (row) and predicted class "
+        f"(column), mean over its n = {len(runs)} runs of {len(data.per_item):,} test items; "
+        f"correct predictions are not shown. Most frequent errors: {named or 'none'}. Runs: "
+        f"{' '.join(runs)}."
     )

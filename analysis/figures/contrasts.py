@@ -1,4 +1,4 @@
-"""A forest plot of the primary contrasts."""
+"""Forest plot of the primary contrasts, and the levels of a factor with many levels."""
 
 import textwrap
 from typing import Any
@@ -12,11 +12,11 @@ from analysis.runs.data import StudyData
 from analysis.statistics.sentences import format_p
 from lib.spec.metric import count
 
-LETTERS, LINE = 72, 0.22  # of a contrast's name on one line; how much a second one takes
+LETTERS, LINE = 72, 0.22  # characters per line of a contrast's name; height of a second line
 
 
 def _bounds(data: StudyData, rows: list[dict[str, Any]]) -> tuple[float, float]:
-    """Return the largest end of a bar, and the end of the axis' linear part."""
+    """Return the largest absolute value, and the end of the linear part of a symlog axis."""
     metric, delta = data.study.metric, data.study.smallest_effect
     keys = ["ci_low", "ci_high", "difference"]
     keys += ["items_low", "items_high", "both_low", "both_high"]
@@ -27,24 +27,24 @@ def _bounds(data: StudyData, rows: list[dict[str, Any]]) -> tuple[float, float]:
 
 
 def _is_wide(data: StudyData, rows: list[dict[str, Any]]) -> bool:
-    """Say whether some differences are so far off that a linear axis would hide the rest."""
+    """Return whether some differences are so large that a linear axis would hide the others."""
     bound, threshold = _bounds(data, rows)
     return bool(bound > 20 * threshold)
 
 
 def forest(data: StudyData, rows: list[dict[str, Any]]) -> Figure:
-    """Difference with its intervals for every primary contrast, with its numbers.
+    """Plot the difference of each primary contrast with its intervals and p-values.
 
-    ``rows``: the contrasts as results.json has them.
+    ``rows``: the contrasts as in results.json.
     """
     study, metric = data.study, data.study.metric
     labels = [r["label"].replace(" %", "\N{NO-BREAK SPACE}%") for r in rows]
     names = [textwrap.wrap(label, LETTERS, max_lines=2, placeholder=" …") for label in labels]
-    more = np.cumsum([LINE * (len(lines) - 1) for lines in names])  # room that second lines take
+    more = np.cumsum([LINE * (len(lines) - 1) for lines in names])  # space for second lines
     end = len(rows) + more[-1]
     figure, (axis,) = style.subplots(1, 0.85 + 0.68 * end)
     bound, threshold = _bounds(data, rows)
-    if _is_wide(data, rows):  # single runs far off: a linear axis would hide all the rest
+    if _is_wide(data, rows):
         style.symmetric_log(axis, threshold, bound)
     axis.set_xlim(-1.15 * max(bound, threshold), 1.15 * max(bound, threshold))
     if study.smallest_effect:
@@ -59,7 +59,7 @@ def forest(data: StudyData, rows: list[dict[str, Any]]) -> Figure:
             if r[ends[0]] is None:
                 continue
             look = {"color": style.COLOURS[k], "linewidth": 2, "solid_capstyle": "butt"}
-            look |= {"marker": "|"} if k else {}  # seen if short
+            look |= {"marker": "|"} if k else {}  # keeps a short bar visible
             label = None if name in named else name
             named.add(name)
             axis.plot(
@@ -89,32 +89,36 @@ def forest_caption(data: StudyData, rows: list[dict[str, Any]]) -> str:
     study, first, n = data.study, rows[0], len(rows)
     published = first["kind"] == "published"
     minus = "ours minus the published" if published else "treatment minus baseline"
-    ours = "ours is" if published else "the treatment has"
+    ours = "ours has" if published else "the treatment has"
     exact = "exact " * first["exact"]
     test = "signed-rank test" if first["paired"] else "Mann–Whitney test"
     items, failed = "", ""
     if any(row["items_low"] is not None for row in rows):
         items = (
-            " Second and third bar: bootstrap intervals over test items with these networks, and "
-            "over seeds and test items together."
+            " Second and third bars: bootstrap intervals over test items with the networks fixed, "
+            "and over seeds and test items together."
         )
     if any(row["n_trained"] < row["n"] for row in rows):
-        failed = " Bars: seeds without a failed run; p: all seeds, failed runs worst."
+        failed = (
+            " Dots and bars exclude seeds with a failed run; p and r rank failed runs as worst."
+        )
     _, threshold = _bounds(data, rows)
     log = f"The axis is logarithmic beyond ±{threshold:g}. " if _is_wide(data, rows) else ""
+    delta = study.smallest_effect
+    band = f" Gray band: ±δ = {study.metric.show_amount(delta)}." if delta else ""
     level = 100 * (1 - study.alpha / n)
     return (
-        f"Primary contrasts (n = {first['n']} seeds): Hodges–Lehmann difference and {exact}"
-        f"interval over seeds, simultaneous over the {count(n, 'contrast')} ({level:.3g} % each, "
-        f"or as much as few seeds can give), {minus}.{items}{failed} p: {exact}{test}, Holm: "
-        f"corrected over {n}; r: {'matched-pairs ' * first['paired']}rank-biserial correlation. "
-        f"Negative: {ours} the lower value; {study.metric.better} is better. {log}"
-        f"{style.run_set(data)}"
+        f"Primary contrasts (n = {first['n']} seeds), {minus}: Hodges–Lehmann difference (dot) and "
+        f"{exact}interval over seeds, simultaneous over the {count(n, 'contrast')} ({level:.3g} % "
+        f"each, or the highest level that this number of seeds allows).{items}{band}{failed} p: "
+        f"{exact}two-sided {test}, uncorrected; Holm p: corrected over {count(n, 'contrast')}; r: "
+        f"{'matched-pairs ' * first['paired']}rank-biserial correlation. Negative: {ours} the "
+        f"lower value; {study.metric.better} is better. {log}{style.run_set(data)}"
     )
 
 
 def many_levels(data: StudyData) -> list[str]:
-    """Return the factors of more than two levels, all of whose pairs are primary contrasts."""
+    """Return the factors with more than two levels whose pairs are all primary contrasts."""
     study = data.study
     if study.declaration.primary is not None or study.control is not None:
         return []
@@ -122,9 +126,10 @@ def many_levels(data: StudyData) -> list[str]:
 
 
 def groups(levels: int, differ: set[frozenset[int]]) -> list[list[int]]:
-    """Return the largest runs of neighbours (first, last) among which no two are shown to differ.
+    """Return the maximal ranges (first, last) of adjacent levels without a significant difference.
 
-    ``levels``: how many, in the order of their scores; ``differ``: the pairs of places that are.
+    ``levels``: the number of levels, sorted by score; ``differ``: the pairs of indices that differ
+    significantly.
     """
     found: list[list[int]] = []
     for first in range(levels):
@@ -139,9 +144,9 @@ def groups(levels: int, differ: set[frozenset[int]]) -> list[list[int]]:
 
 
 def levels(data: StudyData, rows: list[dict[str, Any]], factor: str) -> Figure:
-    """A factor's levels in the order of their scores; bars join those not shown to differ.
+    """Plot a factor's levels sorted by score; bars join levels without a significant difference.
 
-    In the manner of Demšar's (2006) critical-difference diagram, but from the pairwise tests.
+    Like Demšar's (2006) critical-difference diagram, but from the pairwise tests.
     """
     study, metric = data.study, data.study.metric
     names = list(study.factors)
@@ -150,9 +155,9 @@ def levels(data: StudyData, rows: list[dict[str, Any]], factor: str) -> Figure:
     mean = metric.display(table.mean(axis=axes))  # (levels, seeds); NaN where a run failed
     middle = np.array([np.nanmedian(v) if np.isfinite(v).any() else np.nan for v in mean])
     order = np.argsort(-metric.sign * middle)  # best first; a level without any score last
-    place = {study.factors[factor][k]: i for i, k in enumerate(order)}
+    rank = {study.factors[factor][k]: i for i, k in enumerate(order)}
     differ = {
-        frozenset((place[_plain(part[1])], place[_plain(part[2])]))
+        frozenset((rank[_plain(part[1])], rank[_plain(part[2])]))
         for row in rows
         for part in row["parts"]
         if row["kind"] == "main" and part[0] == factor and row["p_holm"] < study.alpha
@@ -163,9 +168,9 @@ def levels(data: StudyData, rows: list[dict[str, Any]], factor: str) -> Figure:
         axis.plot(values, np.full(len(values), i), "o", color="0.75", markersize=3.5)
         axis.plot(middle[k], i, "o", color=style.COLOURS[0], markersize=7)
     for j, (first, last) in enumerate(groups(len(order), differ)):
-        at = 1.02 + 0.025 * j
+        x = 1.02 + 0.025 * j
         look = {"color": "black", "linewidth": 3, "solid_capstyle": "butt", "clip_on": False}
-        axis.plot([at, at], [first - 0.2, last + 0.2], transform=axis.get_yaxis_transform(), **look)
+        axis.plot([x, x], [first - 0.2, last + 0.2], transform=axis.get_yaxis_transform(), **look)
     axis.set_yticks(
         range(len(order)), [study.level_label(factor, study.factors[factor][k]) for k in order]
     )
@@ -183,9 +188,9 @@ def levels_caption(data: StudyData, rows: list[dict[str, Any]], factor: str) -> 
     study = data.study
     pairs = sum(row["kind"] == "main" and row["parts"][0][0] == factor for row in rows)
     return (
-        f"Levels of {study.factor_label(factor)}, the best at the top: median over n = "
-        f"{count(len(study.seeds), 'seed')} (large dots), single seeds (small). Bars at the right "
-        f"join neighbours among which no difference is shown (Holm p ≥ {study.alpha:g}; "
-        f"{count(pairs, 'pair')} among {len(rows)} contrasts); that is not evidence that they are "
-        f"the same. {style.run_set(data)}"
+        f"Levels of {study.factor_label(factor)}, best at the top: median over n = "
+        f"{count(len(study.seeds), 'seed')} (large dots) and single seeds (small dots). Bars at "
+        f"the right join levels between which no test shows a difference (Holm p ≥ "
+        f"{study.alpha:g}; {count(pairs, 'pair')} among {len(rows)} contrasts); this is not "
+        f"evidence that they are equal. {style.run_set(data)}"
     )

@@ -30,28 +30,30 @@ def learning_curves(data: StudyData, metric: Metric) -> Figure:
     apart = len(groups) == len(study.variants) and len(study.factors) > 1
     panels = study.factors[first] if apart else [None]
     figure, axes = style.subplots(len(panels), 2.7, columns=min(2, len(panels)))
-    place = {}
+    panel_of = {}  # the axis and the look of each variant
     for axis, level in zip(axes, panels, strict=True):
-        own = [(n, g) for n, g in groups if level is None or study.variants[g[0]][0] == level]
-        for i, (label, members) in enumerate(own):
-            place |= dict.fromkeys(members, (axis, i))
-            if level is not None:  # it is the panel's title
-                label = study.variant_label(study.variants[members[0]], skip=first)
+        in_panel = [
+            (i, label, members)
+            for i, (label, members) in enumerate(groups)
+            if level is None or study.variants[members[0]][0] == level
+        ]
+        for row, (i, label, members) in enumerate(in_panel):
+            panel_of |= dict.fromkeys(members, (axis, i))
             curve = np.concatenate(values[members])
             style.draw_seeds(axis, histories.axis_values(data), curve, i, label)
             if complete and (number := int(data.failed[members].sum())):
-                _failed_at_edge(axis, metric, i, number)
+                _failed_at_edge(axis, metric, i, row, number)
         axis.set_xlabel(label_of(data.axis))
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         if level is not None:
             axis.set_title(study.level_label(first, level))
     for variant, state, epochs, found in _stops(data, metric):
-        axis, i = place[study.variants.index(variant)]
+        axis, i = panel_of[study.variants.index(variant)]
         if state == "replaced":  # the run that is included is drawn as all others are
             axis.plot(epochs, metric.display(found), color=style.colour(i), linewidth=0.8, ls=":")
         last = metric.display(found[-1])
         axis.plot(epochs[-1], last, "x", color="black", markersize=6, zorder=5)
-    style.legend_above(figure, axes[0])
+    style.legend_above(figure, *axes)
     for axis in axes[:: min(2, len(panels))]:
         axis.set_ylabel(metric.axis)
     style.metric_scale(axes, values.ravel(), metric)
@@ -63,10 +65,13 @@ def _stops(data: StudyData, metric: Metric) -> list[tuple]:
     return [one for one in histories.stops(data, metric.key) if one[1] != "diverged"]
 
 
-def _failed_at_edge(axis: Axes, metric: Metric, i: int, number: int) -> None:
-    """Draw a cross with the number of the i-th variant's failed runs at the axis' bad side."""
+def _failed_at_edge(axis: Axes, metric: Metric, i: int, row: int, number: int) -> None:
+    """Draw a cross with the number of the i-th variant's failed runs at the axis' bad side.
+
+    ``row``: its index within the panel, which says where along the axis.
+    """
     edge = 1.0 if metric.sign < 0 else 0.0
-    place = 0.9 - 0.3 * i
+    place = 0.9 - 0.3 * row
     at = {"transform": axis.transAxes, "clip_on": False, "zorder": 6}
     axis.plot([place], [edge], "x", color=style.colour(i), markersize=6, markeredgewidth=1.6, **at)
     axis.annotate(
@@ -86,7 +91,7 @@ def learning_curves_caption(data: StudyData, metric: Metric) -> str:
     n, together = len(data.study.seeds), max(len(g) for _, g in style.groups(data.study))
     stopped = len(_stops(data, metric))
     lost = 0 if data.completeness.problems else int(data.failed.sum())
-    failed = f"Without {count(lost, 'failed run')} (crosses at the edge). " if lost else ""
+    failed = f"Crosses at the edge: {count(lost, 'failed run')}, not drawn. " if lost else ""
     cross = f"Crosses: {count(stopped, 'run')} stopped before the end. " if stopped else ""
     return (
         f"{capitalize(metric.title)} against epoch. Thin lines: one per run (n = "
@@ -144,8 +149,8 @@ def difference_curves_caption(data: StudyData, metric: Metric) -> str:
     log = "Where single seeds are far off the axis is logarithmic at its ends. " if wide else ""
     return (
         f"Paired difference in {metric.title} against epoch, treatment minus baseline. Thin lines: "
-        f"one per seed (n = {n}); bold: median over seeds; band: {style.band_name(n)}{grey}. A "
-        f"picture epoch by epoch, not a test: neighbouring epochs repeat one another. {failed}{log}"
+        f"one per seed (n = {n}); bold: median over seeds; band: {style.band_name(n)}{grey}. "
+        f"Descriptive, not a test: neighboring epochs are correlated. {failed}{log}"
         f"{style.run_set(data)}"
     )
 
@@ -153,26 +158,26 @@ def difference_curves_caption(data: StudyData, metric: Metric) -> str:
 def _reached(data: StudyData, metric: Metric) -> tuple[np.ndarray, float, bool]:
     """Return whether each run has reached the target by each epoch (variants, seeds, epochs).
 
-    And the target: the study's, or else the weakest variant's median at the last epoch.
+    And the target: the study's, or else the worst variant's median at the last epoch.
     """
     values = histories.curves(data, metric.key)
     declared = data.study.declaration.target_value
     finals = [np.nanmedian(v[:, -1]) for v in values if not np.isnan(v[:, -1]).all()]
-    weakest = (min if metric.sign > 0 else max)(finals, default=np.nan)
-    target = weakest if declared is None else declared
+    worst = (min if metric.sign > 0 else max)(finals, default=np.nan)
+    target = worst if declared is None else declared
     at = values >= target if metric.sign > 0 else values <= target
     return np.maximum.accumulate(at, axis=2), target, declared is not None
 
 
 def has_target(data: StudyData, metric: Metric) -> bool:
-    """Say whether there is a target value that runs can reach."""
+    """Return whether there is a target value that runs can reach."""
     return bool(np.isfinite(_reached(data, metric)[1]))
 
 
 def epochs_until(data: StudyData, metric: Metric) -> Figure:
     """The share of runs whose ``metric`` has reached a target, against the epoch.
 
-    Runs that never reach it stay in the share's denominator.
+    The share is of all runs, also of those that never reach it.
     """
     reached, _, _ = _reached(data, metric)
     figure, (axis,) = style.subplots(1, 2.8)
@@ -198,10 +203,10 @@ def epochs_until(data: StudyData, metric: Metric) -> Figure:
 def epochs_until_caption(data: StudyData, metric: Metric) -> str:
     """Return the figure's caption."""
     _, target, declared = _reached(data, metric)
-    rule = "declared" if declared else "the weakest variant's median after the last epoch"
+    rule = "declared" if declared else "the worst variant's median after the last epoch"
     return (
         f"Epochs until the {metric.title} first reaches {metric.show_with_unit(target)} ({rule}): "
         f"share of runs (n = {count(len(data.study.seeds), 'seed')} per variant) against epochs of "
-        f"training; the legend counts runs that reached it, the others stay in the share. "
+        f"training; the legend counts the runs that reached it; the share is of all runs. "
         f"{style.run_set(data)}"
     )

@@ -1,4 +1,4 @@
-"""Figures of what a good classifier still gets wrong: the images, and how wide they once were."""
+"""Figures of misclassified images, and of the error by original image width."""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -9,21 +9,21 @@ from analysis.figures.classification import class_name
 from analysis.runs import per_item
 from analysis.runs.data import StudyData
 
-MOST = 60  # mistakes that are shown
-ACROSS = 6  # pictures in a row
-EDGES = (0, 30, 35, 40, 50, 60, 80, 120)  # pixels, from the left edge on
+MOST = 60  # misclassified images shown
+ACROSS = 6  # images per row
+EDGES = (0, 30, 35, 40, 50, 60, 80, 120)  # lower limits of the width bins, in pixels
 
 
 def median_run(data: StudyData) -> str:
-    """Return the first variant's run with the median score; n even: the worse of the middle two."""
+    """Return the first variant's run with the median score; for even n the worse middle one."""
     from_best = np.argsort(-data.study.metric.sign * data.scores[0], kind="stable")
     return data.runs_of(data.study.variants[0])[from_best[data.scores.shape[1] // 2]]
 
 
 def pictures(data: StudyData) -> Figure | None:
-    """Images that the median run mistakes, MOST at most, with true and predicted class.
+    """Plot the images that the median run misclassifies, with true and predicted class.
 
-    None where the study's files have no pixels of this run's mistakes.
+    At most ``MOST``. None if this run's misclassified images are not among the study's files.
     """
     path = data.folder / per_item.FILES / median_run(data) / per_item.SCORES
     arrays = per_item.load(path) if path.exists() else {}
@@ -34,12 +34,12 @@ def pictures(data: StudyData) -> Figure | None:
     figure, axes = style.subplots(max(1, len(shown)), 1.06, across, sharey=False)
     for axis in axes:
         axis.set_axis_off()
-    for axis, (place, pixels) in zip(axes, shown, strict=False):
+    for axis, (index, pixels) in zip(axes, shown, strict=False):
         axis.imshow(pixels.transpose(1, 2, 0))
-        classes = [int(arrays[key][place]) for key in ("labels", "predicted")]
-        # A diverged run predicts -1.
+        classes = [int(arrays[key][index]) for key in ("labels", "predicted")]
+        # Diverged runs predict -1.
         names = [class_name(data.study, k) if k >= 0 else "no class" for k in classes]
-        lines = [_short(names[0]), f"→ {_short(names[1])}", f"{arrays['widths'][place]} px"]
+        lines = [_short(names[0]), f"→ {_short(names[1])}", f"{arrays['widths'][index]} px"]
         axis.set_title("\n".join(lines), fontsize=4.8, linespacing=1.15, pad=2)
     return figure
 
@@ -64,23 +64,23 @@ def _short(text: str, most: int = 19) -> str:
 
 
 def by_width(data: StudyData) -> Figure:
-    """The error on images of a range of original widths, a dot per run, the median."""
+    """Plot the error by original image width: one dot per run, the median and its interval."""
     table = data.per_item
     bins = np.searchsorted(EDGES, table["width"], side="right") - 1
     kept = [k for k in range(len(EDGES)) if (bins == k).any()]
     predicted = per_item.of_runs(table, "predicted", data.run_ids)
     wrong = predicted.ne(table["label"], axis=0).to_numpy(dtype=float)
     figure, (axis,) = style.subplots(1, 2.8)
-    for place, k in enumerate(kept):
-        own = wrong[bins == k]
-        errors = 100 * own.mean(axis=0)
-        middle = int(np.sort(own.sum(axis=0))[own.shape[1] // 2])
+    for x, k in enumerate(kept):
+        in_bin = wrong[bins == k]
+        errors = 100 * in_bin.mean(axis=0)
+        middle = int(np.sort(in_bin.sum(axis=0))[in_bin.shape[1] // 2])
         jitter = np.linspace(-0.2, 0.2, len(errors)) if len(errors) > 1 else [0.0]
-        axis.scatter(place + jitter, errors, s=9, color=style.colour(0), alpha=0.7, linewidths=0)
-        height = 100 * middle / len(own)
-        axis.plot([place - 0.3, place + 0.3], [height] * 2, color="black", linewidth=2)
-        sure = binomtest(middle, len(own)).proportion_ci(0.95, "exact")
-        axis.plot([place] * 2, [100 * sure.low, 100 * sure.high], color="0.5", linewidth=0.8)
+        axis.scatter(x + jitter, errors, s=9, color=style.colour(0), alpha=0.7, linewidths=0)
+        height = 100 * middle / len(in_bin)
+        axis.plot([x - 0.3, x + 0.3], [height] * 2, color="black", linewidth=2)
+        ends = binomtest(middle, len(in_bin)).proportion_ci(0.95, "exact")
+        axis.plot([x] * 2, [100 * ends.low, 100 * ends.high], color="0.5", linewidth=0.8)
     names = [_range(k) for k in kept]
     counts = [f"{name}\n({(bins == k).sum():,})" for name, k in zip(names, kept, strict=True)]
     axis.set_xticks(range(len(kept)), counts, fontsize=7)
@@ -93,10 +93,10 @@ def by_width(data: StudyData) -> Figure:
 def by_width_caption(data: StudyData) -> str:
     """Return the figure's caption."""
     return (
-        f"Test error by the width of the original image, before all were made equal. One dot per "
-        f"run (n = {len(data.run_ids)}), bars: medians over runs (of an even number the worse of "
-        f"the middle two), thin lines: their exact 95 % interval (Clopper–Pearson), as if images "
-        f"were independent. {style.run_set(data)}"
+        f"Test error by the width of the original image, before resizing. One dot per run "
+        f"(n = {len(data.run_ids)}); bars: medians over runs (for an even number, the worse of the "
+        f"middle two); thin lines: their exact 95 % intervals (Clopper–Pearson), assuming "
+        f"independent images. {style.run_set(data)}"
     )
 
 

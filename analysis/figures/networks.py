@@ -1,4 +1,4 @@
-"""Figures of trained networks: receptive fields by theory and effect, filters, checkerboards.
+"""Figures of trained networks: receptive fields, filters and feature maps, checkerboards.
 
 Drawn from network.json and network.npz, which `python -m lib.fields` writes next to the tables.
 """
@@ -22,39 +22,40 @@ from analysis.runs.tables import TableError
 from lib.spec.study import Study
 
 NAME, ARRAYS = "network.json", "network.npz"
-# What numpy and json raise on files that were cut off or changed.
+# What numpy and json raise on truncated or damaged files.
 DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError)
 DAMAGE += (zipfile.BadZipFile, zlib.error, tokenize.TokenError)
-MASS = 0.95  # of the gradient, inside the area that the caption gives
-SQUARE = "#D55E00"  # the theoretical field
+MASS = 0.95  # share of the gradient inside the effective receptive field
+SQUARE = "#D55E00"  # the theoretical receptive field
 
-# What a newcomer may want to know under each figure.
+# An introduction for readers who are new to the topic, shown below each caption.
 OF_FIELDS = (
-    "A network sees an image through windows: an output in the middle of a layer can only depend "
-    "on the pixels inside the orange square. How much each pixel really moves that output is its "
-    "gradient; before training it is largest near the middle, since more paths lead there than "
-    "from the corners. What training made of it, the second row of each network shows, and the "
-    "number of pixels that hold nearly all of the gradient."
+    "The output in the middle of a layer can depend only on the pixels inside the orange square, "
+    "its theoretical receptive field. The gradient shows how much each pixel changes this output, "
+    "the effective receptive field. Before training it is largest near the middle, because more "
+    "paths through the network start there than in the corners. The second row of each network "
+    "shows the field after training, with the number of pixels that hold 95 % of the gradient."
 )
 OF_FILTERS = (
-    "Each small square above is a pattern of colours that the first layer looks for all over the "
-    "image. A feature map is bright where its pattern, or a mixture of earlier ones, was found. "
-    "With every layer the maps become smaller and say less about pixels, more about parts of signs."
+    "Each small square at the top is a pattern of colors that the first layer detects anywhere in "
+    "the image. A feature map is bright where its pattern, or a combination of earlier patterns, "
+    "was detected. With every layer the maps become smaller and respond less to single pixels and "
+    "more to parts of signs."
 )
 OF_FLAT = (
-    "The input is one even grey, and the pictures show its middle, which no border reaches: an "
-    "even output is the only one with a reason. A transposed convolution writes each pixel into "
-    "its own 2×2 block with four different weights, so a grid as fine as these blocks appears, "
-    "and a coarser one from each level below. Copying pixels treats all places alike, so nothing "
-    "appears; interpolation with aligned corners nearly does."
+    "The input is uniform gray, and only its middle is shown, which no border affects. The ideal "
+    "output is uniform too. A transposed convolution writes each pixel into its own 2×2 block with "
+    "four different weights. This produces a grid of the size of these blocks, and a coarser one "
+    "from each lower level. Copying pixels treats all positions equally and produces no grid; "
+    "interpolation with aligned corners produces almost none."
 )
 
 
 def read(folder: Path) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
-    """Return what is known of each trained network, and its arrays; nothing where there is none.
+    """Return the descriptions and the arrays of the trained networks; empty without such files.
 
     Raises:
-        TableError: when a file is damaged or belongs to another call.
+        TableError: if a file is damaged, or if the two files are of different runs.
     """
     if not (folder / NAME).exists():
         return [], {}
@@ -67,32 +68,35 @@ def read(folder: Path) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
         raise TableError(f"{folder / NAME} or {ARRAYS} is damaged: {error!r}") from error
     if {key.split("/")[0] for key in arrays} != runs:
         raise TableError(
-            f"{folder / NAME} and {ARRAYS} are of different runs; run lib.fields again"
+            f"{folder / NAME} and {ARRAYS} contain different runs; run lib.fields again"
         )
     return networks, arrays
 
 
 def described(folder: Path) -> list[dict[str, Any]]:
-    """Return headings, rows and notes of the layers, once for networks that are built alike."""
+    """Return headings, rows and notes of the layers, once per distinct architecture."""
     networks, _ = read(folder)
-    unlike: dict[str, dict[str, Any]] = {}
+    distinct: dict[str, dict[str, Any]] = {}
     for one in networks:
-        kept = unlike.setdefault(json.dumps(one["rows"]), one | {"runs": []})
+        kept = distinct.setdefault(json.dumps(one["rows"]), one | {"runs": []})
         kept["runs"].append(one["run"])
-    return list(unlike.values())
+    return list(distinct.values())
 
 
 def label(network: dict[str, Any], study: Study) -> str:
-    """Name a network by the levels of the study's factors, on lines of their own."""
+    """Return the levels of the study's factors in a network, one per line, or its run id."""
+    return "\n".join(textwrap.fill(word, 20) for word in _levels(network, study)) or network["run"]
+
+
+def _levels(network: dict[str, Any], study: Study) -> list[str]:
     config = network["config"]
-    words = [study.level_label(name, config[name]) for name in study.factors if name in config]
-    return "\n".join(textwrap.fill(word, 20) for word in words) or network["run"]
+    return [study.level_label(name, config[name]) for name in study.factors if name in config]
 
 
 def area(field: np.ndarray) -> tuple[int, float]:
-    """Return how many pixels hold ``MASS`` of a field (H, W), and the least value among them.
+    """Return the number of pixels that hold ``MASS`` of a field (H, W), and their smallest value.
 
-    None and infinity for a field of zeros, as of a layer that no input moves.
+    0 and infinity for a field of zeros (the input does not affect the layer).
     """
     if not field.any():
         return 0, np.inf
@@ -103,16 +107,16 @@ def area(field: np.ndarray) -> tuple[int, float]:
 
 
 def run_ids(networks: list[dict[str, Any]]) -> list[str]:
-    """Return the runs whose networks are shown."""
+    """Return the ids of the runs whose networks are shown."""
     return [network["run"] for network in networks]
 
 
 def receptive_fields(
     networks: list[dict[str, Any]], arrays: dict[str, np.ndarray], study: Study
 ) -> Figure:
-    """Effective fields before and after training, with the theoretical square.
+    """Plot effective and theoretical receptive fields, before and after training.
 
-    A row a network and time, a column a layer; gradients on a square-root scale.
+    One row per network and time, one column per layer; gradients on a square-root scale.
     """
     layers = list(networks[0]["fields"])
     rows = [(network, when) for network in networks for when in ("before", "after")]
@@ -138,11 +142,12 @@ def receptive_fields(
 def receptive_fields_caption(networks: list[dict[str, Any]]) -> str:
     """Return the figure's caption."""
     return (
-        f"Receptive field of the output in the middle of each layer. Grey: mean absolute gradient "
-        f"by input pixel (dark: large; square-root scale), n = {networks[0]['images']} test "
-        f"images; batch normalization before training has their statistics. Orange square: the "
-        f"field by theory; blue: the pixels that hold 95 % of the gradient. Below each picture: "
-        f"their number, of how many by theory (“cut”: by the image's edge). Runs: "
+        f"Receptive field of the output in the middle of each layer. Gray: mean absolute gradient "
+        f"per input pixel (dark: large; square-root scale), n = {networks[0]['images']} test "
+        f"images; before training, batch normalization uses the statistics of these images. Orange "
+        f"square: the theoretical field; blue: the pixels that hold 95 % of the gradient. Below "
+        f"each panel: the number of blue pixels, of the number in theory (“cut”: by the image "
+        f"border). Runs: "
         f"{' '.join(run_ids(networks))}."
     )
 
@@ -163,7 +168,7 @@ def _draw_field(axis: Axes, field: np.ndarray, theory: dict[str, Any]) -> None:
 
 
 def filters_and_maps(networks: list[dict[str, Any]], arrays: dict[str, np.ndarray]) -> Figure:
-    """The first layer's filters of the last network, and its feature maps on signs."""
+    """Plot the last network's filters in the first layer, and its feature maps of some signs."""
     network = networks[-1]
     run = network["run"]
     filters = arrays[f"{run}/filters"].astype(float).transpose(0, 2, 3, 1)  # (64, 5, 5, 3)
@@ -202,26 +207,26 @@ def filters_and_maps_caption(
     """Return the figure's caption for classifiers."""
     network = networks[-1]
     run, signs = network["run"], arrays[f"{network['run']}/signs"]
-    name = label(network, study).replace("\n", " ")
+    name = ", ".join([*_levels(network, study), f"run {run}"])
     return (
-        f"Inside a trained network ({name}, run {run}; n = {len(signs)} test images): above, the "
-        f"first layer's filters as colours, each scaled to its largest weight (grey is 0); below, "
-        f"after each activation the eight channels that vary most over these signs, each picture "
-        f"scaled to its own range. {study.declaration.data_source}"
+        f"Inside a trained network ({name}; n = {len(signs)} test images). Top: the "
+        f"filters of the first layer as colors, each scaled to its largest weight (gray is 0). "
+        f"Bottom: after each activation, the eight channels that vary most over these signs, each "
+        f"map scaled to its own range. {study.declaration.data_source}"
     )
 
 
 def checkerboards(
     networks: list[dict[str, Any]], arrays: dict[str, np.ndarray], study: Study
 ) -> Figure:
-    """What each U-Net makes of a flat image, where no border reaches."""
+    """Plot each U-Net's output for a uniform image, away from its border."""
     mpl.rcParams.update(style.STYLE)
     size = (style.COLUMN, 3.7)
     figure, axes = plt.subplots(2, len(networks), figsize=size, squeeze=False)
     for line, when in zip(axes, ("before", "after"), strict=True):
         flat = [arrays[f"{network['run']}/flat/{when}"].astype(float) for network in networks]
         flat = [picture - picture.mean() for picture in flat]
-        limit = max(1e-30, *(np.abs(picture).max() for picture in flat))  # one scale for the row
+        limit = max(1e-30, *(np.abs(picture).max() for picture in flat))  # one scale per row
         for axis, picture in zip(line, flat, strict=True):
             shown = axis.imshow(picture, cmap="PuOr", vmin=-limit, vmax=limit)
             axis.set_xticks([])
@@ -238,16 +243,16 @@ def checkerboards_caption(networks: list[dict[str, Any]], arrays: dict[str, np.n
     """Return the figure's caption for U-Nets."""
     side = len(arrays[f"{networks[0]['run']}/flat/after"])
     return (
-        f"What each network makes of a flat image: {side}×{side} pixels from the middle of a "
-        f"larger one, so that no output shown depends on its border; logits about their mean, one "
-        f"scale a row, SD: their standard deviation; n = {len(networks)} networks. Batch "
-        f"normalization before training has the statistics of {networks[0]['images']} test "
+        f"Output of each network for a uniform image: {side}×{side} pixels from the middle of a "
+        f"larger image, so that no output shown depends on its border. Logits minus their mean, "
+        f"one scale per row; SD: their standard deviation; n = {len(networks)} networks. Before "
+        f"training, batch normalization uses the statistics of {networks[0]['images']} test "
         f"images. Runs: {' '.join(run_ids(networks))}."
     )
 
 
 def _tile(pictures: np.ndarray, columns: int, blank: float) -> np.ndarray:
-    """Lay pictures (N, H, W[, 3]) on a grid with a pixel between them."""
+    """Return pictures (N, H, W[, 3]) as one grid, separated by lines of one pixel."""
     n, height, width, *colour = pictures.shape
     rows = -(-n // columns)
     sheet = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1, *colour), blank)

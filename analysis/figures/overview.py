@@ -1,4 +1,4 @@
-"""The headline: every run's score, and below it the contrasts, on axes of one scale."""
+"""The overview figure: all scores at the top, the contrasts below, on the same scale."""
 
 import textwrap
 from typing import Any
@@ -13,18 +13,18 @@ from analysis.figures.scores import mark_failed
 from analysis.runs.data import StudyData
 from lib.spec.metric import capitalize
 
-WIDTH = 26  # letters of a label on one line
-FAR = 20  # times the middle half of all scores: no range to draw on a linear axis
+WIDTH = 26  # characters per line of a label
+FAR = 20  # times the interquartile range of all scores: too much for a linear axis
 
 
 def has_overview(data: StudyData, rows: list[dict[str, Any]]) -> bool:
-    """Say whether the headline can be drawn: few variants, an estimate, and no run far off."""
+    """Return whether the overview can be drawn: few variants, an estimate, no outlying run."""
     few = 1 < len(data.study.variants) <= style.MOST_VARIANTS and len(rows) <= style.MOST_VARIANTS
     return few and any(row["confidence"] for row in rows) and not _far_off(data, rows)
 
 
 def _far_off(data: StudyData, rows: list[dict[str, Any]]) -> bool:
-    """Say whether single runs or intervals are so far off that all else would be a spot."""
+    """Return whether single runs or intervals would stretch the axis too far."""
     scores = data.trained[np.isfinite(data.trained)]
     low, middle_low, middle_high, high = np.percentile(scores, [0, 25, 75, 100])
     longest = max(row["ci_high"] - row["ci_low"] for row in rows if row["confidence"])
@@ -32,9 +32,9 @@ def _far_off(data: StudyData, rows: list[dict[str, Any]]) -> bool:
 
 
 def overview(data: StudyData, rows: list[dict[str, Any]]) -> Figure:
-    """Draw scores per variant above the contrasts; an inch is as many units in both panels.
+    """Plot the scores per variant at the top and the contrasts below, on the same scale.
 
-    ``rows``: the contrasts as results.json has them. Failed runs are crosses at the edge.
+    ``rows``: the contrasts as in results.json. Failed runs are crosses at the edge.
     """
     study, metric = data.study, data.study.metric
     table = metric.display(data.trained)
@@ -74,7 +74,7 @@ def overview(data: StudyData, rows: list[dict[str, Any]]) -> Figure:
     unit = f" ({metric.difference_unit})" if metric.difference_unit else ""
     bottom.set_xlabel(f"Difference{unit}", fontsize=8)
     _same_scale(top, bottom, table, metric.display(_ends(known)))
-    if data.failed.any():  # room for the crosses and their number
+    if data.failed.any():  # space for the crosses and their number
         low, high = top.get_xlim()
         room = 0.25 * (high - low)
         for axis in (top, bottom):
@@ -88,13 +88,13 @@ def overview(data: StudyData, rows: list[dict[str, Any]]) -> Figure:
 
 
 def _ends(rows: list[dict[str, Any]]) -> np.ndarray:
-    """Return all numbers that the lower panel must have room for, and 0."""
+    """Return all values that the lower panel must show, and 0."""
     keys = ("ci_low", "ci_high", "difference")
     return np.array([0.0] + [row[key] for row in rows for key in keys])
 
 
 def _same_scale(top: Any, bottom: Any, scores: np.ndarray, ends: np.ndarray) -> None:
-    """Give both panels a span of the same length, the larger one of the two."""
+    """Set the limits of both panels to the same length, the larger of the two ranges."""
     spans = []
     for values in (scores[np.isfinite(scores)], ends):
         low, high = (values.min(), values.max()) if len(values) else (0.0, 1.0)
@@ -111,18 +111,14 @@ def overview_caption(data: StudyData, rows: list[dict[str, Any]]) -> str:
     dots = "every variant and seed, mean over blocks" if blocks else "every run"
     what = "seeds with a failed run in some block" if blocks else "failed runs"
     crosses = f" Crosses at the edge: {failed} {what}." if failed else ""
-    without = (
-        ""
-        if all(row["n_trained"] == row["n"] for row in rows)
-        else (", over the seeds without a failed run")
-    )
+    excluded = any(row["n_trained"] < row["n"] for row in rows)
+    without = ", over the seeds without a failed run" if excluded else ""
     levels = sorted({f"{100 * row['confidence']:.3g}" for row in rows if row["confidence"]})
-    band = (
-        f" Grey: ±δ = {metric.show_amount(study.smallest_effect)}." if study.smallest_effect else ""
-    )
+    delta = study.smallest_effect
+    band = f" Gray band: ±δ = {metric.show_amount(delta)}." if delta else ""
     return (
-        f"Above: {metric.title} of {dots} ({study.rule_words}, n = {len(study.seeds)} per "
-        f"variant), bars: medians; {metric.better} is better.{crosses} Below, on the same scale: "
-        f"Hodges–Lehmann differences{without}, with simultaneous {' and '.join(levels)} % "
-        f"intervals.{band} {style.run_set(data)}"
+        f"Top: {metric.title} of {dots} ({study.rule_words}, n = {len(study.seeds)} per variant); "
+        f"bars: medians; {metric.better} is better.{crosses} Bottom (same scale): Hodges–Lehmann "
+        f"differences{without}, with simultaneous {' and '.join(levels)} % intervals.{band} "
+        f"{style.run_set(data)}"
     )

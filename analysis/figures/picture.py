@@ -1,4 +1,4 @@
-"""A figure of the report, before it is drawn: its caption and the runs behind it come first."""
+"""A figure of a report with its caption and runs, known before the figure is drawn."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 class Picture:
     """A figure with its caption and the ids of the runs that it shows.
 
-    ``draw`` returns the figure, or None where it needs files that are not here (radiographs are not
-    committed). ``provenance``: of its runs where they are not the study's. ``explained``: for a
-    newcomer.
+    ``draw`` returns the figure, or None if files are missing (radiographs are not committed).
+    ``provenance``: of its runs if they belong to another study. ``explained``: an introduction for
+    readers who are new to the topic.
     """
 
     name: str

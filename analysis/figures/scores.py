@@ -1,7 +1,8 @@
-"""Figures of scores: final scores, interactions, integrity, probability of improvement."""
+"""Figures of scores: final scores, interactions, run overview, probability of improvement."""
 
 import itertools
 import textwrap
+from collections import Counter
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,28 +16,28 @@ from analysis.statistics import rank_tests
 from lib.spec.metric import Metric, capitalize, count
 
 STATE_COLOURS = {"finished": "#BFE3D5", "diverged": "#F5C9A8", "missing": "#FFFFFF"}
-UNFINISHED = "#E9B7CE"  # crashed, killed, short, duplicate and the like
-MOST_BOXES = 12  # seeds; with more the strip has no text
+UNFINISHED = "#E9B7CE"  # crashed, killed, short, duplicate and so on
+MOST_BOXES = 12  # with more seeds the boxes have no text
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def final_scores(data: StudyData) -> Figure:
-    """Each run's score, one dot per run, lines joining the runs of a seed.
+    """Plot each run's score, one dot per run; lines join the runs with the same seed.
 
-    Failed runs are crosses at the edge on the bad side: their scores would stretch the axis.
+    Failed runs are crosses at the worse edge, because their scores would stretch the axis.
     """
     study, metric = data.study, data.study.metric
     table = metric.display(data.trained)
     count_rows = len(table)
     figure, (axis,) = style.subplots(1, 0.9 + style.row_height(study, 0.6) * count_rows)
     offsets = np.linspace(-0.16, 0.16, table.shape[1])  # by seed, so that equal scores stay apart
-    places = np.arange(count_rows)[:, None] + offsets
-    axis.plot(table, places, color="0.75", linewidth=0.6, zorder=1)
+    heights = np.arange(count_rows)[:, None] + offsets
+    axis.plot(table, heights, color="0.75", linewidth=0.6, zorder=1)
     for i, values in enumerate(table):
         look = {"color": style.colour(i), "marker": style.marker(i)}
-        axis.scatter(values, places[i], s=18, zorder=2, **look)
+        axis.scatter(values, heights[i], s=18, zorder=2, **look)
         if data.failed[i].any():
-            mark_failed(axis, metric, places[i][data.failed[i]], look["color"])
+            mark_failed(axis, metric, heights[i][data.failed[i]], look["color"])
         if data.failed[i].all():
             continue
         middle = np.nanmedian(values)
@@ -45,7 +46,7 @@ def final_scores(data: StudyData) -> Figure:
             at = {"ha": "center", "va": "bottom", "fontsize": 8}
             axis.annotate(metric.show(np.nanmedian(data.trained[i])), (middle, i - 0.28), **at)
     if data.failed.any():
-        axis.margins(x=0.14)  # room for the crosses and their number
+        axis.margins(x=0.14)  # space for the crosses and their number
     style.rows(study, axis, np.arange(count_rows))
     axis.set_ylim(count_rows - 0.6, -0.7)
     axis.set_xlabel(metric.axis)
@@ -53,12 +54,12 @@ def final_scores(data: StudyData) -> Figure:
     return figure
 
 
-def mark_failed(axis: Axes, metric: Metric, places: np.ndarray, colour: str) -> None:
-    """Draw failed runs at ``places`` of the y axis as crosses at the edge on the bad side."""
+def mark_failed(axis: Axes, metric: Metric, heights: np.ndarray, colour: str) -> None:
+    """Draw failed runs at these y coordinates as crosses at the worse edge of the x axis."""
     edge = 1.0 if metric.sign < 0 else 0.0
     axis.plot(
-        np.full(len(places), edge),
-        places,
+        np.full(len(heights), edge),
+        heights,
         "x",
         color=colour,
         markersize=6,
@@ -68,8 +69,8 @@ def mark_failed(axis: Axes, metric: Metric, places: np.ndarray, colour: str) -> 
         zorder=5,
     )
     axis.annotate(
-        f"{len(places)} failed",
-        (edge, places.mean()),
+        f"{len(heights)} failed",
+        (edge, heights.mean()),
         xycoords=axis.get_yaxis_transform(),
         xytext=(-7 if edge else 7, 0),
         textcoords="offset points",
@@ -84,36 +85,36 @@ def final_scores_caption(data: StudyData) -> str:
     study, metric = data.study, data.study.metric
     number = int(data.failed.sum())
     failed = f"Crosses at the edge: {count(number, 'failed run')}. " if number else ""
-    over = " of the runs that did not fail" if number else ""
+    over = " without failed runs" if number else ""
     return (
         f"{capitalize(metric.title)} per variant ({study.rule_words}). One dot per run, seeds from "
-        f"top to bottom (n = {len(study.seeds)} per variant), grey lines join runs with the same "
-        f"seed, black bars and numbers: medians{over}; {metric.better} is better. {failed}"
+        f"top to bottom (n = {len(study.seeds)} per variant); gray lines join runs with the same "
+        f"seed; black bars and numbers: medians{over}; {metric.better} is better. {failed}"
         f"{style.run_set(data)}"
     )
 
 
 def published_scores(data: StudyData) -> Figure:
-    """Each run's score, and lines for published."""
+    """Plot each run's score by seed, with lines for the published scores."""
     study, metric = data.study, data.study.metric
     figure, (axis,) = style.subplots(1, 3.6)
-    own, middle = data.trained[0], float(np.nanmedian(data.trained[0]))
-    ends = [-0.6, len(own) - 0.4]
-    for i, (words, value) in enumerate(study.declaration.published_scores.items(), start=1):
+    values, middle = data.trained[0], float(np.nanmedian(data.trained[0]))
+    ends = [-0.6, len(values) - 0.4]
+    for i, (words, published) in enumerate(study.declaration.published_scores.items(), start=1):
         look = {"color": style.colour(i), "linestyle": style.line(i), "linewidth": 1.4}
-        axis.plot(ends, [metric.quote(value)] * 2, label=words, **look)
+        axis.plot(ends, [metric.quote(published)] * 2, label=words, **look)
     axis.plot(ends, [metric.quote(middle)] * 2, color="black", linewidth=0.8, label="our median")
     note = {"fontsize": 6.5, "ha": "center", "textcoords": "offset points", "zorder": 4}
-    for place, value in enumerate(own):
+    for x, value in enumerate(values):
         if np.isnan(value):
             shown = {"xycoords": ("data", "axes fraction"), "fontsize": 6.5, "ha": "center"}
-            axis.annotate("failed", (place, 0.01), **shown)
+            axis.annotate("failed", (x, 0.01), **shown)
             continue
-        at, above = metric.quote(value), metric.quote(value) >= metric.quote(middle)
-        axis.scatter(place, at, s=24, color=style.colour(0), zorder=3)
+        y, above = metric.quote(value), metric.quote(value) >= metric.quote(middle)
+        axis.scatter(x, y, s=24, color=style.colour(0), zorder=3)
         look = note | {"va": "bottom" if above else "top", "xytext": (0, 4 if above else -4)}
-        axis.annotate(metric.show_quoted(value), (place, at), **look)
-    axis.set_xticks(range(len(own)), study.seeds)
+        axis.annotate(metric.show_quoted(value), (x, y), **look)
+    axis.set_xticks(range(len(values)), study.seeds)
     axis.set_xlim(*ends)
     axis.margins(y=0.12)
     axis.set_xlabel("Seed")
@@ -128,14 +129,14 @@ def published_scores_caption(data: StudyData) -> str:
     study, metric = data.study, data.study.metric
     return (
         f"{metric.quoted_axis} of every run ({study.rule_words}): {study.variant_label(())}, one "
-        f"dot per seed (n = {len(study.seeds)}), thin black line: their median, "
+        f"dot per seed (n = {len(study.seeds)}); thin black line: their median, "
         f"{metric.show_quoted(float(np.nanmedian(data.trained)))}; other lines: published scores. "
         f"{style.run_set(data)}"
     )
 
 
 def integrity(data: StudyData) -> Figure:
-    """Every expected variant and seed with its state, epochs and minutes."""
+    """Plot the state, epochs and minutes of each expected run, by variant and seed."""
     study, entries = data.study, data.completeness.entries
     rows, columns = len(study.blocks) * len(study.variants), len(study.seeds)
     figure, (axis,) = style.subplots(1, 0.8 + style.row_height(study, 0.42) * rows)
@@ -156,7 +157,7 @@ def integrity(data: StudyData) -> Figure:
             lines = [] if entry.state == "finished" else [entry.state]
             lines += [f"{entry.epochs}", f"{entry.seconds / 60:.1f}"] if entry.epochs else []
             lines += [f"from {entry.resumed}"] if entry.resumed else []
-            lines += ["again"] if entry.replaced else []
+            lines += ["rerun"] if entry.replaced else []
             white = {"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8}
             shown = white if entry.state != "finished" else None
             middle = {"ha": "center", "va": "center", "linespacing": 0.95}
@@ -185,17 +186,29 @@ def _has_texts(data: StudyData) -> bool:
 def integrity_caption(data: StudyData) -> str:
     """Return the figure's caption."""
     entries = data.completeness.entries
-    states = pd.Series([e.state for e in entries]).value_counts()
-    counted = ", ".join(f"{number} {state}" for state, number in states.items())
     numbers = "; numbers: epochs, minutes of training" if _has_texts(data) else ""
     blocks = "block, " if len(data.study.blocks) > 1 else ""
     resumed = sum(e.resumed > 0 for e in entries)
-    again = sum(bool(e.replaced) for e in entries)
+    rerun = sum(bool(e.replaced) for e in entries)
+    since = " (“from”: after this epoch)" if resumed and _has_texts(data) else ""
     return (
-        f"Integrity: the {count(len(entries), 'expected run')}, one box per {blocks}variant and "
-        f"seed{numbers}; {counted}, {resumed} of them resumed from a checkpoint (“from”: its "
-        f"epoch), {again} made again after an unfinished one."
+        f"Run overview: {count(len(entries), 'expected run')}, one box per {blocks}variant and "
+        f"seed{numbers}. {_states(data)}; {resumed} resumed from a checkpoint{since}, {rerun} "
+        "rerun."
     )
+
+
+def _states(data: StudyData) -> str:
+    """Return the number of runs per state: "27 finished (1 of them collapsed), 1 diverged"."""
+    entries = data.completeness.entries
+    failures = {} if data.completeness.problems else data.failures
+    parts = []
+    for state, number in pd.Series([e.state for e in entries]).value_counts().items():
+        reasons = [failures.get(run, state) for e in entries if e.state == state for run in e.runs]
+        failed = Counter(reason for reason in reasons if reason != state)
+        shown = ", ".join(f"{many} of them {reason}" for reason, many in failed.items())
+        parts.append(f"{number} {state}" + f" ({shown})" * bool(shown))
+    return ", ".join(parts)
 
 
 def _two_level_pairs(data: StudyData) -> list[tuple[int, int]]:
@@ -204,14 +217,14 @@ def _two_level_pairs(data: StudyData) -> list[tuple[int, int]]:
 
 
 def has_interactions(data: StudyData) -> bool:
-    """Say whether there are two factors of two levels, whose interaction can be drawn."""
+    """Return whether the study has two factors with two levels each."""
     return bool(_two_level_pairs(data))
 
 
 def interactions(data: StudyData) -> Figure:
-    """The metric against one factor's level, a line per level of another.
+    """Plot the metric against the levels of one factor, with one line per level of another.
 
-    On the metric's second scale, too, where it has one.
+    A second panel uses the metric's second scale, if it has one.
     """
     study, metric, names = data.study, data.study.metric, list(data.study.factors)
     shape = (*map(len, study.factors.values()), -1)
@@ -251,24 +264,24 @@ def interactions_caption(data: StudyData) -> str:
     """Return the figure's caption."""
     scale = data.study.metric.scale_name
     number = int(data.failed.sum())
-    failed = f"Without {count(number, 'failed run')}. " if number else ""
-    sides = f"; left in the metric's unit, right as {scale}" if scale else ""
-    warning = "Lines that are parallel on one scale need not be so on the other. " if scale else ""
+    failed = f"Excludes {count(number, 'failed run')}. " if number else ""
+    sides = f"; left: in the metric's unit, right: {scale}" if scale else ""
+    warning = "Parallel lines on one scale may not be parallel on the other. " if scale else ""
     return (
-        f"Interaction: median over n = {count(len(data.study.seeds), 'seed')} (bold), each seed "
+        f"Interaction: median over n = {count(len(data.study.seeds), 'seed')} (bold) and each seed "
         f"(thin){sides}. {failed}{warning}{style.run_set(data)}"
     )
 
 
 def improvement(data: StudyData) -> Figure:
-    """How often a run of one variant is better than a run of another, for all pairs."""
+    """Plot how often a run of one variant is better than a run of another, for all pairs."""
     study, scores = data.study, data.scores
     variants = len(scores)
     better = np.full((variants, variants), np.nan)
     for i, j in itertools.permutations(range(variants), 2):
         a12 = rank_tests.a12(scores[j], scores[i])
         better[i, j] = a12 if study.metric.sign > 0 else 1 - a12
-    few = variants <= style.MOST_VARIANTS  # with more the matrix has colours only
+    few = variants <= style.MOST_VARIANTS  # larger matrices have colors only
     figure, (axis,) = style.subplots(1, 0.7 + 0.58 * variants if few else 3.6)
     picture = axis.imshow(better, cmap="PuOr_r", vmin=0, vmax=1, aspect="auto")
     if few:
@@ -293,7 +306,7 @@ def improvement_caption(data: StudyData) -> str:
     n = len(data.study.seeds)
     return (
         f"Probability of improvement: the share of the {n} × {n} pairs of runs in which the row's "
-        f"variant has the better score than the column's, ties half, failed runs worst (n = {n} "
-        f"per variant). A "
-        f"description without regard to seeds, not a test. {style.run_set(data)}"
+        f"variant has a better score than the column's; ties count half, failed runs rank as worst "
+        f"(n = {n} per variant). Descriptive, ignores the pairing by seed, not a test. "
+        f"{style.run_set(data)}"
     )

@@ -1,4 +1,4 @@
-"""Figures of segmentation studies: Dice per image, and contours on radiographs chosen by rule."""
+"""Figures of segmentation studies: Dice per image, and contours on selected radiographs."""
 
 from pathlib import Path
 
@@ -14,9 +14,9 @@ from analysis.runs import per_item
 from analysis.runs.data import StudyData
 from lib.spec.metric import count
 
-TRUTH, PREDICTED = "#F0E442", "#56B4E9"  # yellow solid, sky blue dashed: apart without colour too
-DPI = 90  # of radiographs, which fill pages: enough for their pixels
-SHOWN_FROM = 0.8  # Dice; the figure says how many values lie below
+TRUTH, PREDICTED = "#F0E442", "#56B4E9"  # yellow solid, sky blue dashed: distinct without color too
+DPI = 90  # enough for the pixels of the radiographs
+SHOWN_FROM = 0.8  # Dice; the caption gives the number of lower values
 
 Case = tuple[str, str, float]  # image, run, Dice
 
@@ -31,7 +31,7 @@ def _left_edge(data: StudyData) -> float:
 
 
 def dice_ecdf(data: StudyData) -> Figure:
-    """The share of test images with at most a given Dice, a curve per variant."""
+    """Plot the empirical distribution function of Dice over test images, one per variant."""
     figure, (axis,) = style.subplots(1, 3.3)
     for i, variant in enumerate(data.study.variants):
         dice = _dice(data, data.runs_of(variant)).dropna(how="all")
@@ -51,18 +51,19 @@ def dice_ecdf_caption(data: StudyData) -> str:
     """Return the figure's caption."""
     dice = _dice(data, data.run_ids)
     below = int((dice < _left_edge(data)).to_numpy().sum())
-    outside = f"{count(below, 'value')} of single runs lie left of the axis. " if below else ""
+    lie = "lies" if below == 1 else "lie"
+    outside = f"{count(below, 'value')} of single runs {lie} left of the axis. " if below else ""
     return (
         f"Dice per test image (n = {count(len(dice), 'image')}): the share of images with at most "
         f"this value. Bold: each image's median over n = {count(len(data.study.seeds), 'seed')}; "
-        f"thin: single runs; a curve further to the right is better. {outside}{style.run_set(data)}"
+        f"thin: single runs. Curves further right are better. {outside}{style.run_set(data)}"
     )
 
 
 def _chosen(data: StudyData) -> tuple[list[str], list[list[Case]]]:
     """Return the images with the lowest, middle and highest median Dice, and the runs to show.
 
-    For each variant the run whose Dice on the image is the median over the variant's seeds.
+    For each variant this is the run with the median Dice on the image over the variant's seeds.
     """
     dice = _dice(data, data.run_ids)
     order = dice.median(axis=1).sort_values(kind="stable").index
@@ -74,9 +75,9 @@ def _chosen(data: StudyData) -> tuple[list[str], list[list[Case]]]:
 
 
 def overlays(data: StudyData) -> Figure | None:
-    """Contours of truth and prediction on the worst, the middle and the best image.
+    """Plot contours of truth and prediction on the worst, the middle and the best image.
 
-    One row per variant. None where the runs' masks are not in the study's files.
+    One row per variant. None if the runs' masks are not among the study's files.
     """
     labels = [style.tick_lines(data.study, variant, 18) for variant in data.study.variants]
     return draw_cases(_chosen(data)[1], labels, data.folder / per_item.FILES)
@@ -106,7 +107,7 @@ def _worst_cases(data: StudyData, number: int) -> list[Case]:
 
 
 def worst_images(data: StudyData, number: int) -> Figure | None:
-    """Contours on the ``number`` images with the lowest median Dice over the seeds."""
+    """Plot contours on the ``number`` images with the lowest median Dice over the seeds."""
     cases = _worst_cases(data, number)
     rows = [cases[i : i + 5] for i in range(0, number, 5)]
     return draw_cases(rows, [""] * len(rows), data.folder / per_item.FILES)
@@ -129,7 +130,7 @@ def worst_images_caption(data: StudyData, number: int, source: str) -> str:
 
 
 def draw_cases(rows: list[list[Case]], labels: list[str], files: Path) -> Figure | None:
-    """Return a grid of radiographs with contours, or None where a run's masks are missing."""
+    """Return a grid of radiographs with contours, or None if a run's masks are missing."""
     paths = {run: files / run / per_item.OVERLAYS for row in rows for _, run, _ in row}
     if not all(path.exists() for path in paths.values()):
         return None
@@ -167,7 +168,7 @@ def _panel(axis: Axes, arrays: dict[str, np.ndarray], name: str) -> None:
 
 
 def _median_run(dice: pd.Series) -> Case:
-    """Return image, run and Dice where the Dice of one image is the median over runs."""
+    """Return image, run and Dice for the run with the median Dice on this image."""
     ordered = dice.sort_values(kind="stable")
     middle = (len(ordered) - 1) // 2
     return str(dice.name), str(ordered.index[middle]), float(ordered.iloc[middle])

@@ -1,8 +1,8 @@
-"""How every figure looks: colours, sizes, labels of variants, writing files.
+"""The style of all figures: colors, sizes, labels of variants, writing files.
 
-Colours are Okabe & Ito's (2008), distinct for color-blind readers; markers and line styles repeat
-them for print. Figures are ``COLUMN`` wide: set in a paper's column of 3.4 inches their text is
-5 to 6.7 points high.
+The colors of Okabe & Ito (2008) are distinct for color-blind readers; markers and line styles
+distinguish variants in print too. Figures are ``COLUMN`` wide: scaled to a paper's column of 3.4
+inches, their text has 5 to 6.7 points.
 """
 
 import io
@@ -30,8 +30,8 @@ COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
 LINES = ["-", "--", "-.", ":"]
 COLUMN = 4.6  # inches
-MOST_VARIANTS = 12  # with more, figures of curves show them together by the first factor's level
-PHOTOGRAPH = 1 << 14  # colours; a chart with its smooth edges has fewer
+MOST_VARIANTS = 12  # with more, curves are grouped by the first factor's level
+PHOTOGRAPH = 1 << 14  # more colors than a chart with smooth edges has
 LOGIT_TICKS = [0.01, 0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999]
 STYLE = {
     "font.size": 9,
@@ -45,22 +45,22 @@ STYLE = {
     "figure.dpi": 200,
     "savefig.dpi": "figure",
     "pdf.fonttype": 42,
-    "text.parse_math": False,  # a level may hold dollars
+    "text.parse_math": False,  # a level may contain dollar signs
 }
 
 
 def colour(i: int) -> str:
-    """Return the colour of the i-th variant; they repeat after eight."""
+    """Return the color of the i-th variant; there are eight."""
     return COLOURS[i % len(COLOURS)]
 
 
 def marker(i: int) -> str:
-    """Return the marker of the i-th variant; they repeat after eight."""
+    """Return the marker of the i-th variant; there are eight."""
     return MARKERS[i % len(MARKERS)]
 
 
 def line(i: int) -> str:
-    """Return the line style of the i-th variant; they repeat after four."""
+    """Return the line style of the i-th variant; there are four."""
     return LINES[i % len(LINES)]
 
 
@@ -76,7 +76,7 @@ def save(figure: Figure, folder: Path, name: str) -> None:
 
 
 def _with_palette(content: io.BytesIO) -> io.BytesIO:
-    """Return a PNG in 256 colours, a third of the size, but a photograph as it is."""
+    """Return a PNG reduced to 256 colors (a third of the size), photographs unchanged."""
     image, smaller = Image.open(content).convert("RGB"), io.BytesIO()
     if image.getcolors(PHOTOGRAPH) is not None:
         image = image.quantize(256, dither=Image.Dither.NONE)
@@ -85,12 +85,12 @@ def _with_palette(content: io.BytesIO) -> io.BytesIO:
 
 
 def use() -> None:
-    """Let the figures that follow look as all of them do."""
+    """Set matplotlib's style for the figures that follow."""
     mpl.rcParams.update(STYLE)
 
 
 def short_label(row: dict[str, Any], study: Study) -> str:
-    """Name a contrast in few words: treatment − baseline, or factor × factor."""
+    """Return a short label of a contrast: treatment − baseline, or factor × factor."""
     if row["kind"] == "published":
         return row["name"]
     if row["kind"] == "main":
@@ -119,28 +119,28 @@ def subplots(
 
 
 def metric_scale(axes: list[Axes], values: np.ndarray, metric: Metric, which: str = "y") -> None:
-    """Scale the axis ``which`` for displayed ``values`` of the metric.
+    """Set the scale of the axis ``which`` for displayed ``values`` of the metric.
 
-    Logarithmic where the metric's second scale is that and the values span more than a decade;
-    logit where it is that and the distance to 1 spans more than a decade.
+    If the metric's second scale is log and the values span more than a decade, the axis is
+    logarithmic. If it is logit and the distances to 1 span more than a decade, the axis is logit.
     """
     values = values[np.isfinite(values)]
     if not len(values):
         return
     low, high = values.min(), values.max()
     for axis in axes:
-        own = axis.xaxis if which == "x" else axis.yaxis
+        scaled = axis.xaxis if which == "x" else axis.yaxis
         fraction = metric.scale == "logit" and metric.display_factor == 1
         if fraction and 0.9 < high < 1 and 1 - low > 10 * (1 - high):
             axis.set(**{f"{which}scale": "logit"})
-            own.set_major_locator(FixedLocator(LOGIT_TICKS))
-            own.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-            own.set_minor_formatter(NullFormatter())
+            scaled.set_major_locator(FixedLocator(LOGIT_TICKS))
+            scaled.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+            scaled.set_minor_formatter(NullFormatter())
             axis.set(**{f"{which}lim": (max(low, 0.01), 1 - 0.8 * (1 - high))})
         elif metric.scale == "log" and low > 0 and high / low > 10:
             axis.set(**{f"{which}scale": "log"})
-            own.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-            own.set_minor_formatter(
+            scaled.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+            scaled.set_minor_formatter(
                 FuncFormatter(lambda v, _: f"{v:g}" if f"{v:e}"[0] in "25" else "")
                 if high / low < 300
                 else NullFormatter()
@@ -158,20 +158,22 @@ def symmetric_log(axis: Axes, threshold: float, bound: float, which: str = "x") 
     own.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}".replace("-", "−")))
 
 
-def legend_above(figure: Figure, axis: Axes) -> None:
-    """Put the legend of ``axis``, which the other axes share, above the whole figure."""
-    handles, labels = axis.get_legend_handles_labels()
+def legend_above(figure: Figure, *axes: Axes) -> None:
+    """Put one legend with the entries of ``axes`` above the whole figure."""
+    entries = [axis.get_legend_handles_labels() for axis in axes]
+    handles = [handle for found, _ in entries for handle in found]
+    labels = [label for _, found in entries for label in found]
     longest = max(map(len, labels), default=1)
-    columns = max(1, min(4, len(labels), int(68 / (longest + 6))))  # 68 characters stand in a line
+    columns = max(1, min(4, len(labels), int(68 / (longest + 6))))  # 68 characters fit on a line
     figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False)
 
 
 def draw_seeds(axis: Axes, epochs: np.ndarray, values: np.ndarray, i: int, label: str) -> None:
     """Draw the i-th variant's curves (seeds, epochs): thin lines, bold median, and a band."""
-    alpha = max(0.06, min(0.45, 6 / len(values)))  # hundreds of lines would hide one another
+    alpha = max(0.06, min(0.45, 6 / len(values)))  # hundreds of opaque lines would hide each other
     axis.plot(epochs, values.T, color=colour(i), linewidth=0.6, alpha=alpha)
-    known = ~np.isnan(values).all(axis=0)  # an epoch that no run reached has no median
-    if not known.any():  # a variant without any run yet: its line in the legend
+    known = ~np.isnan(values).all(axis=0)  # epochs that no run reached have no median
+    if not known.any():  # a variant without runs still gets an entry in the legend
         axis.plot([], [], color=colour(i), linestyle=line(i), linewidth=1.8, label=label)
         return
     epochs, values = epochs[known], values[:, known]
@@ -184,44 +186,45 @@ def draw_seeds(axis: Axes, epochs: np.ndarray, values: np.ndarray, i: int, label
 
 
 def band_name(seeds: int) -> str:
-    """Say what the band of ``draw_seeds`` is."""
+    """Return what the band of ``draw_seeds`` shows."""
     return "minimum to maximum" if seeds <= 5 else "quartiles"
 
 
 def groups(study: Study) -> list[tuple[str, list[int]]]:
-    """Return what gets a curve of its own: label and places of the variants; each while few."""
+    """Return the label and variant indices of each curve: one per variant, or groups if many."""
     if len(study.variants) <= MOST_VARIANTS:
         return [(study.variant_label(v), [i]) for i, v in enumerate(study.variants)]
     first, levels = next(iter(study.factors.items()))
-    places = {level: [i for i, v in enumerate(study.variants) if v[0] == level] for level in levels}
-    return [(study.level_label(first, level), own) for level, own in places.items()]
+    members = {k: [i for i, v in enumerate(study.variants) if v[0] == k] for k in levels}
+    return [(study.level_label(first, level), indices) for level, indices in members.items()]
 
 
-def rows(study: Study, axis: Axes, places: np.ndarray) -> None:
-    """Label the y axis with the variants at ``places``: on several lines while they are few."""
+def rows(study: Study, axis: Axes, heights: np.ndarray) -> None:
+    """Label the y axis with the variants at these coordinates, on several lines if they are few."""
     if len(study.variants) <= MOST_VARIANTS:
-        axis.set_yticks(places, [tick_lines(study, variant, 24) for variant in study.variants])
+        axis.set_yticks(heights, [tick_lines(study, variant, 24) for variant in study.variants])
     else:
-        axis.set_yticks(places, [study.variant_label(v) for v in study.variants], fontsize=6.5)
+        axis.set_yticks(heights, [study.variant_label(v) for v in study.variants], fontsize=6.5)
 
 
 def row_height(study: Study, few: float) -> float:
-    """Return the height of a variant's row in inches: ``few`` while they are few."""
+    """Return the height of a variant's row in inches: ``few`` if there are few variants."""
     return few if len(study.variants) <= MOST_VARIANTS else 0.17
 
 
 def tick_lines(study: Study, variant: Variant, width: int) -> str:
-    """Name a variant on several lines, one level each, for a tick label."""
-    words = re.split(r", (?![^(]*\))", study.variant_label(variant))  # not within parentheses
+    """Return a variant's name for a tick label, with one level per line."""
+    # Split at commas outside parentheses.
+    words = re.split(r", (?![^(]*\))", study.variant_label(variant))
     return "\n".join(textwrap.fill(word, width) for word in words)
 
 
 def run_set(data: StudyData) -> str:
-    """Say which runs are behind a figure."""
+    """Return the sentence on the runs that a figure shows."""
     number = len(data.run_ids)
     return f"Runs: all {number} of study {data.study.name}, listed in the .json next to the figure."
 
 
 def lower_first(text: str) -> str:
-    """Begin with a small letter."""
+    """Return the text with its first letter in lower case."""
     return text[:1].lower() + text[1:]

@@ -1,4 +1,4 @@
-"""How a study's settings were tuned: validation score against the tuned value."""
+"""Figure of a study's hyperparameter tuning: validation score against the tuned value."""
 
 from dataclasses import dataclass
 
@@ -20,23 +20,23 @@ from lib.spec.sweep import same_value, show_value
 
 @dataclass(frozen=True)
 class Tuned:
-    """A tuning sweep: the ``key`` that it tuned, its runs with their ``score``, the best value."""
+    """A tuning sweep: the tuned ``key``, a table of its runs with their score, the best value."""
 
     data: StudyData
     key: str
-    label: str  # of the level of the study's factor that was tuned
+    label: str  # the levels of the study's factors that this sweep fixes
     table: pd.DataFrame  # columns: value, score, and the study's other factors
     best: float
 
     @property
     def budget(self) -> tuple:
-        """What must be equal for a fair choice: variants, seeds, epochs."""
+        """Number of variants, seeds, epochs; must be equal for all tuning sweeps to be fair."""
         study = self.data.study
         return len(study.variants), tuple(study.seeds), self.data.recipe.get("epochs")
 
 
 def lacking(study: Study) -> list[str]:
-    """Return the tuning sweeps that have no tables next to the study's."""
+    """Return the names of the tuning sweeps whose tables are missing."""
     tables = study.places.tables
     return [n for n in study.declaration.tuning if not (tables(n) / "runs.csv").exists()]
 
@@ -45,41 +45,46 @@ def load(data: StudyData) -> list[Tuned]:
     """Return the study's tuning sweeps.
 
     Raises:
-        StudyError: when one is incomplete or does not tune exactly one setting, when their budgets
-            differ, or when the study uses another value or repeats a tuning seed.
+        StudyError: if one is incomplete or does not tune exactly one setting, if their budgets
+            differ, or if the study uses another value or a tuning seed.
     """
-    found = [_load(data, name) for name in data.study.declaration.tuning]
-    if len({one.budget for one in found}) > 1:
+    tunings = [_load(data, name) for name in data.study.declaration.tuning]
+    if len({one.budget for one in tunings}) > 1:
         names = ", ".join(data.study.declaration.tuning)
-        raise StudyError(f"{names} had unlike budgets: {[one.budget for one in found]}")
-    return found
+        budgets = "; ".join(str(one.budget) for one in tunings)
+        raise StudyError(
+            f"the tuning sweeps {names} must have equal budgets (variants, seeds, epochs), got "
+            f"{budgets}"
+        )
+    return tunings
 
 
 def validation(study: Study) -> Metric:
-    """Return the metric on which settings are tuned."""
+    """Return the validation metric on which settings are tuned."""
     return study.metric.on(f"val/{split_part(study.metric.key)[1]}")
 
 
 def _load(data: StudyData, name: str) -> Tuned:
     study, metric = data.study, validation(data.study)
     tuning = sibling(study, name)
-    own = tuning.study
-    tuned = [key for key in own.factors if key not in study.factor_keys]
+    sweep = tuning.study
+    tuned = [key for key in sweep.factors if key not in study.factor_keys]
     found = tuning.completeness
     if found.problems or found.waivable or len(tuned) != 1:
         why = "; ".join([*found.problems, *found.waivable.values()]) or (
-            f"it varies {', '.join(own.factors)}, of which {study.name} must fix exactly one"
+            f"it varies {', '.join(sweep.factors)}; exactly one of these must not be a factor of "
+            f"{study.name}"
         )
-        raise StudyError(f"the tuning sweep {name} is incomplete or tunes no setting: {why}")
+        raise StudyError(f"the tuning sweep {name} is incomplete or unsuitable: {why}")
     (key,) = tuned
     runs = tuning.included
     table = pd.DataFrame({"value": pd.to_numeric(runs[CONFIG + key], errors="coerce")})
     table["score"] = metric.display(numbers(runs, metric.key))
     if table.isna().any(axis=None):
         raise StudyError(
-            f"the tuning sweep {name} needs numbers as {key} and as {metric.key} in every run"
+            f"the tuning sweep {name} needs numbers for {key} and {metric.key} in every run"
         )
-    for other in own.factors:
+    for other in sweep.factors:
         if other != key:
             table[other] = runs[CONFIG + other]
     mean = table.groupby("value")["score"].mean()
@@ -87,20 +92,20 @@ def _load(data: StudyData, name: str) -> Tuned:
     used = data.recipe.get(key)
     if not same_value(used, best):
         raise StudyError(
-            f"{name} has its best mean at {key} = {best:g}, but {study.name} uses "
+            f"{name} has the best mean at {key} = {best:g}, but {study.name} uses "
             f"{show_value(used)}"
         )
-    if any(same_value(a, b) for a in own.seeds for b in study.seeds):
-        raise StudyError(f"{name} was tuned on seeds that {study.name} tests")
-    levels = [(f, own.fixed[f]) for f in study.factor_keys if f in own.fixed]
+    if any(same_value(a, b) for a in sweep.seeds for b in study.seeds):
+        raise StudyError(f"{name} and {study.name} must not share seeds")
+    levels = [(f, sweep.fixed[f]) for f in study.factor_keys if f in sweep.fixed]
     label = ", ".join(study.level_label(f, v) for f, v in levels) or name
     return Tuned(tuning, key, label, table, best)
 
 
 def draw(study: Study, tunings: list[Tuned]) -> Figure:
-    """One panel per tuning sweep, one dot per run.
+    """Plot one panel per tuning sweep, with one dot per run.
 
-    The grey bar marks the value with the best mean over the other factors' levels.
+    The gray bar marks the value with the best mean over the other factors' levels.
     """
     metric = validation(study)
     mpl.rcParams.update(style.STYLE)
@@ -109,11 +114,11 @@ def draw(study: Study, tunings: list[Tuned]) -> Figure:
     for axis, one in zip(axes[0], tunings, strict=True):
         others = [column for column in one.table if column not in ("value", "score")]
         groups = one.table.groupby(others) if others else [((), one.table)]
-        for i, (levels, own) in enumerate(groups):
+        for i, (levels, runs) in enumerate(groups):
             words = [study.level_label(f, v) for f, v in zip(others, levels, strict=True)]
             look = {"color": style.colour(i), "marker": style.marker(i), "linestyle": ""}
             label = ", ".join(words) or one.data.study.name
-            axis.plot(own["value"], own["score"], label=label, **look)
+            axis.plot(runs["value"], runs["score"], label=label, **look)
         axis.axvline(one.best, color="0.8", linewidth=5, zorder=0)
         values = sorted(one.table["value"].unique())
         axis.set_xscale("log")
@@ -137,6 +142,6 @@ def caption(study: Study, tunings: list[Tuned]) -> str:
     return (
         f"{capitalize(validation(study).title)} at the end of the tuning runs against the tuned "
         f"value, one dot per run ({names}: {count(variants, 'variant')} each{budget}, n = "
-        f"{count(len(seeds), 'seed')}, which the study does not use). Grey: the value with the "
-        f"best mean, which the study uses ({used}). Chosen on validation; no test was made."
+        f"{count(len(seeds), 'seed')}, not used by the study). Gray: the value with the best mean, "
+        f"which the study uses ({used}). Chosen on validation; no statistical test was run."
     )

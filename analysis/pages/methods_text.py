@@ -1,4 +1,4 @@
-"""What the report says of its methods: tests, pairing, sensitivity, scope."""
+"""The report's paragraphs on its methods: tests, intervals, pairing, sensitivity, scope."""
 
 from typing import Any
 
@@ -7,9 +7,11 @@ from analysis.statistics.design import SIMULATED, spread_factors
 from analysis.statistics.sentences import format_p
 from lib.spec.metric import count
 
+HIGHEST = "the highest level that this number of seeds allows"
+
 
 def tests(rows: list[dict[str, Any]]) -> str:
-    """Name the tests of the primary contrasts."""
+    """Return the names of the tests of the primary contrasts."""
     unpaired = [row["label"] for row in rows if not row["paired"]]
     exact = all(row["exact"] for row in rows)
     head = "Exact two-sided" if exact else "Two-sided"
@@ -22,58 +24,62 @@ def tests(rows: list[dict[str, Any]]) -> str:
 
 
 def lead(data: StudyData, results: dict[str, Any]) -> str:
-    """Say once, above the sentences, what all of them are about."""
+    """Return the scope of all statements, shown once above them."""
     part = f"{data.study.metric.part} set" if data.study.metric.part else "evaluation"
     return (
-        f"Scope of every sentence: this data set and {part}, this recipe with a budget of "
-        f"{results['budget']} and these learning rates, {count(results['n_seeds'], 'seed')} per "
-        "variant."
+        f"All statements are for this data set and {part}, this recipe (learning rates included), "
+        f"a budget of {results['budget']} and {count(results['n_seeds'], 'seed')} per variant."
     )
 
 
 def claims(results: dict[str, Any]) -> str:
-    """Say which tests the table of claims holds."""
+    """Return the paragraph on the tests in the table of p-values."""
     rows = results["contrasts"]
-    worst = ", failed runs counted as worst" * bool(results["failures"])
+    worst = ", failed runs ranked as worst" * bool(results["failures"])
+    paired = any(row["paired"] for row in rows)
+    zeros = "Zeros keep their ranks and count half on each side" if paired else "Ties get midranks"
+    rate = f"at most {100 * results['alpha']:g} %"
     several = (
-        f"each kind of claim has Holm's correction over {len(rows)} contrasts of its own, so that "
-        "each kind is wrong somewhere in"
+        f"Holm's correction over the {len(rows)} contrasts is applied to each kind of claim "
+        f"separately, so the family-wise error rate of each kind is {rate}."
     )
-    one = "one contrast, so that each kind of claim is wrong in"
+    one = f"One contrast needs no correction: the error rate of each kind of claim is {rate}."
     words = (
-        f"{tests(rows)}{worst} (zeros keep their ranks and count half for each side; twice the "
-        f"smaller tail); {several if len(rows) > 1 else one} at most "
-        f"{100 * results['alpha']:g} % of studies."
+        f"{tests(rows)}{worst}. {zeros}; p is twice the smaller tail. "
+        f"{several if len(rows) > 1 else one}"
     )
     if results["smallest_effect"] is not None:
-        over = ", over the seeds without a failed run" * bool(results["failures"])
         words += (
-            f" The claims about ±δ shift the differences by δ{over}: beyond, one-sided on either "
-            "side and doubled; within, two one-sided tests."
+            " Beyond ±δ: one-sided tests at +δ and −δ, the smaller p doubled. Within ±δ: two "
+            "one-sided tests, the larger p."
         )
+        words += " Both exclude seeds with a failed run." * bool(results["failures"])
     if rows[0]["kind"] == "published":
         words += (
-            " A claim against a published score must hold for seeds and test items together, too."
+            " A claim against a published score must also hold in the interval over seeds and test "
+            "items together."
         )
     return words
 
 
 def contrasts(data: StudyData, results: dict[str, Any]) -> str:
-    """Say how the table of differences was made."""
+    """Return the paragraph on the table of differences."""
     rows, metric = results["contrasts"], data.study.metric
     first, family = rows[0], len(results["contrasts"])
     minus = "ours minus the published" if first["kind"] == "published" else _MINUS
     unit = f", in {metric.difference_unit}" if metric.difference_unit else ""
     exact = "exact" if first["exact"] else "approximate"
     matched = "matched-pairs " if first["paired"] else ""
-    over = " Over the seeds without a failed run; r is over all." * bool(results["failures"])
+    over = (
+        " Seeds with a failed run are excluded, except from r, which ranks failed runs as worst."
+    ) * bool(results["failures"])
     alone = 100 * (1 - results["alpha"])
     return (
         f"Hodges–Lehmann difference, {minus}{unit}, with {exact} intervals over seeds: "
         f"simultaneous over the {count(family, 'contrast')} "
-        f"({100 * (1 - results['alpha'] / family):.3g} % each, or as much as so few seeds can "
-        f"give), and of one contrast alone ({alone:.3g} %). r: {matched}rank-biserial "
-        f"correlation.{over}"
+        f"({100 * (1 - results['alpha'] / family):.3g} % each), and for one contrast only "
+        f"({alone:.3g} %). If that level cannot be reached, the interval has {HIGHEST}, shown in "
+        f"parentheses. r: {matched}rank-biserial correlation.{over}"
     )
 
 
@@ -81,137 +87,163 @@ _MINUS = "treatment minus baseline"
 
 
 def uncertainty(results: dict[str, Any]) -> str:
-    """Say what the intervals over seeds and over test items are."""
+    """Return the paragraph on the intervals over seeds and over test items."""
     if not results["test_items"]:
         return results["about_test_items"]
     alone, family = 100 * (1 - results["alpha"]), len(results["contrasts"])
     both = 100 * (1 - results["alpha"] / family)
+    exact = "exact, " if all(row["exact"] for row in results["contrasts"]) else ""
     return (
-        f"Seeds: what other seeds would give on these test items (exact, {alone:.3g} % or as much "
-        "as so few seeds can give). Test "
-        "items: what other items of the same kind would give with these trained networks (the "
-        "same Hodges–Lehmann difference, percentile bootstrap over the "
-        f"{count(results['test_items'], 'test item')}, {alone:.3g} %). Both: seeds and items drawn "
-        f"at once (crossed bootstrap, {both:.3g} %). Only claims against published scores use "
-        f"it. {results['about_test_items']}"
+        f"Seeds: uncertainty from the seeds, with the test items fixed ({exact}{alone:.3g} %, or "
+        f"{HIGHEST}). Test items: uncertainty from the test items, with the trained networks fixed "
+        f"(percentile bootstrap over the {count(results['test_items'], 'test item')}, "
+        f"{alone:.3g} %). Both: resampled together (crossed bootstrap, {both:.3g} %); only claims "
+        f"against published scores use this interval. {results['about_test_items']}"
     )
 
 
 def spread(results: dict[str, Any]) -> str:
-    """Say what the table of variance components is."""
+    """Return the paragraph on the table of variance components."""
+    without = ", without failed runs" * bool(results["failures"])
     return (
-        "Standard deviations. Over seeds: of the runs' scores, as seen. Part of that is there "
-        "because runs err on different items and the test set is finite; the rest is training, "
-        "which a larger test set would not remove. Other test items: of the mean over all runs, "
-        f"if other {results['item']}s were tested."
+        f"SD over seeds: standard deviation of the runs' scores{without}. Its variance is the sum "
+        "of two parts: from the finite test set, since runs err on different items, and from "
+        "training, which a larger test set would not reduce. SD over new test items: standard "
+        f"deviation of the mean over all runs if other {results['item']}s were drawn."
     )
 
 
 def design(results: dict[str, Any]) -> str:
-    """Say how the design analysis was made."""
+    """Return the paragraph on the design analysis."""
     k = results["trained_seeds"]
     low, high = spread_factors(k)
     return (
-        "How often a new study of so many seeds would end in each grade, for a true effect of 0, δ "
-        "and 2δ (and of the estimate) in one contrast and 0 in the others, as far as they are "
-        f"independent: {SIMULATED} simulated studies per row, whose seeds are drawn from this "
-        "study's residuals (with random signs, smoothed) and go through the same tests. "
-        f"{count(k, 'seed')} without a failed run say little of the spread: it may truly be "
-        f"{low:.1f} to {high:.1f} times what they show (95 %, if normal), so these probabilities "
-        "are rough. They are of studies in which no run fails. Wrong sign, exaggeration: of the "
-        "differences that would be claimed, the share with the wrong sign and how many times too "
-        "large their estimates are on average."
+        "Probability of each grade in a new study with the given number of seeds, if the true "
+        "effect of one contrast is 0, δ, 2δ or (for the present number of seeds) the estimate, and "
+        "the other effects are 0 as far as the contrasts are independent. Each row rests on "
+        f"{SIMULATED} simulated studies: their seeds are drawn from this study's residuals (with "
+        "random signs, smoothed) and go through the same tests; no run fails. P(difference): any "
+        "grade that claims a difference, P(meaningful) included. P(inconclusive) includes not "
+        "testable. Wrong sign: share of the claimed differences that have the wrong sign. "
+        "Exaggeration: mean ratio of their estimated to their true size. "
+        f"{count(k, 'seed')} without a failed run measure the spread roughly: the true SD may be "
+        f"{low:.1f} to {high:.1f} times the observed SD (95 %, if normal), so these probabilities "
+        "are rough too."
     )
 
 
 SCALES = {
-    "raw": "the scores as they are",
-    "rank": "the ranks of the runs within each block, from 0, the lowest score, to 1",
-    "relative": "(score − b) / |b|, with b the block's median score of the first variant",
+    "raw": "the raw scores",
+    "rank": "the ranks of the runs within each block, scaled from 0 (lowest score) to 1 (highest)",
+    "relative": "(score − b) / |b|, with b the median score of the baseline variant in the block",
 }
 
 
 def blocks(data: StudyData) -> str:
-    """Say how blocks were averaged over, and what the table of each block is."""
+    """Return the paragraph on blocks: how they are averaged, and the table of each block."""
     study = data.study
+    failed = " p ranks failed runs as worst; the other columns exclude seeds with a failed run."
     return (
         f"Each seed gives one value per variant, the mean over the {len(study.blocks)} blocks "
-        f"({', '.join(study.block_keys)}) of {SCALES[study.declaration.block_scale]}; blocks are "
-        "never compared. Below, the same contrasts within each block, on the "
-        f"{study.logged.title}: a description, nothing is decided by it."
+        f"({', '.join(study.block_keys)}) of {SCALES[study.declaration.block_scale]}. The table "
+        f"shows the same contrasts within each block, on the {study.logged.title}. It is "
+        f"descriptive: no grade depends on it.{failed * bool(data.failures)}"
     )
 
 
 def pairing(data: StudyData, results: dict[str, Any]) -> str:
-    """Say what shows that runs of one seed are pairs, or that they are none."""
+    """Return the paragraph on whether runs with the same seed are paired, and why."""
     rows, hashes, splitting = results["contrasts"], results["pair_hashes"], results["splitting"]
     if rows[0]["kind"] == "published":
         return (
-            "Each run's score is compared with a published one, which is a single number: how it "
-            "would vary with its own seeds, or on other images, is not known, and no test here "
-            "allows for that. A score that agrees with it to the published digit counts as equal."
+            "Each run's score is compared with a published score, which is a single number. How "
+            "the published score varies with its own seeds, or over other images, is unknown, and "
+            "no test here accounts for it. A score that equals it in all published digits counts "
+            "as equal."
         )
     if results["unpaired"]:
         return (
-            f"By rule the tests do not use pairs, since these are none: "
-            f"{'; '.join(results['unpaired'])}. The smaller of two p-values is never taken."
+            "The seeds are not paired, so Mann–Whitney tests are used: "
+            f"{'; '.join(results['unpaired'])}. This is a fixed rule; the smaller of two p-values "
+            "is never chosen."
         )
     known = [row["correlation"] for row in rows if row["paired"] and row["correlation"] is not None]
     shown = ", ".join(f"{value:+.2f}" for value in known).replace("-", "−")
-    shown = f" Correlation over seeds between the levels of each contrast: {shown}." * bool(known)
+    shown = f" Correlation over seeds between baseline and treatment: {shown}." * bool(known)
     if not hashes:
         return (
-            "The runs logged no hashes of split and order: that runs of one seed are pairs rests "
-            f"on the sweep alone.{shown}"
+            "The runs logged no hashes of split and order: the pairing of runs with the same seed "
+            f"rests on the sweep alone.{shown}"
         )
     within = f" with the same {' and '.join(splitting)}" if splitting else ""
+    change = "changes" if len(splitting) == 1 else "change"
     by_rule = (
-        f" {' and '.join(splitting)} changes the split, so contrasts over it are tested without "
-        "pairs, by Mann–Whitney."
+        f" {' and '.join(splitting)} {change} the split, so contrasts over "
+        f"{'it' if len(splitting) == 1 else 'them'} use the unpaired Mann–Whitney test."
         if splitting
         else ""
     )
     return (
-        f"Runs of one seed are pairs: the hashes that they logged ({' and '.join(hashes)}) are the "
-        f"same in every variant{within}, seed by seed.{by_rule}{shown}"
+        f"Runs with the same seed are pairs: the hashes that they logged ({' and '.join(hashes)}) "
+        f"are the same in every variant{within}, seed by seed.{by_rule}{shown}"
     )
 
 
 def sensitivity(results: dict[str, Any]) -> str:
-    """Say what the table of other tests is."""
+    """Return the paragraph on the table of other tests."""
     words = (
-        "The same differences under two other tests, the sign-flip test of the mean (exact) and "
-        "the t test, neither corrected; no statement uses them."
+        "The same differences under two other tests: the sign-flip test of the mean (exact) and "
+        "the t test. No p here is corrected, and no grade depends on this table."
     )
+    words += " Failed runs are excluded from all columns." * bool(results["failures"])
     if results["contrasts"][0]["kind"] == "published":
         return words
     return (
-        f"{words} Correlation: Pearson's over seeds between the two levels (for an interaction, "
-        "between the two simple effects); the higher it is, the more pairing by seed removes."
+        f"{words} Correlation: Pearson's r over seeds between baseline and treatment (for an "
+        "interaction, between the two simple effects). The higher it is, the more variance is "
+        "removed by pairing."
     )
 
 
 def scope(data: StudyData, results: dict[str, Any]) -> str:
-    """Say what the sentences are about, and what they are not."""
+    """Return the paragraph on what the results apply to, and on the assumptions of the tests."""
     metric, n = data.study.metric, results["n_seeds"]
     differ = "data" in results["allowed"]
-    data_set = "Different data, as allowed above" if differ else "One data set"
+    data_set = "different data (see the waived check)" if differ else "one data set"
     part = f", one {metric.part} set" if metric.part and not differ else ""
     replicate = data.study.declaration.replicate
     units = {
-        "seed": f"Seeds are replicates of training on these data: they say nothing about new "
+        "seed": "Seeds are replicates of training on these data: the results do not extend to new "
         f"{results['item']}s or other data.",
-        "block": f"The replicates are the values of {replicate}, one run each: they "
-        "stand for others of their kind, and nothing is known of the spread over seeds.",
+        "block": f"The replicates are the values of {replicate}, one run each. They represent "
+        "other values of the same kind; the variation over seeds is unknown.",
         "fold": f"The replicates are folds of one data set ({replicate}). Their "
         "training sets overlap, so they are not independent, and the p-values are too small.",
     }
     unit = data.study.declaration.unit
     return (
-        f"{data_set}{part}, {count(n, unit)}, a fixed recipe, a budget of {results['budget']}. "
-        f"{units[unit]} A longer budget or other learning rates could overturn every sentence "
-        f"above. With n = {n} the smallest p that the tests can give is "
-        f"{format_p(results['smallest_p'])}. Each test is about the "
-        "pseudomedian of the differences, the median of the mean of two of them, and is exact if "
-        "their distribution is symmetric about it where nothing differs."
+        f"The results are for {data_set}{part}, {count(n, unit)}, a fixed recipe and a budget of "
+        f"{results['budget']}. {units[unit]} A longer budget or other learning rates may change "
+        f"every conclusion. With n = {n} the smallest possible p is "
+        f"{format_p(results['smallest_p'])}. {_assumptions(results['contrasts'])}"
     )
+
+
+def _assumptions(rows: list[dict[str, Any]]) -> str:
+    """Return what the tests assume: of pairs, of unpaired seeds, or of both."""
+    words = []
+    if any(row["paired"] for row in rows):
+        words.append(
+            "The signed-rank test is about the pseudomedian of the differences (the median of the "
+            "means of all pairs of differences). It is exact if the differences are symmetric "
+            "about 0 under the null hypothesis."
+        )
+    if unpaired := [row for row in rows if not row["paired"]]:
+        exact = all(row["exact"] for row in unpaired)
+        words.append(
+            "The Mann–Whitney test is about whether a run of one level tends to have the higher "
+            f"value. {'It is exact' if exact else 'The normal approximation applies'} if both "
+            "levels have the same distribution under the null hypothesis. The interval assumes "
+            "that the two distributions differ only by a shift."
+        )
+    return " ".join(words)

@@ -1,4 +1,4 @@
-"""Write what people read: figures, results.json, the report in Markdown and HTML, LaTeX tables."""
+"""Write a report: figures, results.json, pages in Markdown and HTML, and LaTeX tables."""
 
 import base64
 import html
@@ -14,7 +14,7 @@ from analysis.figures.picture import Picture
 from analysis.pages import methods_text, tables
 from analysis.pages.sections import chapters, sections, sections_after_figures
 from analysis.runs.data import StudyData, unused_items
-from analysis.statistics.sentences import PLANNED
+from analysis.statistics.notes import PLANNED
 from lib.spec.files import write_all, write_atomically
 from lib.spec.metric import count
 
@@ -25,9 +25,9 @@ PAGES = ("report.md", "report.html", "tables.tex")
 
 
 def save(folder: Path, picture: Picture, origin: dict[str, Any]) -> bool:
-    """Write a figure's .png and .pdf and, next to them, .json: its caption and what is behind it.
+    """Write a figure as .png and .pdf, and its caption, runs and provenance as .json.
 
-    Returns whether it could be drawn.
+    Returns whether the figure could be drawn.
     """
     figure = picture.draw()
     if figure is None:
@@ -42,11 +42,11 @@ def save(folder: Path, picture: Picture, origin: dict[str, Any]) -> bool:
 def write(
     data: StudyData, results: dict[str, Any], pictures: list[Picture], draw: bool = True
 ) -> None:
-    """Write figures, results.json, report.md, report.html, tables.tex; equal input, equal files.
+    """Write figures, results.json, report.md, report.html and tables.tex, deterministically.
 
-    Where a figure cannot be drawn, the one that is in the folder is kept if it has the same
-    caption, which names the runs behind it; else it is left out. Figures of an earlier report that
-    this one does not have are removed. ``draw``: False leaves all figures as they are.
+    If a figure cannot be drawn, an existing file is kept if its caption, which names its runs, is
+    unchanged; otherwise the figure is skipped. Figures of an earlier report that this one does not
+    have are removed. ``draw``: False keeps all existing figures and draws none.
     """
     folder, shown = data.folder, []
     earlier = _earlier_captions(folder)
@@ -58,7 +58,7 @@ def write(
             if not same or not all(path.exists() for path in files):
                 if not draw:
                     continue
-                print(f"{picture.name} left out: the runs' files are not here; fetch them again")
+                print(f"{picture.name} skipped: files of its runs are missing; fetch them again")
                 continue
         encoded = base64.b64encode(files[0].read_bytes()).decode()
         shown.append({"picture": picture, "data": encoded, "number": len(shown) + 1})
@@ -89,15 +89,15 @@ def write(
 
 
 def head(data: StudyData, results: dict[str, Any]) -> list[str]:
-    """Return the paragraphs below the sentences: what is unusual, and what the score is."""
+    """Return the paragraphs below the statements: failed runs, other exceptions, and the score."""
     words = []
     if failed := results["failures"]:
         fail = "run failed" if len(failed) == 1 else "runs failed"
         listed = ", ".join(f"{run} ({why})" for run, why in failed.items())
         words.append(
-            f"{len(failed)} {fail}: {listed}. Rank tests over all runs count "
-            f"{'it' if len(failed) == 1 else 'them'} as worst; estimates are about the seeds "
-            "without a failed run."
+            f"{len(failed)} {fail}: {listed}. Tests over all runs rank "
+            f"{'it' if len(failed) == 1 else 'them'} as worst; estimates and intervals exclude "
+            "seeds with a failed run."
         )
     words += [f"Not included: {reason}." for reason in results["repeated"]]
     study = data.study
@@ -113,7 +113,7 @@ def head(data: StudyData, results: dict[str, Any]) -> list[str]:
 
 
 def _environment(name: str) -> jinja2.Environment:
-    """Return Jinja2 with our filters; for LaTeX, whose braces are taken, with << and <%."""
+    """Return Jinja2 with our filters; LaTeX templates use << and <%, since LaTeX needs braces."""
     marks = {}
     if name.endswith(".tex"):
         marks = {"variable_start_string": "<<", "variable_end_string": ">>"}
@@ -149,7 +149,7 @@ def _json(values: dict[str, Any]) -> bytes:
 
 
 def _earlier_captions(folder: Path) -> dict[str, str]:
-    """Return the captions of the report that is here: they name the runs behind a figure."""
+    """Return the captions of the existing report in the folder; they name each figure's runs."""
     try:
         return json.loads((folder / "results.json").read_text())["captions"]
     except (OSError, ValueError, KeyError, TypeError):

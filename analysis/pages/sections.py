@@ -1,4 +1,4 @@
-"""What a report says, in order, whatever the format: sections of paragraphs, tables and lists."""
+"""The sections of a report in order, for any format: paragraphs, lists and tables."""
 
 import re
 from dataclasses import dataclass, field
@@ -12,12 +12,12 @@ from analysis.statistics import grades
 from analysis.statistics.sentences import format_p
 from lib.spec.metric import Metric, count
 
-MOST_OPEN = 24  # rows of a secondary table that is not folded
+MOST_OPEN = 24  # a secondary table with more rows is collapsed
 
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with what is below it; ``folded``: the words behind which the rest is hidden."""
+    """A heading and its content; ``folded``: the label if list and table are collapsed."""
 
     title: str
     level: int = 2
@@ -28,12 +28,12 @@ class Section:
 
     @property
     def anchor(self) -> str:
-        """The id of the section, to link to."""
+        """The HTML id of the section, for links."""
         return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
 
 
 def chapters(found: list[Section]) -> list[tuple[Section, list[Section]]]:
-    """Group sections: each of level 2 with those of level 3 that follow it."""
+    """Return each section of level 2 with the sections of level 3 that follow it."""
     grouped: list[tuple[Section, list[Section]]] = []
     for section in found:
         if section.level == 2:
@@ -46,6 +46,7 @@ def chapters(found: list[Section]) -> list[tuple[Section, list[Section]]]:
 def sections(data: StudyData, results: dict[str, Any]) -> list[Section]:
     """Return the sections before the figures."""
     metric, study = data.study.metric, data.study
+    some_failed = bool(results["failures"])
     found = [Section("Variants", table=tables.variants(results, metric))]
     found += _runs_and_steps(data, results)
     found.append(
@@ -86,8 +87,10 @@ def sections(data: StudyData, results: dict[str, Any]) -> list[Section]:
                 paragraphs=[
                     f"{'Exact two-sided' if exact else 'Two-sided'} Mann–Whitney tests between "
                     f"single variants{'' if exact else ' (normal approximation)'}, Holm's "
-                    f"correction over {rows}; A12: how often a run of the treatment has the higher "
-                    "value."
+                    f"correction over {count(rows, 'comparison')}. A12: share of pairs of runs in "
+                    "which the treatment has the higher value."
+                    + " p and A12 rank failed runs as worst; n, difference and CI exclude them."
+                    * some_failed
                 ],
                 table=effects,
                 folded=count(rows, "comparison") if rows > MOST_OPEN else "",
@@ -98,9 +101,11 @@ def sections(data: StudyData, results: dict[str, Any]) -> list[Section]:
             Section(
                 "Other metrics (exploratory)",
                 paragraphs=[
-                    "Not declared and not corrected: a small p here may raise a question for "
-                    "another study; it answers none. Differences at the last epoch, in the "
-                    "metric's own unit."
+                    "Not declared and not corrected: a small p here suggests a hypothesis for "
+                    "another study and establishes none. Differences are at the last epoch, in the "
+                    "unit that the runs logged (errors as fractions, not in %)."
+                    + " p ranks failed runs as worst; difference and CI exclude seeds with one."
+                    * some_failed
                 ],
                 table=other,
                 folded=f"Show {count(len(other.frame), 'comparison')}",
@@ -114,13 +119,13 @@ def sections(data: StudyData, results: dict[str, Any]) -> list[Section]:
 
 
 def _items(results: dict[str, Any], metric: Metric) -> list[Section]:
-    """Return the sections on seeds and test items together, and on published scores."""
+    """Return the sections on uncertainty from seeds and test items, and on published scores."""
     words = methods_text.uncertainty(results)
     found = [Section("Seeds and test items", 3, [words], table=tables.uncertainty(results, metric))]
     if parts := tables.spread(results, metric):
         found.append(
             Section(
-                "Where the spread over seeds is from",
+                "Sources of variance over seeds",
                 3,
                 [methods_text.spread(results)],
                 table=parts,
@@ -128,8 +133,8 @@ def _items(results: dict[str, Any], metric: Metric) -> list[Section]:
         )
     if others := tables.published(results, metric):
         words = (
-            "A published score was measured on the same finite test set, by other seeds: its "
-            "binomial error is that of as many independent items."
+            "A published score was measured on the same finite test set with other seeds. The "
+            "binomial interval shows its uncertainty if the test items are independent."
         )
         found.append(Section("Published scores", 3, [words], table=others))
     return found
@@ -141,7 +146,7 @@ def _design(results: dict[str, Any], metric: Metric) -> list[Section]:
         return []
     folded = f"Show {count(len(table.frame), 'row')}"
     words = [methods_text.design(results)]
-    return [Section("What more seeds would show", paragraphs=words, table=table, folded=folded)]
+    return [Section("Design analysis: more seeds", paragraphs=words, table=table, folded=folded)]
 
 
 def _runs_and_steps(data: StudyData, results: dict[str, Any]) -> list[Section]:
@@ -155,18 +160,18 @@ def _runs_and_steps(data: StudyData, results: dict[str, Any]) -> list[Section]:
     words = [f"Published: {published}. {data.study.declaration.data_source}".strip()]
     if (twins := results["duplicates"]) is not None:
         words.append(
-            f"{count(twins, 'test item')} {'is' if twins == 1 else 'are'} pixel by pixel also "
-            f"among the training items; one column leaves {'it' if twins == 1 else 'them'} out."
+            f"{count(twins, 'test item')} {'is' if twins == 1 else 'are'} identical to training "
+            f"items; the column “Without duplicates” excludes {'it' if twins == 1 else 'them'}."
         )
-    found = [Section("Run by run", paragraphs=words, table=by_seed)]
+    found = [Section("Results by run", paragraphs=words, table=by_seed)]
     if steps:
         found.append(
             Section(
-                "What the recipe's last steps bring",
+                "Effect of each step of the recipe",
                 3,
                 [
-                    "Scores of the same runs before and after each step (exact signed-rank tests "
-                    "over seeds, not declared as contrasts and not corrected)."
+                    "Scores of the same runs before and after each step. Exact signed-rank tests "
+                    "over seeds, neither declared as contrasts nor corrected."
                 ],
                 table=steps,
             )
@@ -175,21 +180,21 @@ def _runs_and_steps(data: StudyData, results: dict[str, Any]) -> list[Section]:
 
 
 def _score_rules(data: StudyData, results: dict[str, Any]) -> list[Section]:
-    own = data.study.rule_words
+    declared = data.study.rule_words
     table = tables.score_rules(results, data.study)
     if table:
         words = (
-            f"Declared: {own}. A contrast survives when every other rule leads to the same "
-            "conclusion (a difference in the same direction at Holm p < α, or none)."
+            f"Declared rule: {declared}. “Same under all rules”: every other rule leads to the "
+            "same conclusion (a difference in the same direction at Holm p < α, or none shown)."
         )
     else:
-        words = f"The runs have no score by another rule than the declared one, the {own}."
+        words = f"The runs have no score by another rule than the declared one: {declared}."
     for rule in results["too_short_for"]:
         name = data.study.words_of(rule)
-        words += f" The {name} is no rule for runs of {results['budget']} and is left out."
+        words += f" The {name} does not apply to runs of {results['budget']} and is skipped."
     scales = [
-        f"{c['label']}, tested again on the {results['other_scale']}: Holm p "
-        f"{format_p(c['p_holm_other_scale'])}; scale-robust: "
+        f"{c['label']}, tested on the {results['other_scale']}: Holm p = "
+        f"{format_p(c['p_holm_other_scale'])}; scale-robust (same conclusion on both scales): "
         f"{'yes' if c['scale_robust'] else 'no'}."
         for c in results["contrasts"]
         if c["scale_robust"] is not None
@@ -202,7 +207,7 @@ def _cross_validation(results: dict[str, Any]) -> list[Section]:
     if not folds:
         return []
     if "missing" in folds:
-        return [Section(title, paragraphs=[f"No table of {folds['sweep']}: {folds['missing']}."])]
+        return [Section(title, paragraphs=[f"{folds['sweep']} is skipped: {folds['missing']}."])]
     fixed = folds["fixed"]
     worst = ", ".join(f"{w['image']} {w['median']:.3f}" for w in folds["worst"])
     return [
@@ -211,12 +216,12 @@ def _cross_validation(results: dict[str, Any]) -> list[Section]:
             paragraphs=[
                 f"Lung fields, Jaccard index over the {folds['n_images']} JSRT radiographs at "
                 f"{fixed['image_size']}×{fixed['image_size']} pixels, mean ± standard deviation "
-                "over images; each image is scored by the model that was not trained on its fold "
-                "(odd and even numbers). Published: van Ginneken, Stegmann, Loog, Medical Image "
+                "over images. Each image is scored by the model that was not trained on its fold "
+                "(odd or even numbers). Published: van Ginneken, Stegmann, Loog, Medical Image "
                 f"Analysis 10, 2006. Ours: sweep {folds['sweep']}, U-Net with {fixed['width']} "
                 f"first features, {count(fixed['epochs'], 'epoch')}.",
                 f"The ten images with the lowest median over seeds: {worst}. Without them the mean "
-                f"would be {folds['without_worst']:.4f}.",
+                f"is {folds['without_worst']:.4f}.",
             ],
             table=tables.cross_validation(results),
         )
@@ -230,7 +235,7 @@ def sections_after_figures(data: StudyData, results: dict[str, Any]) -> list[Sec
         runs = f"run{'' if len(one['runs']) == 1 else 's'} {', '.join(one['runs'])}"
         found.append(
             Section(
-                f"Network, as in {runs}",
+                f"Network of {runs}",
                 bullets=one["notes"],
                 table=tables.layers(one),
                 folded=f"{count(len(one['rows']), 'layer')}",
@@ -243,7 +248,7 @@ def sections_after_figures(data: StudyData, results: dict[str, Any]) -> list[Sec
     found.append(
         Section(
             "Recipe",
-            paragraphs=["Config values that are the same in all runs:"],
+            paragraphs=["Config values shared by all runs:"],
             table=tables.recipe(results),
         )
     )

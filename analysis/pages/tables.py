@@ -1,4 +1,4 @@
-"""The report's tables: built once as DataFrames, rendered to Markdown, HTML and LaTeX."""
+"""The tables of a report: DataFrames, rendered to Markdown, HTML and LaTeX."""
 
 import html
 from collections.abc import Sequence
@@ -29,12 +29,16 @@ TEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
 }
 
 
+RUNS_PER_SIDE = "n (baseline vs. treatment)"
+SHORT_HEADINGS = {RUNS_PER_SIDE: "n"}  # in LaTeX, where the long heading does not fit the page
+
+
 @dataclass(frozen=True)
 class Table:
-    """A table of text; ``runs``: the ids of the runs behind each row, where it has such.
+    """A table of text.
 
-    ``text``: names of the columns with words, which stand left; the first always does. ``widths``:
-    of columns in LaTeX, as shares of the line.
+    ``runs``: the ids of the runs behind each row, if known. ``text``: the left-aligned columns in
+    addition to the first. ``widths``: column widths in LaTeX, as shares of the line width.
     """
 
     name: str
@@ -42,17 +46,17 @@ class Table:
     runs: Sequence[Sequence[str]] = ()
     text: Sequence[str] = ()
     widths: dict[str, float] = field(default_factory=dict)
-    list_runs: bool = False  # whether Markdown, which cannot fold, lists the runs too
-    anchors: Sequence[str] = ()  # an id per row, to link to
-    details: Sequence[dict[str, str]] = ()  # more about each row, folded in HTML
+    list_runs: bool = False  # whether Markdown lists the runs in a column
+    anchors: Sequence[str] = ()  # HTML id of each row
+    details: Sequence[dict[str, str]] = ()  # more about each row, collapsed in HTML
 
     def is_text(self, column: str) -> bool:
-        """Say whether a column has words."""
+        """Return whether a column is left-aligned text."""
         return column in self.text or column == self.frame.columns[0]
 
 
 def tex(text: object) -> str:
-    """Escape text for LaTeX, on one line: no text leaves a comment."""
+    """Escape text for LaTeX, on one line, so that it cannot leave a comment."""
     return "".join(TEX.get(c, c) for c in " ".join(str(text).splitlines()))
 
 
@@ -62,13 +66,13 @@ def cell(text: object) -> str:
 
 
 def plain(text: object) -> str:
-    """Escape text for one paragraph of Markdown, which passes raw HTML and links on."""
+    """Escape HTML and links in one paragraph of Markdown."""
     line = " ".join(str(text).splitlines())
     return line.replace("&", "&amp;").replace("<", "&lt;").replace("](", "]\\(")
 
 
 def to_markdown(table: Table, list_runs: bool = True) -> str:
-    """Return the table in Markdown, with the runs behind each row where the table lists them."""
+    """Return the table in Markdown, with a column of runs if the table lists them."""
     frame = table.frame.map(cell).rename(columns=cell)
     if table.list_runs and list_runs:
         frame = frame.assign(runs=[" ".join(map(cell, ids)) for ids in table.runs])
@@ -80,7 +84,7 @@ def to_markdown(table: Table, list_runs: bool = True) -> str:
 
 
 def to_html(table: Table) -> str:
-    """Return the table in HTML; the runs behind each row fold out of its last column."""
+    """Return the table in HTML; the last column expands to the runs behind each row."""
     frame = table.frame.map(lambda text: html.escape(str(text)))
     for column in frame:
         if table.is_text(column):
@@ -118,12 +122,12 @@ def _folded_details(values: dict[str, str]) -> str:
 
 
 def to_latex(table: Table, caption: str, label: str) -> str:
-    """Return the table in LaTeX with booktabs' rules; ``caption`` is LaTeX, ``label`` a slug."""
+    """Return the table in LaTeX with booktabs rules; ``caption`` is LaTeX code."""
     columns = []
     for name in table.frame:
         width = table.widths.get(name)
         columns.append(rf"p{{{width}\linewidth}}" if width else "r")
-    frame = table.frame.map(tex).rename(columns=tex)
+    frame = table.frame.rename(columns=SHORT_HEADINGS).map(tex).rename(columns=tex)
     return frame.style.hide(axis="index").to_latex(
         column_format="".join(columns),
         hrules=True,
@@ -135,14 +139,14 @@ def to_latex(table: Table, caption: str, label: str) -> str:
 
 
 def variants(results: dict[str, Any], metric: Metric) -> Table:
-    """Return the table of variants: runs, failures, parameters, and scores of the trained runs."""
+    """Return the table of variants: runs, failures, parameters, scores without failed runs."""
     unit, fails = f" ({metric.unit})" if metric.unit else "", bool(results["failures"])
     rows = []
     for v in results["variants"]:
         row = {"Variant": v["label"], "Runs": len(v["scores"])}
         if fails:
             low, high = (f"{100 * v[end]:.0f}" for end in ("failure_low", "failure_high"))
-            row["Failed (95 % CI)"] = f"{v['failed']} ({low} to {high} %)"
+            row["Failed (95 % CI)"] = f"{v['failed']} of {row['Runs']} ({low} to {high} %)"
         row["Parameters"] = " ".join(f"{count:,}" for count in v["parameters"]) or "–"
         row[f"Median{unit}"] = _or_dash(v["median"], metric.show)
         row["Minimum"] = _or_dash(v["min"], metric.show)
@@ -155,46 +159,56 @@ def variants(results: dict[str, Any], metric: Metric) -> Table:
 
 def contrasts(results: dict[str, Any], metric: Metric) -> Table:
     """Return the table of primary contrasts: difference, intervals, effect size, counts."""
-    rows, asked = [], 1 - results["alpha"] / len(results["contrasts"])
+    rows, alpha, family = [], results["alpha"], len(results["contrasts"])
     for c in results["contrasts"]:
         row = {"Contrast": c["label"], "Seeds": c["n_trained"]}
         if c["n_trained"] < c["n"]:
             row["Seeds"] = f"{c['n_trained']} of {c['n']}"
         row["Difference"] = _or_dash(c["difference"], metric.show_signed)
-        row["Simultaneous CI"] = _range(c, metric)
-        if c["confidence"] and c["confidence"] < asked - 1e-9:  # so few seeds cannot give more
-            row["Simultaneous CI"] += f" ({100 * c['confidence']:.3g} %)"
-        row["CI of this contrast alone"] = _range(c, metric, "alone_low", "alone_high")
+        row["Simultaneous CI"] = _range(c, metric) + _lower_level(c["confidence"], alpha / family)
+        row["CI, this contrast only"] = _alone(c, metric, alpha)
         row["r"] = _signed_number(c["rank_biserial"])
-        row["Above / below 0"] = f"{c['positive']} / {c['negative']}"
+        row["Seeds above / below 0"] = f"{c['positive']} / {c['negative']}"
         rows.append(row)
     return Table("contrasts", pd.DataFrame(rows), [c["runs"] for c in results["contrasts"]])
 
 
+def _alone(contrast: dict[str, Any], metric: Metric, alpha: float) -> str:
+    interval = _range(contrast, metric, "alone_low", "alone_high")
+    return interval + _lower_level(contrast["alone_confidence"], alpha)
+
+
+def _lower_level(confidence: float | None, alpha: float) -> str:
+    """Return the level of an interval in parentheses if too few seeds keep it below 1 - alpha."""
+    if not confidence or confidence >= 1 - alpha - 1e-9:
+        return ""
+    return f" ({100 * confidence:.3g} %)"
+
+
 def claims(results: dict[str, Any]) -> Table:
-    """Return the table of p-values: each kind of claim, with Holm's correction of its own."""
+    """Return the table of p-values of each kind of claim."""
     rows = []
     for c in results["contrasts"]:
-        row = {"Contrast": c["label"], "p": format_p(c["p"])}
-        row["Holm p: a difference"] = format_p(c["p_holm"])
+        row = {"Contrast": c["label"], "p, uncorrected": format_p(c["p"])}
+        row["Holm p: difference"] = format_p(c["p_holm"])
         if results["smallest_effect"] is not None:
             row["Holm p: beyond ±δ"] = format_p(c["p_beyond"])
             row["Holm p: within ±δ"] = format_p(c["p_within"])
         if results["failures"]:
-            row["p without failed runs"] = _or_dash(c["p_trained"], format_p)
+            row["p without failed runs, uncorrected"] = _or_dash(c["p_trained"], format_p)
         rows.append(row | {"Grade": c["grade"].replace("_", " ")})
     return Table("claims", pd.DataFrame(rows), text=["Grade"])
 
 
 def uncertainty(results: dict[str, Any], metric: Metric) -> Table | None:
-    """Return the table of intervals over seeds, over test items, and over both; None without."""
+    """Return the table of intervals over seeds, test items, and both; None without test items."""
     if not results["test_items"]:
         return None
     rows = [
         {
             "Contrast": c["label"],
             "Difference": _or_dash(c["difference"], metric.show_signed),
-            "Seeds": _range(c, metric, "alone_low", "alone_high"),
+            "Seeds": _alone(c, metric, results["alpha"]),
             "Test items": _range(c, metric, "items_low", "items_high"),
             "Both (simultaneous)": _range(c, metric, "both_low", "both_high"),
         }
@@ -204,23 +218,23 @@ def uncertainty(results: dict[str, Any], metric: Metric) -> Table | None:
 
 
 def spread(results: dict[str, Any], metric: Metric) -> Table | None:
-    """Return the table of variance components, or None where no run kept outputs per item."""
+    """Return the table of variance components, or None without outputs per test item."""
     rows = []
     for v, one in zip(results["variants"], results["spread"] or [], strict=False):
         if one is None:
             continue
         share = (one["finite_test_set"] / one["seeds"]) ** 2 if one["seeds"] else 0.0
-        row = {"Variant": v["label"], "Over seeds": metric.show(one["seeds"])}
-        row["of that finite test set"] = metric.show(one["finite_test_set"])
-        row["of that training"] = metric.show(one["training"])
-        row["Share of the test set"] = f"{100 * share:.0f} %"
-        row["Other test items"] = metric.show(one["test_items"])
+        row = {"Variant": v["label"], "SD over seeds": metric.show(one["seeds"])}
+        row["SD from test set"] = metric.show(one["finite_test_set"])
+        row["SD from training"] = metric.show(one["training"])
+        row["Variance from test set"] = f"{100 * share:.0f} %"
+        row["SD over new test items"] = metric.show(one["test_items"])
         rows.append(row)
     return Table("spread", pd.DataFrame(rows)) if rows else None
 
 
 def published(results: dict[str, Any], metric: Metric) -> Table | None:
-    """Return the table of published scores with the binomial error of each; None without."""
+    """Return the table of published scores with binomial intervals, or None without any."""
     rows = [
         {
             "Published": words,
@@ -235,25 +249,25 @@ def published(results: dict[str, Any], metric: Metric) -> Table | None:
 
 
 def design(results: dict[str, Any], metric: Metric) -> Table | None:
-    """Return the table of the design analysis: probabilities of the grades; None without one."""
+    """Return the table of the design analysis, or None without one."""
     labels = {c["name"]: c["label"] for c in results["contrasts"]}
     rows = []
     for one in results["design"]:
         p = one["grades"]
         row = {"Contrast": labels[one["contrast"]], "Seeds": one["n"]}
         row["True effect"] = metric.show(one["effect"])
-        row["A difference"] = f"{one['found']:.2f}"
-        row["of that meaningful"] = f"{p['meaningful']:.2f}"
-        row["Equivalent"] = f"{p['practically_equivalent']:.2f}"
-        row["Inconclusive"] = f"{p['inconclusive'] + p['not_testable']:.2f}"
-        row["Wrong sign"] = _or_dash(one["wrong_sign"], lambda v: f"{v:.2f}")
-        row["Exaggeration"] = _or_dash(one["exaggeration"], lambda v: f"{v:.1f}")
+        row["P(difference)"] = f"{one['found']:.2f}"
+        row["P(meaningful)"] = f"{p['meaningful']:.2f}"
+        row["P(equivalent)"] = f"{p['practically_equivalent']:.2f}"
+        row["P(inconclusive)"] = f"{p['inconclusive'] + p['not_testable']:.2f}"
+        row["Wrong sign (type S)"] = _or_dash(one["wrong_sign"], lambda v: f"{v:.2f}")
+        row["Exaggeration (type M)"] = _or_dash(one["exaggeration"], lambda v: f"{v:.1f}")
         rows.append(row)
     return Table("design", pd.DataFrame(rows)) if rows else None
 
 
 def grades(results: dict[str, Any], metric: Metric) -> Table:
-    """Return the table of contrasts for a paper, with their grades."""
+    """Return the short table of contrasts with their grades, for papers and the docs."""
     rows = [
         {
             "Contrast": c["label"],
@@ -271,7 +285,7 @@ def grades(results: dict[str, Any], metric: Metric) -> Table:
 
 
 def score_rules(results: dict[str, Any], study: Study) -> Table | None:
-    """Return the table of contrasts under every score rule, or None where there is one rule."""
+    """Return the table of contrasts under all score rules, or None if there is only one."""
     others = list(results["contrasts"][0]["other_rules"])
     if not others:
         return None
@@ -282,12 +296,12 @@ def score_rules(results: dict[str, Any], study: Study) -> Table | None:
             f"Holm p, {study.rule_words}": format_p(c["p_holm"]),
         }
         for rule in others:
-            found = c["other_rules"][rule]
+            other = c["other_rules"][rule]
             row[f"Difference, {study.words_of(rule)}"] = _or_dash(
-                found["difference"], study.metric.show_signed
+                other["difference"], study.metric.show_signed
             )
-            row[f"Holm p, {study.words_of(rule)}"] = format_p(found["p_holm"])
-        row["Survives all rules"] = "yes" if c["survives_all_rules"] else "no"
+            row[f"Holm p, {study.words_of(rule)}"] = format_p(other["p_holm"])
+        row["Same under all rules"] = "yes" if c["survives_all_rules"] else "no"
         rows.append(row)
     return Table("score-rules", pd.DataFrame(rows), [c["runs"] for c in results["contrasts"]])
 
@@ -309,11 +323,11 @@ def sensitivity(results: dict[str, Any]) -> Table:
 
 
 def simple_effects(results: dict[str, Any], study: Study) -> Table | None:
-    """Return the table of simple effects, or None where there are none."""
+    """Return the table of simple effects, or None if there are none."""
     rows = [
         {
             "Comparison": _comparison(s, study),
-            "n": " v ".join(map(str, s["n"])),
+            RUNS_PER_SIDE: " vs. ".join(map(str, s["n"])),
             "Difference": _or_dash(s["difference"], study.metric.show_signed),
             "CI": _range(s, study.metric),
             "p": format_p(s["p"]),
@@ -336,16 +350,17 @@ def _comparison(effect: dict[str, Any], study: Study) -> str:
 
 
 def exploratory(results: dict[str, Any]) -> Table | None:
-    """Return the table of other metrics, or None where there are none."""
+    """Return the table of other metrics, or None if there are none."""
+    labels = {c["name"]: c["label"] for c in results["contrasts"]}
     rows = [
         {
             "Metric": e["metric"],
-            "Contrast": e["name"],
-            "Difference": _or_dash(e["difference"], _own_unit),
+            "Contrast": labels[e["name"]],
+            "Difference": _or_dash(e["difference"], _logged_unit),
             "CI": "–"
             if e["difference"] is None
-            else f"{_own_unit(e['ci_low'])} to {_own_unit(e['ci_high'])}",
-            "p, not corrected": format_p(e["p"]),
+            else f"{_logged_unit(e['ci_low'])} to {_logged_unit(e['ci_high'])}",
+            "p, uncorrected": format_p(e["p"]),
         }
         for e in results["exploratory"]
     ]
@@ -355,7 +370,7 @@ def exploratory(results: dict[str, Any]) -> Table | None:
 def within_blocks(results: dict[str, Any], metric: Metric) -> Table | None:
     """Return the table of contrasts within each block, or None without blocks.
 
-    ``metric``: of the runs' own scores.
+    ``metric``: as logged by the runs.
     """
     labels = {c["name"]: c["label"] for c in results["contrasts"]}
     rows = [
@@ -365,7 +380,7 @@ def within_blocks(results: dict[str, Any], metric: Metric) -> Table | None:
             "Seeds": one["n"],
             "Difference": _or_dash(one["difference"], metric.show_signed),
             "CI": _range(one, metric),
-            "p, not corrected": format_p(one["p"]),
+            "p, uncorrected": format_p(one["p"]),
         }
         for one in results["within_blocks"]
     ]
@@ -373,7 +388,7 @@ def within_blocks(results: dict[str, Any], metric: Metric) -> Table | None:
 
 
 def by_seed(results: dict[str, Any], study: Study) -> Table | None:
-    """Return the table of single runs of a study next to published scores, or None."""
+    """Return the table of runs of a study with published scores, or None without these."""
     metric, words = study.metric, study.declaration.cumulative_steps
     rows = []
     for s in results["by_seed"]:
@@ -388,16 +403,16 @@ def by_seed(results: dict[str, Any], study: Study) -> Table | None:
 
 
 def steps(results: dict[str, Any], metric: Metric) -> Table | None:
-    """Return the table of the recipe's last steps, or None."""
+    """Return the table of the effect of each step of the recipe, or None without steps."""
     rows = [
         {
             "After": w["step"],
             "Before": w["before"],
-            "Medians": f"{metric.show(w['medians'][0])} v {metric.show(w['medians'][1])}",
+            "Medians, after vs. before": " vs. ".join(map(metric.show, w["medians"])),
             "Difference": metric.show_signed(w["difference"]),
             "CI": _range(w, metric),
             "p": format_p(w["p"]),
-            "Lower / higher": f"{w['lower']} / {w['higher']}",
+            "Seeds lower / higher": f"{w['lower']} / {w['higher']}",
         }
         for w in results["steps"]
     ]
@@ -405,7 +420,7 @@ def steps(results: dict[str, Any], metric: Metric) -> Table | None:
 
 
 def cross_validation(results: dict[str, Any]) -> Table | None:
-    """Return the table of two folds next to the published results, or None."""
+    """Return the table of two-fold results and published results, or None without these."""
     folds = results["cross_validation"]
     if not folds or "missing" in folds:
         return None
@@ -429,13 +444,13 @@ def recipe(results: dict[str, Any]) -> Table:
 
 
 def layers(network: dict[str, Any]) -> Table:
-    """Return the table of a network's layers, one row each, as network.json describes it."""
+    """Return the table of a network's layers, one row each, from network.json."""
     frame = pd.DataFrame(network["rows"], columns=network["headings"])
     return Table("layers", frame, text=list(frame.columns[:2]))
 
 
 def runs(results: dict[str, Any], study: Study) -> Table:
-    """Return the table of runs, each with its origin."""
+    """Return the table of runs; details such as URL and commit are collapsed in HTML."""
     labels = {study.variant_name(v): study.variant_label(v) for v in study.variants}
     unit = f" ({study.logged.unit})" if study.logged.unit else ""
     shown = ("block", "variant", "seed", "state", "score", "epochs", "minutes")
@@ -478,5 +493,5 @@ def _signed_number(value: float) -> str:
     return f"{value:+.2f}".replace("-", "−")
 
 
-def _own_unit(value: float) -> str:
+def _logged_unit(value: float) -> str:
     return f"{value:+.4g}".replace("-", "−")

@@ -1,4 +1,4 @@
-"""The axis of curves: epochs, steps or whatever a script logs its metrics against."""
+"""The axis of histories: the epoch, step or other key that a script logs next to its metrics."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -7,8 +7,8 @@ from typing import Any
 from lib.spec.metric import capitalize
 
 EPOCH = "epoch"
-STEP = "_step"  # W&B's own count of log calls, which every run has
-# The names that are looked for, in this order, where the declaration names none.
+STEP = "_step"  # W&B's own counter of log calls, present in every run
+# Names to try, in this order, if the declaration does not set `step:`.
 KNOWN = (EPOCH, "Epoch", "train/epoch", "global_step", "train/global_step", "trainer/global_step")
 KNOWN += ("env_step", "total_timesteps", "timesteps", "iteration", "iter", "step", "Step", STEP)
 
@@ -16,7 +16,10 @@ Row = dict[str, Any]
 
 
 def find(histories: Iterable[Sequence[Row]]) -> str:
-    """Return the first known axis that every run with a history logs next to a metric."""
+    """Return the first known axis that every run with a history logs next to a metric.
+
+    ``epoch`` if there is none.
+    """
     known = [rows for rows in histories if rows]
     for name in KNOWN:
         if known and all(any(_carries(row, name) for row in rows) for rows in known):
@@ -25,8 +28,8 @@ def find(histories: Iterable[Sequence[Row]]) -> str:
 
 
 def _carries(row: Row, name: str) -> bool:
-    others = any(_is_number(v) for k, v in row.items() if k not in KNOWN)
-    return _is_number(row.get(name)) and others
+    has_metric = any(_is_number(v) for k, v in row.items() if k not in KNOWN)
+    return _is_number(row.get(name)) and has_metric
 
 
 def _is_number(value: Any) -> bool:
@@ -34,24 +37,26 @@ def _is_number(value: Any) -> bool:
 
 
 def merge(rows: Iterable[Row], name: str) -> tuple[list[Row], int]:
-    """Return one row per value of the axis, in its order, and how many rows have no such value.
+    """Return one row per value of the axis, sorted, and the number of rows with an invalid value.
 
-    A resumed run repeats values: the last one counts. W&B's own keys are left out, and the axis
-    comes first. Rows without any metric do not count as lacking a value.
+    Rows with the same axis value, as logged by a resumed run, are merged; the last value of each
+    metric is kept. W&B's own keys are dropped, and the axis comes first. A row is dropped if its
+    axis value is missing or not a finite number; only rows that have the axis key and a metric are
+    counted.
     """
     by_value: dict[float, Row] = {}
-    lacking = 0
+    invalid = 0
     for row in sorted(rows, key=lambda row: row.get(STEP, 0)):
         value = row.get(name)
-        own = {k: v for k, v in row.items() if v is not None and k != name and k[0] != "_"}
+        metrics = {k: v for k, v in row.items() if v is not None and k != name and k[0] != "_"}
         if not _is_number(value):
-            lacking += name in row and bool(own)
+            invalid += name in row and bool(metrics)
             continue
         at = int(value) if float(value).is_integer() else float(value)
-        by_value[at] = by_value.get(at, {name: at}) | own
-    return [by_value[at] for at in sorted(by_value)], lacking
+        by_value[at] = by_value.get(at, {name: at}) | metrics
+    return [by_value[at] for at in sorted(by_value)], invalid
 
 
 def label(name: str) -> str:
-    """Return words for an axis: "Epoch", "Global step"."""
+    """Return an axis label: "Epoch", "Global step"."""
     return capitalize(name.rpartition("/")[2].lstrip("_").replace("_", " "))

@@ -1,4 +1,4 @@
-"""Blocks, such as data sets or environments: one value per seed, averaged over them."""
+"""Averages over blocks, such as data sets or environments."""
 
 from typing import Literal
 
@@ -9,16 +9,16 @@ BlockScale = Literal["raw", "rank", "relative"]
 
 
 def average(scores: np.ndarray, scale: BlockScale = "raw", baseline: int = 0) -> np.ndarray:
-    """Return one value per variant and seed, (variants, seeds): the mean over blocks.
+    """Return the mean over blocks for each variant and seed, (variants, seeds).
 
-    ``scores`` (blocks, variants, seeds), NaN for failed runs, which count in nothing and leave NaN.
-    ``scale``: ``raw``, the scores as they are, where blocks
-    share a unit; ``rank``, each block's runs ranked together from 0, the lowest, to 1;
-    ``relative``, (score - b) / |b|, where b is the block's median score of the variant at place
-    ``baseline``.
+    ``scores``: (blocks, variants, seeds), NaN for failed runs. A failed run gives NaN for its
+    variant and seed and does not enter ranks or medians. ``scale``: ``raw`` uses the scores
+    unchanged, for blocks with a common unit; ``rank`` ranks all runs of a block from 0 (lowest) to
+    1; ``relative`` is (score - b) / |b|, where b is the block's median score of the variant with
+    index ``baseline``.
 
     Raises:
-        ValueError: for ``relative`` where a block's baseline is 0 or failed throughout.
+        ValueError: for ``relative`` if a block's b is 0, or all its baseline runs failed.
     """
     if scale == "raw":
         return scores.mean(axis=0)
@@ -30,8 +30,8 @@ def average(scores: np.ndarray, scale: BlockScale = "raw", baseline: int = 0) ->
         return ranks.reshape(scores.shape).mean(axis=0)
     known = np.isfinite(scores[:, baseline]).any(axis=1)
     if not known.all():
-        raise ValueError("a block has no run of the baseline that did not fail")
+        raise ValueError("all baseline runs of a block failed; use the scale raw or rank")
     middle = np.nanmedian(scores[:, baseline], axis=1)[:, None, None]
     if (middle == 0).any():
-        raise ValueError("a block's baseline score is 0: nothing can be said relative to it")
+        raise ValueError("a block's baseline score is 0; use the scale raw or rank")
     return ((scores - middle) / np.abs(middle)).mean(axis=0)

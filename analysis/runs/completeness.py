@@ -1,5 +1,6 @@
-"""Is the study complete? Every variant and seed once, finished, the same epochs and recipe."""
+"""Check that every variant and seed has one finished run, with equal epochs and recipe."""
 
+import itertools
 import math
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,19 +15,19 @@ from lib.spec.metric import count
 from lib.spec.study import CHANGED, LEAST_EPOCHS, RULES, Study, Variant
 from lib.spec.sweep import same_value, show_value
 
-PAIR_HASHES = ("split_sha256", "order_sha256")  # of the split, of the first epoch's order
+PAIR_HASHES = ("split_sha256", "order_sha256")  # data split; order of the first epoch
 
-CLOCK = ("seconds", "images_per_second")  # history columns that never repeat
-ENOUGH = 0.95  # of the longest run's steps, where runs need not end at the same one
+CLOCK = ("seconds", "images_per_second")  # history columns that differ even in identical runs
+ENOUGH = 0.95  # least share of the longest run's steps, if runs may end at different steps
 
-# Checks that `analysis.report --allow NAME` waives, each with what its failure means.
+# Checks that `analysis.report --allow NAME` waives, and the message if they fail.
 CHECKS = {
-    "seeds": "not every variant has every seed; only seeds that all variants have are compared",
-    "recipe": "the runs differ in more than the factors and the seed",
-    "data": "the runs saw different data",
-    "commit": "the runs come from different commits of the code",
-    "versions": "the runs were made with different versions of the libraries",
-    "identical": "runs that should differ have the same losses, digit by digit",
+    "seeds": "not every variant has every planned seed",
+    "recipe": "settings other than the factors and the seed differ between runs",
+    "data": "the runs used different data",
+    "commit": "the runs used different commits of the code",
+    "versions": "the runs used different library versions",
+    "identical": "runs that should differ have identical losses in all digits",
 }
 COMPARED = {
     "data": ["data_sha256"],
@@ -34,17 +35,17 @@ COMPARED = {
     "versions": ["python_version", "numpy_version", "torch_version"],
 }
 
-# What must not change within a run, from one checkpoint to the next, by the same checks.
-PARTS_OF_A_RUN = COMPARED | {"versions": [*COMPARED["versions"], "threads", "device"]}
+# Summary keys that must not change when a run is resumed, by check.
+SAME_WITHIN_RUN = COMPARED | {"versions": [*COMPARED["versions"], "threads", "device"]}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One expected variant and seed: its ``state``, the runs found for it, epochs and seconds.
+    """An expected variant and seed: its ``state``, the ids of its runs, epochs and seconds.
 
-    States: finished, diverged, missing, duplicate, short, or what W&B says of an unfinished run.
-    ``resumed``: the epoch after which it was last continued from a checkpoint, or 0.
-    ``replaced``: unfinished runs that were made again; the run in ``runs`` is included instead.
+    States: finished, diverged, missing, duplicate, short, failed, or W&B's state of an unfinished
+    run. ``resumed``: the epoch after which the run was last resumed from a checkpoint, or 0.
+    ``replaced``: faulty runs that were rerun; the run in ``runs`` is included instead.
     """
 
     variant: Variant
@@ -55,19 +56,18 @@ class Entry:
     seconds: float = 0.0
     resumed: int = 0
     replaced: tuple[str, ...] = ()
-    block: str = ""  # its name; nothing where there are no blocks
+    block: str = ""  # name of the block; empty if there are no blocks
 
 
 @dataclass(frozen=True)
 class Completeness:
-    """All expected entries and, in words, everything that forbids a comparison.
+    """All expected entries, and the problems that prevent a comparison as text.
 
-    ``waivable``: by the name of a check in ``CHECKS``, what it found; these can be waived.
-    ``unpaired``: where runs of one seed had another split or order, so that they are no pairs.
-    ``splitting``: factors that change the split of the data, such as a fold: within each seed,
-    each of their levels has one split, another than the other levels. Contrasts over them have no
-    pairs.
-    ``repeated``: in words, unfinished runs that were made again.
+    ``waivable``: messages of failed checks that can be waived, by name in ``CHECKS``.
+    ``unpaired``: messages about seeds whose runs used different splits or orders of the data.
+    ``splitting``: factors that change the data split, such as a fold: within each seed, each of
+    their levels has its own split. Contrasts over these factors are unpaired.
+    ``repeated``: messages about faulty runs that were rerun.
     """
 
     entries: list[Entry]
@@ -79,12 +79,12 @@ class Completeness:
 
     @property
     def included(self) -> list[str]:
-        """The ids of all runs that are included, by block, variant and seed."""
+        """The ids of all included runs, by block, variant and seed."""
         return [run for entry in self.entries for run in entry.runs]
 
     @property
     def epochs(self) -> int:
-        """The epochs of the longest run."""
+        """The number of epochs of the longest run."""
         return max(entry.epochs for entry in self.entries)
 
     def runs(self, variant: Variant) -> list[str]:
@@ -95,20 +95,21 @@ class Completeness:
 def check(
     study: Study, runs: pd.DataFrame, history: pd.DataFrame, axis: str = EPOCH
 ) -> Completeness:
-    """Compare what the study expects with what the tables hold; ``axis``: of the history.
+    """Compare the runs that the study expects with the tables; ``axis``: of the history.
 
     Raises:
-        TableError: when a config key that the sweep sets is missing from all runs.
+        TableError: when a config key of the sweep or of ``free:`` is missing from all runs.
     """
     runs = runs.reset_index(drop=True)
     planned = _planned(study)
     if missing := [name for name in planned if CONFIG + name not in runs]:
         raise TableError(
-            f"no run has {', '.join(missing)} in its config: were these runs made by another sweep?"
+            f"no run has {', '.join(missing)} in its config; check that these runs belong to this "
+            "sweep"
         )
     if unknown := [key for key in study.declaration.free if CONFIG + key not in runs]:
         raise TableError(
-            f"`free:` names {', '.join(unknown)}, which no run has in its config; the keys are "
+            f"free: no run has {', '.join(unknown)} in its config; available keys: "
             f"{', '.join(keys(runs, CONFIG))}"
         )
     fits = pd.Series(True, index=runs.index)
@@ -123,50 +124,88 @@ def check(
         mask = fits & _matches(runs, study.declaration.replicate, seed)
         for name, level in (study.configs[variant] | block).items():
             mask &= _matches(runs, name, level)
-        found = runs[mask]
-        used |= set(found["run_id"])
-        judged = [_judge(run, study, epochs, seconds) for _, run in found.iterrows()]
-        where = ", ".join(
-            [study.block_name(block)] * bool(block)
-            + [study.variant_name(variant)] * bool(study.factors)
-            + [f"{study.declaration.replicate}={show_value(seed)}"]
-        )
-        entry, problem, again = _entry(judged)
-        entries.append(replace(entry, variant=variant, seed=seed, block=study.block_name(block)))
-        repeated += [f"{where}: {one}; it was made again" for one in again]
+        matching = runs[mask]
+        used |= set(matching["run_id"])
+        checked = [_check_run(run, study, epochs, seconds) for _, run in matching.iterrows()]
+        entry, problem, replaced = _entry(checked)
+        entry = replace(entry, variant=variant, seed=seed, block=study.block_name(block))
+        entries.append(entry)
+        repeated += [f"{_place(study, entry)}: {text}; it was rerun" for text in replaced]
         if problem:
-            problems.append(f"{where}: {problem}")
-    problems += _strangers(runs[~runs["run_id"].isin(used)], planned)
+            problems.append(f"{_place(study, entry)}: {problem}")
+    problems += _unmatched(runs[~runs["run_id"].isin(used)], planned)
     included = runs[runs["run_id"].isin(Completeness(entries, problems).included)]
     problems += _out_of_bounds(study, included)
     problems += _other_data(study, included)
-    well = [run for entry in entries if entry.state == "finished" for run in entry.runs]
-    problems += _scored_at_other_steps(study, well, history, axis)
+    finished = [run for entry in entries if entry.state == "finished" for run in entry.runs]
+    problems += _scored_at_other_steps(study, finished, history, axis)
     longest = max(entry.epochs for entry in entries)
     if axis == EPOCH and 0 < longest < LEAST_EPOCHS[study.rule]:
         problems.append(
-            f"the score is the {study.rule_words}, but runs have {count(longest, 'epoch')}; "
-            "declare another `score:`"
+            f"score: the {study.rule_words} needs at least {LEAST_EPOCHS[study.rule]} epochs, but "
+            f"the runs have {count(longest, 'epoch')}; declare another `score:`"
         )
     splitting = _splitting(study, included)
     return Completeness(
         entries=entries,
         problems=problems,
-        waivable={} if problems else _doubts(study, included, history),
+        waivable={} if problems else _failed_waivable(study, included, history),
         unpaired=_unpaired(study, included, splitting),
         splitting=splitting,
         repeated=repeated,
     )
 
 
+def _place(study: Study, entry: Entry) -> str:
+    """Return the block, variant and seed of an entry: "batch_norm=True, optimizer=sgd, seed=3"."""
+    return ", ".join(
+        [entry.block] * bool(entry.block)
+        + [study.variant_name(entry.variant)] * bool(study.factors)
+        + [f"{study.declaration.replicate}={show_value(entry.seed)}"]
+    )
+
+
+def summarize_problems(study: Study, found: Completeness) -> list[str]:
+    """Return the problems, with a single message for the seeds that are missing everywhere."""
+    missing = []
+    for seed in study.seeds:
+        entries = [entry for entry in found.entries if same_value(entry.seed, seed)]
+        if all(entry.state == "missing" for entry in entries):
+            missing.append(seed)
+    if not missing:
+        return found.problems
+    listed = {
+        f"{_place(study, entry)}: missing"
+        for entry in found.entries
+        if any(same_value(entry.seed, seed) for seed in missing)
+    }
+    rest = [problem for problem in found.problems if problem not in listed]
+    every = ["variant"] * (len(study.variants) > 1) + ["block"] * (len(study.blocks) > 1)
+    where = f" in every {' and '.join(every)}" if every else ""
+    return [f"{name_seeds(study, missing)} missing{where}", *rest]
+
+
+def name_seeds(study: Study, seeds: list[Any]) -> str:
+    """Return seeds as text, three or more consecutive integers as a range: "seeds 1, 3 to 9"."""
+    name = study.declaration.replicate
+    name += "s" * (name == "seed" and len(seeds) > 1)
+    if not all(isinstance(seed, int) and not isinstance(seed, bool) for seed in seeds):
+        return f"{name} {', '.join(map(show_value, seeds))}"
+    parts = []
+    for _, group in itertools.groupby(enumerate(sorted(seeds)), lambda pair: pair[1] - pair[0]):
+        values = [value for _, value in group]
+        parts += [f"{values[0]} to {values[-1]}"] if len(values) > 2 else map(str, values)
+    return f"{name} {', '.join(parts)}"
+
+
 def _lengths(history: pd.DataFrame, axis: str) -> pd.DataFrame:
     """Return each run's number of rows and last epoch or step (``count``, ``max``).
 
-    Epochs that count from 0 are counted from 1. ``exact``: whether every run must have the same;
-    steps, and fractions of epochs, need not agree to the last one.
+    If epochs start at 0, ``max`` is increased by 1. ``exact``: whether all runs must have the same
+    length; runs over steps or fractions of epochs may differ a little.
     """
     history = history.reset_index(drop=True)
-    history = history.drop(index=_tests_at_the_end(history)) if axis == EPOCH else history
+    history = history.drop(index=_final_tests(history)) if axis == EPOCH else history
     epochs = history.groupby("run_id")["epoch"].agg(["count", "max"])
     values = history["epoch"]
     whole = axis == EPOCH and bool((values % 1 == 0).all())
@@ -175,22 +214,23 @@ def _lengths(history: pd.DataFrame, axis: str) -> pd.DataFrame:
     return epochs.assign(exact=whole)
 
 
-def _tests_at_the_end(history: pd.DataFrame) -> pd.Index:
-    """Return the rows that are no epochs: a run's last, if no other of its rows has its metrics.
+def _final_tests(history: pd.DataFrame) -> pd.Index:
+    """Return the index of rows that are final tests and not epochs.
 
-    So Lightning logs a test after the last epoch, with a number of its own.
+    This is a run's last row if it has no metric in common with the run's other rows: Lightning logs
+    a test after the last epoch under the next epoch number.
     """
     metrics = history.columns.difference(["run_id", "epoch", "epoch (logged)", *KNOWN])
     last = history.sort_values("epoch").drop_duplicates("run_id", keep="last").index
-    own = history.loc[last].set_index("run_id")[metrics].notna()
-    others = history.drop(index=last).groupby("run_id")[metrics].count() > 0
-    others = others.reindex(own.index, fill_value=False)
-    alone = others.any(axis=1) & ~(own & others).any(axis=1)
-    return last[alone.to_numpy()]
+    in_last = history.loc[last].set_index("run_id")[metrics].notna()
+    in_others = history.drop(index=last).groupby("run_id")[metrics].count() > 0
+    in_others = in_others.reindex(in_last.index, fill_value=False)
+    is_test = in_others.any(axis=1) & ~(in_last & in_others).any(axis=1)
+    return last[is_test.to_numpy()]
 
 
 def _planned(study: Study) -> dict[str, list[Any]]:
-    """Return the values that each config key of the plan may have."""
+    """Return the planned values of each config key."""
     planned: dict[str, list[Any]] = {name: [value] for name, value in study.fixed.items()}
     for config in [*study.configs.values(), *study.blocks]:
         for name, level in config.items():
@@ -201,12 +241,12 @@ def _planned(study: Study) -> dict[str, list[Any]]:
 
 
 def _matches(runs: pd.DataFrame, key: str, value: Any) -> pd.Series:
-    return runs[CONFIG + key].map(lambda found: same_value(found, value)).astype(bool)
+    return runs[CONFIG + key].map(lambda actual: same_value(actual, value)).astype(bool)
 
 
-def _strangers(runs: pd.DataFrame, planned: dict[str, list[Any]]) -> list[str]:
-    """Say of runs that match no variant in what they differ from the plan."""
-    reasons = []
+def _unmatched(runs: pd.DataFrame, planned: dict[str, list[Any]]) -> list[str]:
+    """Return messages about runs that match no variant: how they differ from the plan."""
+    problems = []
     for _, run in runs.sort_values("run_id").iterrows():
         wrong = [
             f"{name} = {'not set' if is_missing(run[CONFIG + name]) else run[CONFIG + name]}, "
@@ -215,30 +255,33 @@ def _strangers(runs: pd.DataFrame, planned: dict[str, list[Any]]) -> list[str]:
             if not any(same_value(run[CONFIG + name], value) for value in values)
         ]
         why = "; ".join(wrong) or "its combination of levels is not planned"
-        reasons.append(f"run {run['run_id']} matches no variant of the study: {why}")
-    return reasons
+        problems.append(f"run {run['run_id']} matches no variant of the study: {why}")
+    return problems
 
 
-def _entry(judged: list[tuple[Entry, str]]) -> tuple[Entry, str, list[str]]:
-    """Return the entry of one variant and seed, what is wrong with it, and what was made again."""
-    well = [one for one in judged if not one[1]]
-    if len(judged) > 1 and len(well) == 1:
-        ((entry, _),) = well
-        replaced = tuple(other.runs[0] for other, problem in judged if problem)
-        return replace(entry, replaced=replaced), "", [problem for _, problem in judged if problem]
-    if len(judged) == 1:
-        return *judged[0], []
-    if not judged:
+def _entry(checked: list[tuple[Entry, str]]) -> tuple[Entry, str, list[str]]:
+    """Return the entry of one variant and seed, its problem, and the problems of replaced runs.
+
+    ``checked``: entry and problem of each of its runs. The problem is empty if there is none.
+    """
+    valid = [entry for entry, problem in checked if not problem]
+    if len(checked) > 1 and len(valid) == 1:
+        faulty = [(entry, problem) for entry, problem in checked if problem]
+        replaced = tuple(entry.runs[0] for entry, _ in faulty)
+        return replace(valid[0], replaced=replaced), "", [problem for _, problem in faulty]
+    if len(checked) == 1:
+        return *checked[0], []
+    if not checked:
         return Entry((), None, "missing", []), "missing", []
-    ids = [entry.runs[0] for entry, _ in judged]
-    reasons = ", ".join(f"{entry.runs[0]} ({entry.state})" for entry, _ in judged)
-    return Entry((), None, "duplicate", ids), f"{len(ids)} runs: {reasons}", []
+    ids = [entry.runs[0] for entry, _ in checked]
+    states = ", ".join(f"{entry.runs[0]} ({entry.state})" for entry, _ in checked)
+    return Entry((), None, "duplicate", ids), f"{len(ids)} runs: {states}", []
 
 
-def _judge(
+def _check_run(
     run: pd.Series, study: Study, epochs: pd.DataFrame, seconds: pd.Series
 ) -> tuple[Entry, str]:
-    """Return a run's entry, variant and seed left open, and what is wrong with it, if anything."""
+    """Return a run's entry, without variant and seed, and its problem, empty if there is none."""
     name = run["run_id"]
     done, last = (
         (int(n) for n in epochs.loc[name, ["count", "max"]]) if name in epochs.index else (0, 0)
@@ -248,29 +291,31 @@ def _judge(
     planned = planned if isinstance(planned, int) and exact and len(epochs) else longest
     key = study.score_key()
     score, problem = run.get(SUMMARY + key, math.nan), ""
-    # What the script set to NaN; W&B's offline files have null for it. An absent score is a fault.
-    bad = -math.inf if study.logged.sign > 0 else math.inf
-    no_number = score in (NAN, None, bad) or run.get(SUMMARY + study.logged.key) == NAN
+    # A score of NaN (null in W&B's offline files) or of the worst infinity means that the run
+    # diverged; a missing score is a problem.
+    worst = -math.inf if study.logged.sign > 0 else math.inf
+    no_number = score in (NAN, None, worst) or run.get(SUMMARY + study.logged.key) == NAN
     diverged = run.get(f"{SUMMARY}diverged") is True or no_number
     state = "diverged" if diverged else "finished"
     failed = not is_missing(run["exit_code"]) and run["exit_code"] not in (0, None)
     if run["state"] != "finished" or failed:
         state = run["state"] if run["state"] != "finished" else "failed"
-        problem = f"run {name} is {state}, after epoch {last} of {planned}"
+        problem = f"run {name} is {state} after epoch {last} of {planned}"
     elif not exact and last < ENOUGH * planned and state != "diverged":
         state = "short"
-        problem = f"run {name} ends at {last:,}, others at {planned:,}"
+        problem = f"run {name} ends at {last:,}, but the longest run at {planned:,}"
     elif exact and (done != last or (last != planned and state != "diverged")):
         state = "short"
         problem = f"run {name} has {done} of {count(planned, 'epoch')}"
         if done != last:
-            problem = f"run {name} lacks epochs: {count(done, 'row')}, the last of epoch {last}"
+            problem = f"run {name} has missing epochs: {count(done, 'row')}, but last epoch {last}"
     elif not no_number and (
         isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score)
     ):
         state = "failed"
-        found = "none" if is_missing(score) else repr(score)
-        problem = f"run {name} has no number as {key} in its summary: {found}"
+        problem = f"run {name}: {key} in the summary must be a finite number, got {score!r}"
+        if is_missing(score):
+            problem = f"run {name} has no {key} in its summary"
     resumed = run.get(f"{SUMMARY}resumed_from_epoch")
     known = isinstance(resumed, int | float) and math.isfinite(resumed) and resumed > 0
     resumed = int(resumed) if known else 0
@@ -282,25 +327,25 @@ def _whole(value: float) -> int:
 
 
 def _out_of_bounds(study: Study, runs: pd.DataFrame) -> list[str]:
-    """Name scores outside the metric's bounds, under every score rule."""
-    reasons, (low, high) = [], study.logged.bounds
+    """Return messages about scores outside the metric's bounds, for all score rules."""
+    problems, (low, high) = [], study.logged.bounds
     for key in dict.fromkeys(study.score_key(rule) for rule in RULES):
         values = numbers(runs, key)
         for run, value in zip(runs["run_id"], values, strict=True):
             if np.isfinite(value) and study.logged.outside(np.array([value])).any():
-                reasons.append(
-                    f"run {run}: {key} = {value:g} lies outside the metric's bounds, {low:g} to "
-                    f"{high:g}; declare other `bounds:` with the metric if the score is right"
+                problems.append(
+                    f"run {run}: {key} = {value:g} is outside the metric's bounds, {low:g} to "
+                    f"{high:g}; if the score is right, declare other `bounds:` for the metric"
                 )
-    return reasons
+    return problems
 
 
 def _scored_at_other_steps(
     study: Study, runs: list[str], history: pd.DataFrame, axis: str
 ) -> list[str]:
-    """Refuse scores that runs logged last at different steps: they are of other budgets.
+    """Return a message if runs logged the score last at different steps, so budgets differ.
 
-    As far as the history has the score at all; steps may differ a little.
+    Steps may differ by 5 %. Empty if the history does not contain the score.
     """
     key = study.logged.key
     if key not in history or len(study.blocks) > 1:
@@ -311,84 +356,81 @@ def _scored_at_other_steps(
         return []
     least, most = last.idxmin(), last.idxmax()
     return [
-        f"{key} was logged last at {label(axis).lower()} {last.min():g} by run {least}, at "
-        f"{last.max():g} by run {most}: scores of different budgets cannot be compared"
+        f"the last {key} is from {label(axis).lower()} {last.min():g} in run {least}, but "
+        f"{last.max():g} in run {most}; scores of different budgets cannot be compared"
     ]
 
 
 def _other_data(study: Study, runs: pd.DataFrame) -> list[str]:
-    """Refuse published scores next to runs whose data are not those that the scores rest on."""
-    notes = runs.get(f"{SUMMARY}data_note", pd.Series(dtype=object))
-    found = sorted({str(note) for note in notes if not is_missing(note) and note})
-    if not found or not study.declaration.published_scores:
+    """Return a message if published scores would be compared with runs on other data."""
+    column = runs.get(f"{SUMMARY}data_note", pd.Series(dtype=object))
+    notes = sorted({str(note) for note in column if not is_missing(note) and note})
+    if not notes or not study.declaration.published_scores:
         return []
     return [
-        f"published_scores cannot be compared with runs on other data: {'; '.join(found)}. Run "
-        "them on the official data (`make data`), or leave published_scores out"
+        f"published_scores cannot be compared with runs on other data: {'; '.join(notes)}. Use "
+        "the official data (`make data`), or remove published_scores"
     ]
 
 
-def _doubts(study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> dict[str, str]:
-    """Return what the waivable checks found, by name.
-
-    Two runs whose losses agree in every digit of every epoch have run the same thing twice.
-    """
+def _failed_waivable(study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> dict[str, str]:
+    """Return the messages of the waivable checks that failed, by name."""
     waivable = {}
     if differ := recipe.differences(study, runs):
         waivable["recipe"] = f"{CHECKS['recipe']} ({'; '.join(differ)})"
     for name, compared in COMPARED.items():
-        reasons = []
+        parts = []
         for key in compared:
             values = runs.get(SUMMARY + key, pd.Series(dtype=object))
             values = values[~values.map(is_missing)].astype(str)
             if values.groupby(_blocks(study, runs.loc[values.index], name)).nunique().max() > 1:
                 counts = values.value_counts()
                 short = [_short_hash(value) for value in counts.index]
-                parts = [f"{n} with {v}" for n, v in zip(counts, short, strict=True)]
-                reasons.append(f"{key}: {', '.join(parts)}")
-        reasons += _changed(runs, PARTS_OF_A_RUN[name])
-        if reasons:
-            waivable[name] = f"{CHECKS[name]} ({'; '.join(reasons)})"
-    if reasons := _alike(study, runs, history):
-        waivable["identical"] = f"{CHECKS['identical']} ({'; '.join(reasons)})"
+                shares = [f"{n} with {v}" for n, v in zip(counts, short, strict=True)]
+                parts.append(f"{key}: {', '.join(shares)}")
+        parts += _changed(runs, SAME_WITHIN_RUN[name])
+        if parts:
+            waivable[name] = f"{CHECKS[name]} ({'; '.join(parts)})"
+    if parts := _identical(study, runs, history):
+        waivable["identical"] = f"{CHECKS['identical']} ({'; '.join(parts)})"
     return waivable
 
 
 def _changed(runs: pd.DataFrame, compared: list[str]) -> list[str]:
-    """Name the runs that were continued under another value of what is compared."""
-    reasons = []
+    """Return messages about runs that were resumed with another value of a compared key."""
+    problems = []
     for key in compared:
         values = runs.get(SUMMARY + key, pd.Series(dtype=object))
         for run_id, value in zip(runs.loc[values.index, "run_id"], values, strict=True):
             if CHANGED in str(value):
-                reasons.append(f"run {run_id} was continued with another {key}: {value}")
-    return reasons
+                problems.append(f"run {run_id} was resumed with another {key}: {value}")
+    return problems
 
 
 def _short_hash(value: str) -> str:
-    """Return eight digits of a hash, with what follows it: "c0ffee00…-dirty"."""
+    """Return the first eight digits of a hash and its suffix: "c0ffee00…-dirty"."""
     digits, dash, rest = value.partition("-")
     return value if len(digits) <= 12 else f"{digits[:8]}…{dash}{rest}"
 
 
-def _alike(study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> list[str]:
-    """Name runs with the same numbers: in a variant, whose seed had no effect, or in any two runs.
+def _identical(study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> list[str]:
+    """Return messages about identical runs: all runs of a variant, or any two runs.
 
-    All that a run logged over time is compared, but for its clock, and its score; of runs of
-    different variants only losses and score, since losses do not agree by chance as errors on few
-    items do.
+    Within a variant, the score and all history columns except the clock are compared; identical
+    runs mean that the seed had no effect. Any other runs are compared by score and losses only,
+    because errors on few items may be equal by chance.
     """
-    own = history[history["run_id"].isin(runs["run_id"])]
-    numeric = own.columns.difference(["run_id", "epoch", *CLOCK])
+    logged = history[history["run_id"].isin(runs["run_id"])]
+    numeric = logged.columns.difference(["run_id", "epoch", *CLOCK])
     losses = [name for name in numeric if "loss" in name.lower()]
     scores = numbers(runs, study.score_key()).set_axis(runs["run_id"])
-    whole, lost = {}, {}
-    by_run = dict(list(own.sort_values("epoch").groupby("run_id")))
+    with_history, with_losses = {}, {}
+    by_run = dict(list(logged.sort_values("epoch").groupby("run_id")))
     for run_id in runs["run_id"]:
-        rows = by_run.get(run_id, own.head(0))
-        whole[run_id] = (scores[run_id], _content(rows[numeric]))
-        lost[run_id] = scores[run_id], _content(rows[losses])
-    reasons, seen = [], set()
+        rows = by_run.get(run_id, logged.head(0))
+        with_history[run_id] = (scores[run_id], _content(rows[numeric]))
+        with_losses[run_id] = (scores[run_id], _content(rows[losses]))
+    problems, reported = [], set()
     variant = runs[[CONFIG + key for key in [*study.factor_keys, *study.block_keys]]]
     by_variant = (
         variant.map(lambda v: f"{v!r} ").sum(axis=1)
@@ -398,24 +440,24 @@ def _alike(study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> list[str]
     for _, group in runs.groupby(by_variant):
         ids = group["run_id"].tolist()
         diverged = f"{SUMMARY}diverged" in group and (group[f"{SUMMARY}diverged"] == True).all()  # noqa: E712
-        if len(ids) > 1 and len({whole[run] for run in ids}) == 1 and not diverged:
-            reasons.append(f"the {study.declaration.replicate} had no effect: {' = '.join(ids)}")
-            seen |= set(ids)
+        if len(ids) > 1 and len({with_history[run] for run in ids}) == 1 and not diverged:
+            problems.append(f"the {study.declaration.replicate} had no effect: {' = '.join(ids)}")
+            reported |= set(ids)
     by_content: dict[tuple[float, bytes], list[str]] = {}
-    for run_id, content in sorted(lost.items()):
-        if content[1] and run_id not in seen:
+    for run_id, content in sorted(with_losses.items()):
+        if content[1] and run_id not in reported:
             by_content.setdefault(content, []).append(run_id)
-    return reasons + [" = ".join(ids) for ids in by_content.values() if len(ids) > 1]
+    return problems + [" = ".join(ids) for ids in by_content.values() if len(ids) > 1]
 
 
 def _content(values: pd.DataFrame) -> bytes:
-    """Return a table's numbers as bytes, to compare them digit by digit; nothing if it has none."""
+    """Return a table's numbers as bytes, rounded to 12 decimals; empty without a finite number."""
     array = values.to_numpy(dtype=float).round(12)
     return array.tobytes() if np.isfinite(array).any() else b""
 
 
 def _blocks(study: Study, runs: pd.DataFrame, check: str = "data") -> pd.Series:
-    """Return the block of each run, for a check of the data, which blocks may have of their own."""
+    """Return each run's block for the data check (blocks may use different data); else empty."""
     block = pd.Series("", index=runs.index)
     for key in study.block_keys if check == "data" else []:
         block = block + f"{key}=" + runs[CONFIG + key].map(show_value) + " "
@@ -423,9 +465,9 @@ def _blocks(study: Study, runs: pd.DataFrame, check: str = "data") -> pd.Series:
 
 
 def _splitting(study: Study, runs: pd.DataFrame) -> list[str]:
-    """Return the factors that change the split: within each seed one split per level.
+    """Return the factors whose levels each have their own data split within each seed.
 
-    None where that holds for all factors: then no runs would be left to be pairs.
+    Empty if this holds for all factors, because no pairs would be left.
     """
     column, seed = f"{SUMMARY}split_sha256", CONFIG + study.declaration.replicate
     if column not in runs or runs[column].map(is_missing).any() or runs.empty:
@@ -435,27 +477,27 @@ def _splitting(study: Study, runs: pd.DataFrame) -> list[str]:
         return []
     keys = [key for key in study.factor_keys if CONFIG + key in runs]
     levels = {key: runs[CONFIG + key].astype(str) for key in keys}
-    found = [
+    splitting = [
         key
         for key in keys
         if levels[key].groupby([seeds, hashes]).nunique().max() == 1
         and hashes.groupby([seeds, levels[key]]).nunique().max() == 1
     ]
-    return [] if len(found) == len(keys) else found  # else nothing would be left to pair
+    return [] if len(splitting) == len(keys) else splitting
 
 
 def _unpaired(study: Study, runs: pd.DataFrame, splitting: list[str]) -> list[str]:
-    """Say where runs of one seed are no pairs: another split, or another order of the images."""
+    """Return messages about seeds whose runs differ in the data split or order, so are unpaired."""
     problems = []
-    alike = runs[CONFIG + study.declaration.replicate].astype(str)
+    group = runs[CONFIG + study.declaration.replicate].astype(str)
     for key in [*splitting, *study.block_keys]:
-        alike = alike + f", {key} = " + runs[CONFIG + key].astype(str)
+        group = group + f", {key} = " + runs[CONFIG + key].astype(str)
     for name in PAIR_HASHES:
         if (column := SUMMARY + name) in runs:
             known = runs[~runs[column].map(is_missing).astype(bool)]
-            hashes = known[column].astype(str).groupby(alike[known.index]).nunique()
+            hashes = known[column].astype(str).groupby(group[known.index]).nunique()
             problems += [
-                f"seed {which}: {number} different values of {name}; its runs are no pairs"
+                f"seed {which}: {number} different values of {name}"
                 for which, number in hashes[hashes > 1].items()
             ]
     return problems

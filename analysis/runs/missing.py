@@ -1,7 +1,7 @@
-"""Write the sweeps that fill a study's gaps: grids of exactly the variants and seeds without a run.
+"""Write fill-in sweeps: grids of exactly the variants and seeds that are missing from a study.
 
-W&B's grid does not repeat runs that crashed; a sweep of its own does. Its runs are read together
-with the first sweep's: `python -m analysis.report FIRST FILL_IN --sweep …` takes several sources.
+A W&B grid sweep does not rerun crashed runs, so they need a new sweep. The report reads the runs of
+both sweeps together: `python -m analysis.report FIRST FILL_IN --sweep …`.
 """
 
 import itertools
@@ -16,61 +16,62 @@ from lib.spec.files import write_atomically
 from lib.spec.metric import count
 
 HEADER = """\
-# The variants and seeds that {name} has no finished run of: {runs}. Then report both together:
+# Variants and seeds of {name} without a finished run: {runs}. To report both sweeps together:
 #   python -m analysis.report SOURCE_OF_{name} SOURCE_OF_THIS --sweep {path} --out {folder}
-# On one machine the first sweep's own command is enough: it runs what is missing.
+# With the local agent, running the first sweep again is enough: it runs what is missing.
 """
-UNUSABLE = ("duplicate", "finished", "diverged")  # a further run would not mend these
+NOT_RERUN = ("duplicate", "finished", "diverged")  # states that another run would not fix
 
 
 def grids(data: StudyData) -> list[dict[str, list[Any]]]:
     """Return grids (name -> values) whose combinations are exactly the variants and seeds to run.
 
-    Variants that lack the same seeds share one grid if they are a full product of levels; else each
-    gets its own.
+    Variants with the same missing seeds share one grid if they are a full product of levels;
+    otherwise each variant gets its own grid.
     """
-    study, lacking = data.study, {}
+    study, missing_seeds = data.study, {}
     for (block, variant, seed), entry in zip(
         study.expected, data.completeness.entries, strict=True
     ):
-        if entry.state not in UNUSABLE:
+        if entry.state not in NOT_RERUN:
             config = study.configs[variant] | block
-            lacking.setdefault(tuple(config.items()), []).append(seed)
+            missing_seeds.setdefault(tuple(config.items()), []).append(seed)
     by_seeds: dict[tuple, list[tuple]] = {}
-    for config, seeds in lacking.items():
+    for config, seeds in missing_seeds.items():
         by_seeds.setdefault(tuple(seeds), []).append(config)
-    found = []
+    parts = []
     for seeds, group in by_seeds.items():
         configs = [dict(config) for config in group]
         levels = {key: list(dict.fromkeys(c[key] for c in configs)) for key in configs[0]}
-        whole = len(configs) == len(list(itertools.product(*levels.values())))
-        parts = [levels] if whole else [{k: [v] for k, v in c.items()} for c in configs]
-        found += [part | {study.declaration.replicate: list(seeds)} for part in parts]
-    return found
+        is_product = len(configs) == len(list(itertools.product(*levels.values())))
+        products = [levels] if is_product else [{k: [v] for k, v in c.items()} for c in configs]
+        parts += [product | {study.declaration.replicate: list(seeds)} for product in products]
+    return parts
 
 
 def more_repeats(data: StudyData) -> str:
-    """Say how many more runs each variant needs, where replicates are repeats and no sweep can."""
-    study, lacking = data.study, Counter()
+    """Return how many more runs each variant needs, if replicates are repeats; otherwise empty."""
+    study, needed = data.study, Counter()
     if not study.declaration.repeats:
         return ""
     for (_, variant, _), entry in zip(study.expected, data.completeness.entries, strict=True):
-        lacking[variant] += entry.state not in UNUSABLE
-    words = [f"{study.variant_name(v)}: {number} more" for v, number in lacking.items() if number]
-    return ", ".join(words)
+        needed[variant] += entry.state not in NOT_RERUN
+    parts = [f"{study.variant_name(v)}: {number} more" for v, number in needed.items() if number]
+    return ", ".join(parts)
 
 
 def write(data: StudyData) -> list[Path]:
-    """Write fill_in_<study>.yaml, fill_in_<study>_2.yaml, …; return them; remove older ones.
+    """Write fill_in_<study>.yaml, fill_in_<study>_2.yaml, …; return their paths.
 
-    Each carries the study's name, so that the runs of two studies do not share a folder.
+    Fill-in sweeps of earlier calls are removed. The names contain the study's name, so that the
+    runs of two studies do not share a folder.
     """
     folder, study = data.folder, data.study
     for old in folder.glob("fill_in*.yaml"):
         old.unlink()
     written: list[Path] = []
     if study.declaration.repeats or any(sweep.method != "grid" for sweep in study.sweeps):
-        return written  # more of the same runs are to be made, which no grid can say
+        return written  # a grid cannot express these runs
     for grid in grids(data):
         raw = dict(study.sweeps[0].raw)
         parameters = {n: {"values": v} for n, v in study.sweeps[0].parameters.items()}

@@ -1,4 +1,4 @@
-"""Is everything else equal? Config keys that are no factor must agree over all runs."""
+"""The recipe: config keys that must be equal in all runs, and how they differ."""
 
 from typing import Any
 
@@ -8,34 +8,34 @@ from analysis.runs.tables import CONFIG, SUMMARY, encode, is_missing, keys
 from lib.spec.study import NUISANCE_FIELDS, Study
 
 NOT_SET = "not set"
-MOST_RUNS = 3  # run ids that a message names
+MOST_RUNS = 3  # a message lists the run ids of a value if there are at most this many
 
 
 def recipe(study: Study, runs: pd.DataFrame) -> dict[str, Any]:
     """Return the config values that all ``runs`` share, by key.
 
-    Factors, the seed and the keys that the declaration calls ``free`` are left out.
+    Without factors, blocks, the seed and the declared ``free`` keys.
     """
-    found = {}
+    shared = {}
     for key in recipe_keys(study, runs):
         values = {_text(value) for value in runs[CONFIG + key]}
         if len(values) == 1:
-            found[key] = runs[CONFIG + key].iloc[0]
-    return found
+            shared[key] = runs[CONFIG + key].iloc[0]
+    return shared
 
 
 def recipe_keys(study: Study, runs: pd.DataFrame) -> list[str]:
-    """Return the config keys that must agree over all runs."""
+    """Return the config keys that must be equal in all runs."""
     free = {*study.factor_keys, *study.block_keys, study.declaration.replicate}
     free |= {*study.declaration.free, *NUISANCE_FIELDS}
     hashes = SUMMARY + "data_sha256"
     if hashes in runs and not runs[hashes].map(is_missing).any():
-        free.add("data")  # a path, which differs between machines; the hash is what is compared
+        free.add("data")  # a path that differs between machines; the hash is compared instead
     return [key for key in keys(runs, CONFIG) if key not in free]
 
 
 def differences(study: Study, runs: pd.DataFrame) -> list[str]:
-    """Name each recipe key that differs over ``runs``, with the levels that it varies with."""
+    """Return a message for each recipe key that differs between ``runs``."""
     return [
         _describe(study, runs, key)
         for key in recipe_keys(study, runs)
@@ -44,28 +44,29 @@ def differences(study: Study, runs: pd.DataFrame) -> list[str]:
 
 
 def _describe(study: Study, runs: pd.DataFrame, key: str) -> str:
+    """Return the values of a recipe key, and the factor, block or seed it is confounded with."""
     values = runs[CONFIG + key].map(_text)
     for column in [*study.factor_keys, *study.block_keys, study.declaration.replicate]:
         levels = runs[CONFIG + column].map(_text)
         by_level = values.groupby(levels).unique()
-        if len(by_level) > 1 and all(len(found) == 1 for found in by_level):
+        if len(by_level) > 1 and all(len(distinct) == 1 for distinct in by_level):
             if len(by_level) == 2:
-                (a, one), (b, other) = ((level, found[0]) for level, found in by_level.items())
-                reason = f"{one} in all runs of {column}={a}, {other} in all runs of {column}={b}"
+                (a, v), (b, w) = ((level, distinct[0]) for level, distinct in by_level.items())
+                text = f"{v} in all runs of {column}={a}, {w} in all runs of {column}={b}"
             else:
-                reason = "; ".join(f"{found[0]} with {column}={a}" for a, found in by_level.items())
-            return f"{key}: {reason}: confounded with {column}"
+                text = "; ".join(f"{d[0]} with {column}={a}" for a, d in by_level.items())
+            return f"{key}: {text}: confounded with {column}"
     counts = values.value_counts()
     parts = []
     for value, number in counts.items():
-        own = runs["run_id"][values == value].tolist()
-        named = f" ({', '.join(own)})" if number <= MOST_RUNS else ""
-        parts.append(f"{value} in {number} run{'' if number == 1 else 's'}{named}")
-    return f"{key}: {', '.join(parts)}: along with no single factor"
+        ids = runs["run_id"][values == value].tolist()
+        listed = f" ({', '.join(ids)})" if number <= MOST_RUNS else ""
+        parts.append(f"{value} in {number} run{'' if number == 1 else 's'}{listed}")
+    return f"{key}: {', '.join(parts)}: not confounded with a single factor"
 
 
 def _text(value: Any) -> str:
-    """Return text that is the same for equal values: 5 and 5.0, but not true and "true"."""
+    """Return a text that is equal for equal values, such as 5 and 5.0, but not true and "true"."""
     return NOT_SET if is_missing(value) else encode(_canonical(value))
 
 

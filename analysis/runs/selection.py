@@ -1,4 +1,4 @@
-"""Which runs belong to a study, and what they vary, where no sweep says so."""
+"""Select the runs of a study, and collect their levels if there is no sweep."""
 
 from typing import Any
 
@@ -13,78 +13,82 @@ OPERATORS = ("$in", "$nin", "$ne", "$exists")
 
 
 def matches(row: dict[str, Any], filters: dict[str, Any]) -> bool:
-    """Say whether a run of an offline folder fits filters in W&B's syntax.
+    """Return whether a run of an offline folder matches filters in W&B's syntax.
 
-    Keys are config.<name>, summary_metrics.<name> (or summary.<name>) and state; a value is what
-    must be there, or a mapping of ``OPERATORS``.
+    Keys are config.<name>, summary_metrics.<name> (or summary.<name>) and state. A filter's value
+    is the required value, or a mapping of ``OPERATORS``.
 
     Raises:
-        FetchError: on a key or operator that a folder's runs cannot be asked for.
+        FetchError: when a key or operator is not supported for runs in a folder.
     """
-    for key, wanted in filters.items():
-        place = key.replace("summary_metrics.", SUMMARY)
-        if key != "state" and not place.startswith((CONFIG, SUMMARY)):
+    for key, condition in filters.items():
+        column = key.replace("summary_metrics.", SUMMARY)
+        if key == "group":
             raise FetchError(
-                f"--filter has the key {key!r}; for runs in a folder the keys are config.<name>, "
-                "summary_metrics.<name> and state"
+                "--group works only for W&B projects; select runs in a folder with --filter, such "
+                'as \'{"config.algo": "ppo"}\''
             )
-        found = row.get(place)
-        tests = wanted if isinstance(wanted, dict) else {"$in": [wanted]}
+        if key != "state" and not column.startswith((CONFIG, SUMMARY)):
+            raise FetchError(
+                "--filter: for runs in a folder, keys must be config.<name>, "
+                f"summary_metrics.<name> or state, got {key!r}"
+            )
+        tests = condition if isinstance(condition, dict) else {"$in": [condition]}
         for operator, value in tests.items():
             if operator not in OPERATORS:
                 raise FetchError(
-                    f"--filter has the operator {operator!r} for {key}; for runs in a folder there "
-                    f"are {', '.join(OPERATORS)}"
+                    "--filter: for runs in a folder, operators must be one of "
+                    f"{', '.join(OPERATORS)}, got {operator!r} for {key}"
                 )
-            if not _holds(operator, found, value, place in row):
+            if not _holds(operator, row.get(column), value, column in row):
                 return False
     return True
 
 
-def _holds(operator: str, found: Any, value: Any, there: bool) -> bool:
+def _holds(operator: str, actual: Any, value: Any, exists: bool) -> bool:
     if operator == "$exists":
-        return there == bool(value)
+        return exists == bool(value)
     if operator == "$ne":
-        return not same_value(found, value)
-    among = any(same_value(found, one) for one in value)
+        return not same_value(actual, value)
+    among = any(same_value(actual, item) for item in value)
     return among if operator == "$in" else not among
 
 
 def sweep_of(runs: pd.DataFrame, declared: Declaration) -> dict[str, Any]:
-    """Return the sweep that ``runs`` could have come from: what of their configuration is compared.
+    """Return a sweep configuration with the levels of ``runs``, for runs without a sweep.
 
-    Its parameters are the declared factors, arms' keys, blocks and replicate, with the levels that
-    the runs have, in the order of the runs' ids.
+    Its parameters are the declared factors, keys of arms, blocks and replicate. Numbers are sorted;
+    other levels are in the order of ``runs``.
 
     Raises:
-        FetchError: when the declaration names no factors, or a key that no run has.
+        FetchError: when the declaration has no factors, or a key that no run has.
     """
-    wanted = [*(declared.factors or {}), *declared.block]
-    wanted += [key for arm in (declared.arms or {}).values() for key in arm]
-    known = keys(runs, CONFIG)
-    if not wanted:
-        varied = [key for key in known if len(_levels(runs, key)) > 1]
+    declared_keys = [*(declared.factors or {}), *declared.block]
+    declared_keys += [key for arm in (declared.arms or {}).values() for key in arm]
+    available = keys(runs, CONFIG)
+    if not declared_keys:
+        varied = [key for key in available if len(_levels(runs, key)) > 1]
         raise FetchError(
-            "these runs have no sweep, so the declaration must say what is compared: `factors:`, "
-            f"such as {{optimizer: [adam, sgd]}}. Their configurations vary {', '.join(varied)}"
+            "these runs have no sweep, so the declaration must have `factors:`, such as "
+            f"{{optimizer: [adam, sgd]}}; keys that vary between the runs: {', '.join(varied)}"
         )
     parameters = {}
-    wanted += [] if declared.repeats else [declared.replicate]
-    for key in dict.fromkeys(wanted):
-        if key not in known:
+    declared_keys += [] if declared.repeats else [declared.replicate]
+    for key in dict.fromkeys(declared_keys):
+        if key not in available:
             raise FetchError(
-                f"no run has {key} in its config, which the declaration names; they have "
-                f"{', '.join(known)}"
+                f"no run has the declared key {key} in its config; available keys: "
+                f"{', '.join(available)}"
             )
         parameters[key] = {"values": _levels(runs, key)}
     return {"method": "grid", "parameters": parameters}
 
 
 def _levels(runs: pd.DataFrame, key: str) -> list[Any]:
-    """Return a config key's values over all runs, each once."""
-    found: list[Any] = []
+    """Return the distinct values of a config key; numbers sorted."""
+    levels: list[Any] = []
     for value in runs[CONFIG + key]:
-        if not is_missing(value) and not any(same_value(value, known) for known in found):
-            found.append(value)
-    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in found)
-    return sorted(found) if numbers else found
+        if not is_missing(value) and not any(same_value(value, known) for known in levels):
+            levels.append(value)
+    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in levels)
+    return sorted(levels) if numbers else levels

@@ -1,8 +1,8 @@
 """The two tables of a study: runs.csv, one row per run, and history.csv, one row per epoch.
 
-A run's configuration and summary keep their own namespaces: columns ``config.<key>`` and
-``summary.<key>``. A cell holds JSON wherever plain text would be ambiguous, so that the kind of
-every value survives: true is not "true", and "007" is not 7.
+A run's configuration and summary have separate namespaces: columns ``config.<key>`` and
+``summary.<key>``. A cell contains JSON if plain text would be ambiguous, so that the type of every
+value is preserved: true is not "true", and "007" is not 7.
 """
 
 import io
@@ -18,24 +18,24 @@ import pandas as pd
 from lib.spec.errors import UserError
 from lib.spec.files import write_atomically
 
-# pandas reads floats exactly by default since 3.1, and warns when asked to; before, one must ask.
+# Since 3.1, pandas reads floats exactly by default and warns if `float_precision` is set.
 PANDAS = tuple(int(part) for part in pd.__version__.split(".")[:2])
 EXACT_FLOATS = {} if PANDAS >= (3, 1) else {"float_precision": "round_trip"}
 
-# About a run; no script sets these. ``created``: when, as text that sorts by time.
+# Columns about a run, not set by scripts. ``created``: time as text, in sortable order.
 META = ["run_id", "state", "exit_code", "source", "url", "created"]
 CONFIG, SUMMARY = "config.", "summary."
-FORMULA = "=+-@"  # a spreadsheet takes a cell that begins with one of them for a formula
-NAN = "NaN"  # a summary's value that is NaN, kept as text: an empty cell is an absent value
+FORMULA = "=+-@"  # spreadsheets interpret cells that begin with one of these as formulas
+NAN = "NaN"  # text for a summary value that is NaN; an empty cell is a missing value
 AGAIN = "fetch the study again"
 
 
 class TableError(UserError):
-    """A table that cannot be used; says which file and column, what was found, what to do."""
+    """A table cannot be used; the message says which file and column, the value, and what to do."""
 
 
 def encode(value: Any) -> str:
-    """Return a cell's text; ``decode`` gives back a value of the same kind."""
+    """Return a cell's text; ``decode`` returns an equal value of the same type."""
     if not isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
     plain = value.strip() == value != "" and decode(value) is value and value[0] not in FORMULA
@@ -44,7 +44,7 @@ def encode(value: Any) -> str:
 
 
 def decode(text: str) -> Any:
-    """Return the value of a cell's text: what JSON reads, else the text itself, as NaN is."""
+    """Return a cell's value: parsed as JSON if possible, else the text itself, as for NaN."""
     if text == NAN:
         return text
     try:
@@ -54,12 +54,12 @@ def decode(text: str) -> Any:
 
 
 def is_missing(value: Any) -> bool:
-    """Say whether a cell is empty (NaN); None is a value, JSON's null."""
+    """Return whether a cell is empty (NaN); None is a value, JSON's null."""
     return isinstance(value, float) and math.isnan(value)
 
 
 def numbers(runs: pd.DataFrame, key: str) -> pd.Series:
-    """Return the summary ``key`` of each run as float; NaN where it is absent or no number."""
+    """Return the summary ``key`` of each run as float; NaN if it is missing or not a number."""
     column = SUMMARY + key
     if column not in runs:
         return pd.Series(np.nan, index=runs.index)
@@ -76,9 +76,9 @@ def keys(runs: pd.DataFrame, namespace: str) -> list[str]:
 
 
 def runs_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """Return rows of runs as a table whose values keep their kinds; an absent key gives NaN.
+    """Return rows of runs as a table that preserves the types of values; a missing key is NaN.
 
-    Left to itself, pandas makes 0 and None a column of floats.
+    With dtype object, because pandas otherwise converts a column of 0 and None to floats.
     """
     return pd.DataFrame(rows, dtype=object)
 
@@ -86,8 +86,8 @@ def runs_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
 def read_tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return runs (one row per run) and history (one row per epoch or step) of a study's folder.
 
-    The history's axis is its second column; here it is named ``epoch``, whatever the script calls
-    it, which ``history.attrs["axis"]`` says.
+    The axis, the second column of history.csv, is renamed to ``epoch``; ``history.attrs["axis"]``
+    is its original name.
 
     Raises:
         TableError: on a missing or damaged file, column or value.
@@ -95,7 +95,7 @@ def read_tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     runs = _read(folder / "runs.csv", META[:4])
     if not any(column.startswith(CONFIG) for column in runs):
         raise TableError(
-            f"{folder}/runs.csv has no columns `config.…`: it was written by another version or "
+            f"{folder}/runs.csv has no columns `config.…`; it was written by another version or "
             f"program; {AGAIN}"
         )
     runs = _decoded(folder, runs)
@@ -112,8 +112,8 @@ def read_tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         values = pd.to_numeric(text.where(text != ""), errors="coerce").astype(float)
         if (bad := values.isna() & (text != "") & (text != "NaN")).any():
             raise TableError(
-                f"{folder}/history.csv: {column} is {text[bad].iloc[0]!r} for run "
-                f"{history['run_id'][bad].iloc[0]}, expected a number; {AGAIN}"
+                f"{folder}/history.csv: {column} must be a number, got {text[bad].iloc[0]!r} for "
+                f"run {history['run_id'][bad].iloc[0]}; {AGAIN}"
             )
         history[column] = values
     _check_history(folder, runs, history)
@@ -123,11 +123,11 @@ def read_tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def _decoded(folder: Path, runs: pd.DataFrame) -> pd.DataFrame:
     for column in META:
-        if column not in runs:  # tables of earlier versions
+        if column not in runs:  # tables of older versions
             runs[column] = ""
-    if (twice := runs["run_id"].duplicated()).any():
-        run = runs["run_id"][twice].iloc[0]
-        raise TableError(f"{folder}/runs.csv has run {run} more than once; {AGAIN}")
+    if (duplicated := runs["run_id"].duplicated()).any():
+        run = runs["run_id"][duplicated].iloc[0]
+        raise TableError(f"{folder}/runs.csv: duplicate run {run}; {AGAIN}")
     codes = pd.to_numeric(runs["exit_code"].where(runs["exit_code"] != ""), errors="coerce")
     columns = {"exit_code": codes}
     for column in runs:
@@ -141,18 +141,18 @@ def _check_history(folder: Path, runs: pd.DataFrame, history: pd.DataFrame) -> N
     epochs = history["epoch"]
     if (bad := ~np.isfinite(epochs)).any():
         raise TableError(
-            f"{folder}/history.csv: run {history['run_id'][bad].iloc[0]} has epoch "
-            f"{epochs[bad].iloc[0]}, expected finite numbers; {AGAIN}"
+            f"{folder}/history.csv: epochs must be finite numbers, got {epochs[bad].iloc[0]} for "
+            f"run {history['run_id'][bad].iloc[0]}; {AGAIN}"
         )
-    if (twice := history.duplicated(["run_id", "epoch"])).any():
-        row = history[twice].iloc[0]
+    if (duplicated := history.duplicated(["run_id", "epoch"])).any():
+        row = history[duplicated].iloc[0]
         raise TableError(
-            f"{folder}/history.csv: run {row['run_id']} has epoch {row['epoch']:g} more than once; "
+            f"{folder}/history.csv: duplicate epoch {row['epoch']:g} of run {row['run_id']}; "
             f"{AGAIN}"
         )
     if unknown := set(history["run_id"]) - set(runs["run_id"]):
         raise TableError(
-            f"{folder}/history.csv has runs that are not in runs.csv: "
+            f"{folder}/history.csv contains runs that are not in runs.csv: "
             f"{', '.join(sorted(unknown)[:5])}; {AGAIN}"
         )
 
@@ -164,7 +164,7 @@ def write_tables(
     config_first: Iterable[str] = (),
     axis: str = "epoch",
 ) -> None:
-    """Write both tables, sorted, floats with all their digits; each file appears whole or not.
+    """Write both tables, sorted and with full float precision; each file atomically.
 
     ``config_first``: config keys whose columns come first, such as the factors. ``axis``: the
     history's column of epochs or steps, which comes second.
@@ -187,13 +187,13 @@ def write_tables(
         history = history[["run_id", axis, *metrics]].sort_values(["run_id", axis])
     else:
         history = pd.DataFrame(columns=["run_id", axis])
-    # History first: a run is known as read once runs.csv has it.
+    # History first: fetch treats the finished runs in runs.csv as completely read.
     for name, table in (("history.csv", history), ("runs.csv", text)):
         write_atomically(folder / name, _whole_numbers(table).to_csv(index=False).encode())
 
 
 def _whole_numbers(table: pd.DataFrame) -> pd.DataFrame:
-    """Turn float columns of whole numbers back into integers: pandas has no gap in an integer."""
+    """Convert float columns of whole numbers to Int64, the integer type with missing values."""
     columns = {}
     for name in table.select_dtypes("float"):
         values = table[name].dropna()
@@ -209,13 +209,13 @@ def _read(path: Path, required: list[str]) -> pd.DataFrame:
     except UnicodeDecodeError as error:
         raise TableError(f"{path} is damaged: {error}; {AGAIN}") from error
     except FileNotFoundError:
-        raise TableError(f"{path} not found; make it with `python -m analysis.fetch`") from None
+        raise TableError(f"{path} not found; create it with `python -m analysis.fetch`") from None
     if not text.endswith("\n"):
-        raise TableError(f"{path} ends in the middle of a line; {AGAIN}")
+        raise TableError(f"{path} is truncated: its last line is incomplete; {AGAIN}")
     try:
         table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, na_filter=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise TableError(f"{path} is no CSV table: {error}; {AGAIN}") from error
+        raise TableError(f"{path} is not a CSV table: {error}; {AGAIN}") from error
     if missing := [column for column in required if column not in table]:
         raise TableError(f"{path} has no column {', '.join(missing)}; {AGAIN}")
     for column in [c for c in required if c in ("run_id", "state", "epoch")]:

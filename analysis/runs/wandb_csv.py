@@ -1,4 +1,4 @@
-"""Read exports of the W&B app: the runs table for scores, charts for curves."""
+"""Read CSV exports of the W&B app: the runs table for scores, charts for curves."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -12,20 +12,21 @@ from analysis.runs.tables import decode
 
 ABOUT = ("Name", "ID", "State", "Notes", "User", "Tags", "Created", "Updated", "End Time")
 ABOUT += ("Runtime", "Sweep", "Group", "Job Type", "Host", "Hostname", "Commit", "GitHub")
-SEPARATOR = " - "  # between a run's name and the key, in a chart's columns
+SEPARATOR = " - "  # between run name and key in a chart's columns
 EXTENT = ("__MIN", "__MAX")
 
 
 def fetch_exports(
     paths: Sequence[Path], config_keys: Sequence[str]
 ) -> tuple[set[str], Iterator[Fetched]]:
-    """Return no ids, and an iterator over the runs that the exports name.
+    """Return an empty set (no run is skipped) and an iterator over the exported runs.
 
-    ``config_keys``: columns that are settings; the app's runs table does not tell them from
-    results, so all other columns count as results, and the recipe is only checked in these.
+    ``config_keys``: the configuration columns. The runs table does not distinguish configuration
+    from summary, so all other columns are taken as summary, and the recipe check only covers
+    ``config_keys``.
 
     Raises:
-        FetchError: when none is a runs table, or a file is neither such a table nor a chart.
+        FetchError: when there is no runs table, or a file is neither a runs table nor a chart.
     """
     tables, charts = [], []
     for path in paths:
@@ -39,25 +40,25 @@ def fetch_exports(
             charts.append((path, frame))
         else:
             raise FetchError(
-                f"{path} is no export of the W&B app: expected a runs table with the columns Name "
-                f"and State, or a chart with columns such as `run{SEPARATOR}val/error`; it has "
+                f"{path} is not an export of the W&B app; expected a runs table with the columns "
+                f"Name and State, or a chart with columns such as `run{SEPARATOR}val/error`, got "
                 f"{', '.join(frame.columns[:5])}"
             )
     if not tables:
         raise FetchError(
-            f"{', '.join(map(str, paths))}: charts only. Add the runs table (in the app: Table, "
-            "download, CSV), which has the settings and scores"
+            f"{', '.join(map(str, paths))}: no runs table, only charts; add the runs table, which "
+            "has the configurations and scores (in the app: Table, download, CSV)"
         )
     histories = _histories(charts)
     runs = [run for path, table in tables for run in _runs(path, table, config_keys, histories)]
     ids = [run.run_id for run in runs]
-    if twice := sorted({one for one in ids if ids.count(one) > 1}):
+    if duplicates := sorted({run_id for run_id in ids if ids.count(run_id) > 1}):
         raise FetchError(
-            f"{', '.join(twice)}: several runs of this name. Show the column ID in the app's table "
-            "before you export it"
+            f"duplicate run names {', '.join(duplicates)}; show the column ID in the app's table "
+            "before exporting it"
         )
     if unknown := sorted(set(histories) - {name for _, table in tables for name in table["Name"]}):
-        print(f"curves of runs that are in no runs table are left out: {', '.join(unknown)}")
+        print(f"skipping curves of runs that are not in the runs table: {', '.join(unknown)}")
     return set(), iter(runs)
 
 
@@ -67,10 +68,10 @@ def _runs(
     config_keys: Sequence[str],
     histories: dict[str, list[dict[str, Any]]],
 ) -> Iterator[Fetched]:
-    if lacking := [key for key in config_keys if key not in table]:
+    if missing := [key for key in config_keys if key not in table]:
         raise FetchError(
-            f"{path} has no column {', '.join(lacking)}, which the sweep sets; show it in the "
-            "app's table before you export it"
+            f"{path} has no column for the sweep parameters {', '.join(missing)}; show them in the "
+            "app's table before exporting it"
         )
     for row in table.to_dict("records"):
         name = row["Name"]
@@ -87,16 +88,16 @@ def _runs(
 
 
 def _histories(charts: Sequence[tuple[Path, pd.DataFrame]]) -> dict[str, list[dict[str, Any]]]:
-    """Return history rows by the runs' names; a chart's first column is its axis."""
-    found: dict[str, list[dict[str, Any]]] = {}
+    """Return history rows by run name; a chart's first column is its axis."""
+    histories: dict[str, list[dict[str, Any]]] = {}
     for _, frame in charts:
         axis = frame.columns[0]
         for column in frame.columns[1:]:
             if column.endswith(EXTENT) or SEPARATOR not in column:
                 continue
             name, key = column.split(SEPARATOR, 1)
-            rows = found.setdefault(name, [])
+            rows = histories.setdefault(name, [])
             for at, value in zip(frame[axis], frame[column], strict=True):
                 if value.strip():
                     rows.append({axis: decode(at), key: decode(value)})
-    return found
+    return histories

@@ -1,7 +1,7 @@
-"""Read runs from W&B's offline files, with W&B's own reader, several files in one process.
+"""Read runs from W&B's offline files with W&B's own reader, several files per process.
 
-`wandb leet inspect` reads one file a call, and it takes half a second to start: read one
-by one, a thousand runs take minutes.
+`wandb leet inspect` reads one file per call and takes half a second to start, so a thousand runs
+would take minutes.
 """
 
 import itertools
@@ -23,16 +23,15 @@ from analysis.runs.record import Fetched, FetchError, build_record
 from lib.spec.files import FINISHED
 
 END = "end of file "
-CHUNK = 16  # runs that one process reads
+CHUNK = 16  # runs per process
 READER = "from analysis.runs import wandb_offline; wandb_offline.main()"
 REMEDY = (
-    "All other runs were read. Delete the folder of each such file and run the sweep's command "
-    "again: it repeats these runs, from their checkpoints where they have some."
+    "All other runs were read. Delete the folder of each of these files and run the sweep's "
+    "command again; it reruns them, from a checkpoint if there is one."
 )
 DAMAGED = (
-    "run {run_id} had finished, but its file in {folder}/wandb/{source} is damaged: W&B's "
-    "reader finds no end of the run in it. Delete {folder}/{run_id}/finished.json and run the "
-    "sweep's command again."
+    "run {run_id} is marked as finished, but its file in {folder}/wandb/{source} is damaged: it "
+    "has no exit record. Delete {folder}/{run_id}/finished.json and run the sweep's command again."
 )
 STATE_OF_EXIT = {0: "finished", 255: "killed"}
 
@@ -40,19 +39,21 @@ STATE_OF_EXIT = {0: "finished", 255: "killed"}
 def fetch_folder(
     folder: Path, known: dict[str, str], files: Path
 ) -> tuple[set[str], Iterator[Fetched]]:
-    """Return the ids that need no reading, and an iterator over the others, read several at a time.
+    """Return the ids of runs already in the tables, and an iterator over the other runs.
 
-    Of each run below ``folder`` the last attempt that finished counts; where none did, the newest.
-    An unreadable file does not stop the reading of the others; the last error lists all of them.
-    ``known`` (run id -> source) need no reading while their newest file is still that source. What
-    a run saved is copied to ``files``/<run id>.
+    ``known``: the source of each run in the tables, by run id; a run is skipped if its newest file
+    is still this source. If a run has several files, the last finished attempt is used, else the
+    newest. Output files of runs are copied to ``files``/<run id>.
+
+    Raises:
+        FetchError: when there are no runs; at the end of the iteration, listing unreadable files.
     """
     attempts: dict[str, list[Path]] = {}
     for path in sorted(folder.glob("wandb/offline-run-*/run-*.wandb")):
         attempts.setdefault(path.stem.removeprefix("run-"), []).append(path)
     if not attempts:
         raise FetchError(
-            f"{folder}/wandb has no offline runs; was the agent's --out another folder?"
+            f"no offline runs in {folder}/wandb; pass the folder that was the agent's --out"
         )
     kept = {i for i, files in attempts.items() if known.get(i) == files[-1].parent.name}
     new = {i: files for i, files in attempts.items() if i not in kept}
@@ -79,15 +80,15 @@ def fetch_folder(
                 bar.update()
                 yield run
         if failed:
-            raise FetchError("\n".join([str(one) for one in failed] + [REMEDY]))
+            raise FetchError("\n".join([str(error) for error in failed] + [REMEDY]))
 
     return kept, read()
 
 
 def _read_runs(attempts: list[tuple[str, list[Path]]]) -> list[Fetched | FetchError | None]:
-    """Read runs' offline files; of each run one attempt, see fetch_folder, or why there is none.
+    """Read runs' offline files; return one attempt per run, chosen as in fetch_folder, or an error.
 
-    None where a killed run left nothing but the head of its file.
+    None if all files of a run are truncated before its configuration, as after a kill.
     """
     contents = iter(read_files([file for _, files in attempts for file in files]))
     return [
@@ -103,7 +104,7 @@ def _attempt(run_id: str, tries: list[tuple[str, Any]]) -> Fetched | FetchError 
             newest = newest or records
             continue
         if not {"run", "config", "exit"} & {record.get("type") for record in records}:
-            print(f"{source} is left out: its file breaks off before the run's configuration")
+            print(f"skipping {source}: its file is truncated before the run's configuration")
             continue
         attempt = _from_records(run_id, source, records)
         if attempt.row["state"] == "finished":
@@ -134,11 +135,11 @@ def _from_records(run_id: str, source: str, records: list[dict[str, Any]]) -> Fe
 def read_files(files: list[Path]) -> list[list[dict[str, Any]] | FetchError]:
     """Return the records of each ``.wandb`` file, as `wandb leet inspect --json` gives them.
 
-    A file that breaks off (a killed run) gives the records up to there; one that cannot be read at
-    all gives the error in their place.
+    A truncated file (of a killed run) gives the records before the end; an unreadable file gives an
+    error instead.
 
     Raises:
-        FetchError: when the reader itself does not run.
+        FetchError: when the reader itself fails to run.
     """
     program = [sys.executable, "-c", READER]
     paths = [str(file.resolve()) for file in files]
@@ -148,37 +149,37 @@ def read_files(files: list[Path]) -> list[list[dict[str, Any]] | FetchError]:
     ends = [i for i, line in enumerate(lines) if line.startswith(END)]
     if done.returncode or len(ends) < len(files):
         raise FetchError(
-            f"W&B's reader does not run: {done.stderr.strip()[-500:]}; is wandb at least as new as "
-            "requirements.txt says?"
+            f"W&B's reader failed to run: {done.stderr.strip()[-500:]}; check that wandb has at "
+            "least the version in requirements.txt"
         )
-    found = []
+    contents = []
     for file, start, end in zip(files, [-1, *ends], ends, strict=False):
         if failure := lines[end].removeprefix(END):
-            found.append(FetchError(f"{file} cannot be read: {failure}"))
+            contents.append(FetchError(f"cannot read {file}: {failure}"))
         else:
-            found.append([json.loads(line) for line in lines[start + 1 : end]])
-    return found
+            contents.append([json.loads(line) for line in lines[start + 1 : end]])
+    return contents
 
 
 def main() -> None:
-    """Print the records of the files that the command line names, a JSON line each.
+    """Print the records of the files given as arguments, one JSON line each.
 
-    After each file comes a line that begins with END; where the file could not be read, with why.
+    A line that begins with END follows each file, with the error if the file could not be read.
     """
-    from wandb.cli.cli import cli  # two thirds of a second
+    from wandb.cli.cli import cli  # the import takes two thirds of a second
 
     for path in sys.argv[1:]:
-        with tempfile.TemporaryFile("w+") as complaints:
+        with tempfile.TemporaryFile("w+") as errors:
             stderr = os.dup(2)
-            os.dup2(complaints.fileno(), 2)  # the reader is a process of its own
+            os.dup2(errors.fileno(), 2)  # redirects the reader's child process too
             try:
                 cli(["leet", "inspect", "--json", path], standalone_mode=False)
                 code = 0
-            except SystemExit as end:  # how that command always ends
+            except SystemExit as end:  # raised by this command in any case
                 code = end.code
             finally:
                 os.dup2(stderr, 2)
                 os.close(stderr)
-            complaints.seek(0)
-            why = " ".join(complaints.read().split())[-500:] or f"exit code {code}"
+            errors.seek(0)
+            why = " ".join(errors.read().split())[-500:] or f"exit code {code}"
         print(f"{END}{why if code else ''}", flush=True)

@@ -1,4 +1,4 @@
-"""Read a sweep's runs from a W&B server, with W&B's own public API."""
+"""Read the runs of a sweep or project from a W&B server, with W&B's public API."""
 
 import functools
 import json
@@ -18,15 +18,15 @@ from analysis.runs.record import Fetched, FetchError, build_record
 
 PART = re.compile(r"[\w.-]+")
 ACCOUNT = (
-    "Expected entity/project/sweep_id as `wandb sweep` prints it, or entity/project, and an "
-    "account (`wandb login`) that may read it."
+    "Pass entity/project/sweep_id, as printed by `wandb sweep`, or entity/project, and log in "
+    "(`wandb login`) with an account that can read it."
 )
-TRIES = 4  # of a run, before fetching stops
+TRIES = 4  # attempts to read a run before fetching stops
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where runs are on a server: a sweep, or those of a project that a filter names."""
+    """The address of a sweep or project on a W&B server."""
 
     entity: str
     project: str
@@ -34,39 +34,38 @@ class Address:
 
     @property
     def path(self) -> str:
-        """The path as W&B's API takes it."""
+        """The path for W&B's API: entity/project or entity/project/sweep_id."""
         return "/".join(part for part in (self.entity, self.project, self.sweep) if part)
 
 
-FORMS = "entity/project/sweep_id, entity/project, or the address of either in the browser"
+FORMS = "entity/project/sweep_id, entity/project, or the URL of either"
 
 
 def address(source: str) -> Address:
-    """Return where a source's runs are.
+    """Return the address of a source: a path or URL of a sweep or project.
 
     Raises:
-        FetchError: when it has another form; says which are accepted.
+        FetchError: when it has another form; the message lists the accepted forms.
     """
     path = urlparse(source).path if source.startswith(("http://", "https://")) else source
     parts = [unquote(part) for part in path.strip("/").split("/")]
     if len(parts) == 4 and parts[2] == "sweeps":
         del parts[2]
     if len(parts) == 4 and parts[2] in ("runs", "groups", "reports", "artifacts"):
-        raise FetchError(
-            f"{source!r} is the address of one of a project's {parts[2]}; give {FORMS}"
-        )
+        raise FetchError(f"{source!r} is the URL of a project's {parts[2]}; pass {FORMS}")
     if len(parts) == 3 and parts[2] in ("sweeps", "runs", "workspace", "table", "overview"):
         del parts[2]
     if len(parts) not in (2, 3) or not all(PART.fullmatch(part) for part in parts):
-        hint = f"; is it entity/project/{source}?" if len(parts) == 1 else ""
+        hint = f". Did you mean entity/project/{source}?" if len(parts) == 1 else ""
         raise FetchError(
-            f"{source!r} is neither a study's name, nor a folder of offline runs, nor {FORMS}{hint}"
+            f"source must be a study's name, a folder of offline runs, {FORMS}, got "
+            f"{source!r}{hint}"
         )
     return Address(*parts)
 
 
 def sweep_config(where: Address) -> dict[str, Any]:
-    """Return a sweep's configuration as the server has it.
+    """Return a sweep's configuration, read from the server.
 
     Raises:
         FetchError: when the server or the sweep cannot be reached.
@@ -75,7 +74,7 @@ def sweep_config(where: Address) -> dict[str, Any]:
 
     try:
         return dict(wandb.Api(timeout=120).sweep(where.path).config)
-    except Exception as error:  # W&B's client raises many kinds, some of them plain
+    except Exception as error:  # W&B's client also raises plain exceptions
         raise FetchError(f"cannot read the sweep {where.path}: {error}. {ACCOUNT}") from error
 
 
@@ -85,17 +84,18 @@ def fetch_runs(
     files: Path,
     filters: dict[str, Any] | None = None,
 ) -> tuple[set[str], Iterator[Fetched]]:
-    """Return the ids that need no reading, and an iterator over the other runs there.
+    """Return the ids of runs already in the tables, and an iterator over the other runs.
 
-    What a run saved is downloaded to ``files``/<run id>. ``filters``: in W&B's own syntax.
+    ``known``: the source of each run in the tables, by run id. ``filters``: in W&B's syntax. Output
+    files of runs are downloaded to ``files``/<run id>.
 
     Raises:
-        FetchError: when the server or the sweep cannot be reached, also while iterating.
+        FetchError: when the server, sweep or a run cannot be read, also while iterating.
     """
-    # Four retries, half a minute: with W&B's default of many the process hangs at its exit.
+    # Four retries take half a minute; with W&B's default, the process would hang when it exits.
     os.environ.setdefault("WANDB_X_GRAPHQL_RETRY_MAX", "4")
-    os.environ.setdefault("WANDB_X_FILE_TRANSFER_RETRY_MAX", "3")  # else minutes for each file
-    import wandb  # takes a second; reading a folder does not need it
+    os.environ.setdefault("WANDB_X_FILE_TRANSFER_RETRY_MAX", "3")  # default: minutes per file
+    import wandb  # takes a second, and folders can be read without it
 
     what = "sweep" if where.sweep else "project"
     filters = dict(filters or {}) | ({"sweep": where.sweep} if where.sweep else {})
@@ -105,11 +105,12 @@ def fetch_runs(
             runs = list(api.sweep(where.path).runs)
         else:
             runs = list(api.runs(f"{where.entity}/{where.project}", filters=filters))
-    except Exception as error:  # W&B's client raises many kinds, some of them plain
+    except Exception as error:  # W&B's client also raises plain exceptions
         raise FetchError(f"cannot read the {what} {where.path}: {error}. {ACCOUNT}") from error
     if not runs:
-        with_filter = f" with the filter {json.dumps(filters)}" if filters else ""
-        raise FetchError(f"the {what} {where.path} has no runs{with_filter}")
+        others = {key: value for key, value in filters.items() if key != "sweep"}
+        with_filter = f" with the filter {json.dumps(others)}" if others else ""
+        raise FetchError(f"no runs in the {what} {where.path}{with_filter}")
     kept = {run.id for run in runs if known.get(run.id) == "/".join(run.path)}
     new = [run for run in runs if run.id not in kept]
 
@@ -121,7 +122,7 @@ def fetch_runs(
 
 
 def _read_run(run: Any, files: Path) -> Fetched:
-    """Read one run of W&B's public API, with what it saved; its state is read again first."""
+    """Read a run, with its output files, after refreshing its state from the server."""
     run.load_full_data(force=True)
     rows = [dict(row) for row in run.scan_history() if row]
     exit_code = 0 if run.state == "finished" else None
@@ -132,7 +133,7 @@ def _read_run(run: Any, files: Path) -> Fetched:
         exit_code,
         source,
         run.config,
-        run.summary_metrics,  # `summary` hides mappings in a class of its own
+        run.summary_metrics,  # `summary` wraps mappings in another class
         rows,
         run.url,
         str(run.created_at or ""),
@@ -140,7 +141,7 @@ def _read_run(run: Any, files: Path) -> Fetched:
     for file in run.files([per_item.SCORES, per_item.OVERLAYS]):
         try:
             file.download(root=str(files / run.id), replace=True).close()
-        except Exception as error:  # W&B has tried it several times
+        except Exception as error:  # raised after W&B's own retries
             raise FetchError(
                 f"failed to download {file.name} of {source}: {error}. Runs read so far are saved; "
                 "run the command again to continue."
@@ -149,20 +150,20 @@ def _read_run(run: Any, files: Path) -> Fetched:
 
 
 def _with_retries(read: Callable[[], Fetched], path: list[str]) -> Fetched:
-    """Call ``read`` until it succeeds, after a second, two, four, ... at most TRIES times.
+    """Call ``read`` up to TRIES times, with waits of 1, 2, 4, ... seconds after failures.
 
     Raises:
-        FetchError: naming the run when the last try fails.
+        FetchError: when the last attempt fails, or at once if ``read`` raises it.
     """
-    for again in range(TRIES):
+    for attempt in range(TRIES):
         try:
             return read()
-        except FetchError:  # refused: trying again does not help
+        except FetchError:  # invalid content: retrying does not help
             raise
-        except Exception as error:  # W&B's client raises many kinds, some of them plain
+        except Exception as error:  # W&B's client also raises plain exceptions
             failure = error
-            if again < TRIES - 1:
-                time.sleep(2**again)
+            if attempt < TRIES - 1:
+                time.sleep(2**attempt)
     raise FetchError(
         f"failed to read {'/'.join(path)} after {TRIES} attempts: {failure}. Runs read so far are "
         "saved; run the command again to continue."

@@ -1,4 +1,4 @@
-"""How often runs fail, and whether one variant fails more often: exact, on arrays of booleans."""
+"""Exact intervals and tests of failure rates, on boolean arrays."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -6,15 +6,15 @@ from scipy.stats import binomtest, fisher_exact
 
 
 def clopper_pearson(failed: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Return the exact interval of a rate of ``failed`` in ``n`` (Clopper & Pearson 1934)."""
+    """Return the exact interval of the rate ``failed`` / ``n`` (Clopper & Pearson 1934)."""
     interval = binomtest(failed, n).proportion_ci(confidence, method="exact")
     return float(interval.low), float(interval.high)
 
 
 def mcnemar(first: ArrayLike, second: ArrayLike) -> float:
-    """Return the exact two-sided p that pairs (n,) fail equally often on both sides.
+    """Return the exact two-sided p of McNemar's test (1947) of equal failure rates in pairs (n,).
 
-    McNemar's (1947) test: of the pairs of which one side alone failed, half should be either's.
+    The null hypothesis: among the pairs with one failure, either side is equally likely to fail.
     """
     first, second = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
     if first.shape != second.shape:
@@ -24,15 +24,12 @@ def mcnemar(first: ArrayLike, second: ArrayLike) -> float:
 
 
 def fisher(first: ArrayLike, second: ArrayLike) -> float:
-    """Return the exact two-sided p that two samples, (n,) and (m,), fail equally often.
-
-    Fisher's (1935) test of the 2×2 table.
-    """
+    """Return the exact two-sided p of Fisher's test (1935) of equal failure rates, (n,), (m,)."""
     samples = [np.asarray(values, dtype=bool) for values in (first, second)]
     table = [[int(values.sum()), int((~values).sum())] for values in samples]
     return float(fisher_exact(table).pvalue)
 
 
 def compare(first: ArrayLike, second: ArrayLike, paired: bool) -> float:
-    """Return the exact p that both sides fail equally often: McNemar's, unpaired Fisher's."""
+    """Return the exact p of equal failure rates: McNemar's test if paired, else Fisher's."""
     return mcnemar(first, second) if paired else fisher(first, second)

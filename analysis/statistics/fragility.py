@@ -1,4 +1,4 @@
-"""Does a claim rest on a single seed? Leave each out, and see how near the interval comes."""
+"""Check whether a claim depends on a single seed, by leave-one-out over the seeds."""
 
 from dataclasses import dataclass
 
@@ -12,11 +12,12 @@ from lib.spec.study import Study
 
 @dataclass(frozen=True)
 class Fragility:
-    """What a claim rests on.
+    """How much a claim depends on single seeds.
 
-    ``lost``: places of the seeds without which the claim is not established; ``could_not``: whether
-    one seed fewer could not have given it, whatever its scores; ``distance``: of the nearest end of
-    its interval, at ``confidence``, from ``towards``, the value that it excludes.
+    ``lost``: the indices of the seeds without which the claim is not established. ``could_not``:
+    whether n - 1 seeds could not give the claim, whatever their scores. ``distance``: from
+    ``towards``, the value that the claim excludes, to the nearest end of the interval with
+    ``confidence``; negative if the interval contains that value.
     """
 
     lost: list[int]
@@ -34,7 +35,7 @@ def leave_one_out(
     splitting: list[str],
     resolution: float | None = None,
 ) -> many.Claims | None:
-    """Return the claims without each seed in turn, (seeds, contrasts); None with fewer than three.
+    """Return the claims without each seed in turn, (seeds, contrasts); None if n < 3.
 
     ``scores``, ``failed``: (variants, seeds).
     """
@@ -43,28 +44,29 @@ def leave_one_out(
         return None
     others = np.array([np.delete(np.arange(n), k) for k in range(n)])
     delta = study.smallest_effect
-    lost = failed[:, others]
-    return many.claims_of_many(study, scores[:, others], paired, splitting, delta, lost, resolution)
+    scores, failed = scores[:, others], failed[:, others]
+    return many.claims_of_many(study, scores, paired, splitting, delta, failed, resolution)
 
 
 def judge(
-    tested: Tested, grade: str, without: many.Claims | None, place: int, study: Study
+    tested: Tested, grade: str, without: many.Claims | None, index: int, study: Study
 ) -> Fragility | None:
-    """Say what the claim of the contrast at ``place`` rests on; None where no seed decides it.
+    """Return how the claim of the contrast at ``index`` depends on single seeds.
 
-    And where runs failed: then the failures are what a claim rests on, and its sentence says so.
+    None if it holds without each seed, if ``grade`` makes no claim, or if runs failed: notes on
+    failures then describe what the claim rests on. ``without``: from ``leave_one_out``.
     """
     if grade not in CLAIMS or without is None or tested.failures is not None:
         return None
     delta, family = study.smallest_effect, without.difference.shape[1]
     if grade == "meaningful":
-        p = without.beyond[:, place]
+        p = without.beyond[:, index]
     elif grade == "support_small":
-        p = np.maximum(without.difference[:, place], without.within[:, place])
+        p = np.maximum(without.difference[:, index], without.within[:, index])
     elif grade == "preliminary_support":
-        p = without.difference[:, place]
+        p = without.difference[:, index]
     else:
-        p = without.within[:, place]
+        p = without.within[:, index]
     lost = np.nonzero(p >= study.alpha)[0].tolist()
     if not lost:
         return None

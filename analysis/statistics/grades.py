@@ -1,19 +1,21 @@
-"""The grade of a contrast: which claims its exact p-values allow, each kind corrected by Holm."""
+"""Grade a contrast: which claims its p-values allow, each kind of claim corrected by Holm."""
 
 from collections.abc import Sequence
 
 from analysis.statistics.testing import Tested
 from lib.spec.study import Study
 
-# What each grade means; δ: the smallest effect of interest that the study declares.
+# What each grade means. δ is the declared smallest effect of interest.
 GRADES = {
-    "not_testable": "this design could not have shown any difference (its smallest Holm p is not "
+    "not_testable": "this design cannot show any difference (its smallest possible Holm p is not "
     "below α), or all differences are zero",
-    "inconclusive": "none of the claims below; the interval says what the data are compatible with",
-    "preliminary_support": "a difference: Holm p < α",
-    "support_small": "a difference, and it lies within ±δ: Holm p < α for both",
-    "meaningful": "a difference, and it lies beyond ±δ: Holm p < α for both",
-    "practically_equivalent": "the difference lies within ±δ (Holm p < α), and none is shown",
+    "inconclusive": "none of the claims below; the interval shows which differences are compatible "
+    "with the data",
+    "preliminary_support": "there is a difference (Holm p < α)",
+    "support_small": "there is a difference, and it lies within ±δ (Holm p < α for both)",
+    "meaningful": "there is a difference, and it lies beyond ±δ (Holm p < α for both)",
+    "practically_equivalent": "the difference lies within ±δ (Holm p < α), and the test for a "
+    "difference has Holm p ≥ α",
 }
 SUPPORTED = ("preliminary_support", "support_small", "meaningful")
 CLAIMS = (*SUPPORTED, "practically_equivalent")
@@ -26,11 +28,11 @@ def decide(
     alpha: float,
     same_without_failures: bool = True,
 ) -> str:
-    """Return the grade that Holm-adjusted p-values allow; None where there is no δ.
+    """Return the grade that Holm-adjusted p-values allow.
 
-    ``same_without_failures``: whether the seeds without a failed run show the same difference. If
-    not, a difference over all runs and a claim about ±δ without the failed ones are about different
-    things, and only the first is made.
+    ``p_beyond``, ``p_within``: None if no δ is declared. ``same_without_failures``: whether the
+    seeds without a failed run show the same difference. If not, only the difference over all runs
+    is claimed: a claim about ±δ, which excludes failed runs, may be about another effect.
     """
     within = p_within is not None and p_within < alpha
     if p_difference < alpha:
@@ -43,13 +45,13 @@ def decide(
 
 
 def is_testable(tested: Tested, family: int, alpha: float) -> bool:
-    """Say whether a difference is shown, or could have been with these seeds, ties and zeros."""
+    """Return whether a difference is shown, or could be with these seeds, ties and zeros."""
     could = tested.smallest_p * family < alpha or tested.p_holm < alpha
     return could and not tested.all_equal
 
 
 def grade(tested: Tested, family: int, study: Study) -> str:
-    """Return the grade of a tested contrast; ``family``: contrasts that are tested together."""
+    """Return the grade of a contrast; ``family``: the number of contrasts tested together."""
     if not is_testable(tested, family, study.alpha):
         return "not_testable"
     same = tested.same_without_failures(study.alpha)
@@ -57,10 +59,10 @@ def grade(tested: Tested, family: int, study: Study) -> str:
 
 
 def under_other_rules(grade: str, others: Sequence[tuple[str, bool]]) -> str:
-    """Return the grade that all score rules allow: others can only demote.
+    """Return the grade that all score rules allow. Other rules can only lower a grade.
 
-    ``others``: under each other rule the grade, and whether it concludes the same about a
-    difference (the same direction, or none).
+    ``others``: for each other rule, its grade and whether its conclusion about a difference is the
+    same (the same direction, or no difference shown).
     """
     if grade not in CLAIMS:
         return grade
@@ -72,11 +74,11 @@ def under_other_rules(grade: str, others: Sequence[tuple[str, bool]]) -> str:
 
 
 def on_other_items(grade: str, both: tuple[float, float] | None, delta: float | None) -> str:
-    """Return the grade of a claim against a published score, which other test items must allow.
+    """Return the grade of a contrast with a published score, which new test items must allow too.
 
-    The published score was measured on the same finite test set by somebody else's seeds, so a
-    claim must hold for seeds and test items together. ``both``: the interval over both, or None
-    where the runs' outputs are not known; then no claim is made.
+    The published score was measured on the same finite test set with other seeds, so a claim must
+    hold for seeds and test items together. ``both``: the interval over both, or None if the outputs
+    per item are unknown; then no claim is made.
     """
     if grade not in CLAIMS:
         return grade

@@ -1,4 +1,4 @@
-"""Hodges–Lehmann estimates with exact intervals: the shifts that exact tests do not reject."""
+"""Hodges–Lehmann estimates with the intervals of all shifts that the rank tests do not reject."""
 
 import bisect
 from collections.abc import Callable
@@ -18,30 +18,30 @@ from analysis.statistics.rank_tests import (
     with_ties,
 )
 
-MOST_AT_ONCE = 4_000_000  # averages that are held in memory
+MOST_AT_ONCE = 4_000_000  # pairwise values held in memory
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A Hodges–Lehmann estimate with its exact confidence interval."""
+    """A Hodges–Lehmann estimate with its confidence interval."""
 
     estimate: float
     low: float
     high: float
-    confidence: float  # what was asked for, or the most that so few values can give
+    confidence: float  # as requested, or the highest level that this number of values allows
 
 
 def hodges_lehmann(first: np.ndarray, second: np.ndarray, paired: bool) -> np.ndarray:
-    """Return the Hodges–Lehmann difference of ``second`` against ``first`` (…, n), for each row.
+    """Return the Hodges–Lehmann difference of ``second`` minus ``first`` (…, n), for each row.
 
-    The median of the Walsh averages of paired differences, or of all differences of two samples.
-    Many rows are taken in parts: each has as many averages as n² / 2.
+    If paired, the median of the Walsh averages of the differences; otherwise the median of all
+    pairwise differences. Works in chunks, since each row needs about n² / 2 values, or n².
     """
-    part = max(1, MOST_AT_ONCE // (first.shape[-1] * second.shape[-1]))
-    if first.ndim > 1 and len(first) > part:
-        parts = range(0, len(first), part)
+    chunk = max(1, MOST_AT_ONCE // (first.shape[-1] * second.shape[-1]))
+    if first.ndim > 1 and len(first) > chunk:
+        starts = range(0, len(first), chunk)
         return np.concatenate(
-            [hodges_lehmann(first[k : k + part], second[k : k + part], paired) for k in parts]
+            [hodges_lehmann(first[k : k + chunk], second[k : k + chunk], paired) for k in starts]
         )
     if paired:
         i, j = np.triu_indices(first.shape[-1])
@@ -56,40 +56,41 @@ def paired_interval(
 ) -> Interval:
     """Return the Hodges–Lehmann estimate of paired differences (n,) and its exact interval.
 
-    The estimate is the median of the Walsh averages (d_i + d_j) / 2, i <= j; the interval holds
-    every shift that the signed-rank test does not reject (Hollander & Wolfe 1999, section 3.2).
-    Where 2 / 2^n exceeds 1 - confidence the whole range of averages is given, with its confidence.
+    The estimate is the median of the Walsh averages (d_i + d_j) / 2, i <= j. The interval contains
+    every shift that the signed-rank test does not reject (Hollander & Wolfe 1999, section 3.2). If
+    2 / 2^n exceeds 1 - confidence, it is the whole range of averages, with its own confidence.
     ``tolerance``: see rank_tests.
     """
     d = with_ties(checked(differences, "differences"), tolerance)
-    near = RELATIVE * np.abs(d).max() if tolerance is None else tolerance
+    tied = RELATIVE * np.abs(d).max() if tolerance is None else tolerance
     i, j = np.triu_indices(len(d))
-    averages = distinct((d[i] + d[j]) / 2, near)
+    averages = distinct((d[i] + d[j]) / 2, tied)
     estimate = float(np.median((d[i] + d[j]) / 2))
     floor = smallest_p(len(d))
     level = max(1 - confidence, floor)
-    low, high = _invert(averages, estimate, level, lambda m: signed_rank(d - m, near / 4).p)
+    low, high = _invert(averages, estimate, level, lambda m: signed_rank(d - m, tied / 4).p)
     return Interval(estimate, low, high, min(confidence, 1 - floor))
 
 
 def shift_interval(
     x: ArrayLike, y: ArrayLike, confidence: float = 0.95, tolerance: float | None = None
 ) -> Interval:
-    """Return the Hodges–Lehmann shift of y (m,) against x (n,) and its exact interval.
+    """Return the Hodges–Lehmann shift of y (m,) against x (n,) and its interval.
 
-    The estimate is the median of all y_j - x_i; the interval holds every shift that the
-    Mann–Whitney test does not reject. ``tolerance``: see rank_tests.
+    The estimate is the median of all y_j - x_i. The interval contains every shift that the
+    Mann–Whitney test does not reject: exact up to ``MOST_EXACT`` values, see rank_tests, also for
+    ``tolerance``.
     """
     x, y = both_with_ties(checked(x, "x"), checked(y, "y"), tolerance)
-    near = RELATIVE * max(np.abs(x).max(), np.abs(y).max()) if tolerance is None else tolerance
+    tied = RELATIVE * max(np.abs(x).max(), np.abs(y).max()) if tolerance is None else tolerance
     pairs = (y[:, None] - x[None, :]).ravel()
     estimate = float(np.median(pairs))
     floor = smallest_p(len(x), len(y))
     low, high = _invert(
-        distinct(pairs, near),
+        distinct(pairs, tied),
         estimate,
         max(1 - confidence, floor),
-        lambda m: rank_sum(x, y - m, near / 4).p,
+        lambda m: rank_sum(x, y - m, tied / 4).p,
     )
     return Interval(estimate, low, high, min(confidence, 1 - floor))
 
@@ -97,20 +98,21 @@ def shift_interval(
 def _invert(
     candidates: np.ndarray, estimate: float, level: float, p_at: Callable[[float], float]
 ) -> tuple[float, float]:
-    """Return the hull of the shifts with p above ``level``.
+    """Return the smallest interval that contains all shifts with p above ``level``.
 
-    Between candidates p is constant, and it rises towards the estimate and falls beyond it: a
-    binary search on either side finds where it leaves ``level``.
+    ``candidates``: the sorted shifts at which p can change. Between them p is constant; it rises up
+    to the estimate and falls after it, so a binary search on each side finds where it crosses
+    ``level``.
     """
     gaps = (candidates[:-1] + candidates[1:]) / 2
 
     def kept(k: int) -> bool:
         return p_at(gaps[k]) > level * (1 + 1e-9)
 
-    place = bisect.bisect(gaps, estimate)
-    near = [k for k in (place - 1, place) if 0 <= k < len(gaps)]
-    middle = max(near, key=lambda k: p_at(gaps[k]), default=None)
-    if middle is None or not kept(middle):  # so many ties that no shift between the candidates is
+    index = bisect.bisect(gaps, estimate)
+    adjacent = [k for k in (index - 1, index) if 0 <= k < len(gaps)]
+    middle = max(adjacent, key=lambda k: p_at(gaps[k]), default=None)
+    if middle is None or not kept(middle):  # with many ties only a candidate itself may be kept
         k = bisect.bisect(candidates, estimate)
         around = [float(c) for c in candidates[max(0, k - 2) : k + 2]]
         alone = [c for c in around if p_at(c) > level * (1 + 1e-9)] or [estimate]

@@ -1,4 +1,4 @@
-"""The two folds of the JSRT radiographs next to the published table of the same protocol."""
+"""Compare two-fold cross-validation on the JSRT radiographs with the published results."""
 
 from typing import Any
 
@@ -25,64 +25,64 @@ WORST = 10
 
 
 def load(study: Study) -> dict[str, Any] | None:
-    """Return the table of the study's two-fold sweep, or None where the study declares none.
+    """Return the results of the study's two-fold sweep, or None if the study declares none.
 
-    ``missing`` says why there is no table.
+    If they are not available, the only other key next to ``sweep`` is ``missing``, the reason.
 
     Raises:
-        StudyError, TableError: when the sweep or its tables cannot be read.
+        StudyError, TableError: if the sweep or its tables cannot be read.
     """
     name = study.declaration.cross_validation
     if name is None:
         return None
     data = study_data.sibling(study, name)
     if data is None:
-        return {"sweep": name, "missing": "it has not been run and fetched"}
+        return {"sweep": name, "missing": "its runs have not been fetched"}
     wrong = data.completeness.problems + list(data.completeness.waivable.values())
     if wrong or data.per_item is None:
-        why = "; ".join(wrong) or f"its runs' outputs per item ({per_item.NAME}) are gone"
+        why = "; ".join(wrong) or f"its outputs per item ({per_item.NAME}) are missing"
         return {"sweep": name, "missing": why}
     return summarize(data) | {"provenance": provenance.of_study(data)}
 
 
 def overlaps(data: StudyData) -> pd.DataFrame:
-    """Return the Jaccard index of every image and run (images, runs); NaN where not tested."""
-    found = per_item.of_runs(data.per_item, "jaccard", data.run_ids)
-    if found is None:
-        raise StudyError(f"{data.folder}/{per_item.NAME} has no Jaccard index of every run")
-    return found
+    """Return the Jaccard index of each image in each run (images, runs); NaN if not tested."""
+    table = per_item.of_runs(data.per_item, "jaccard", data.run_ids)
+    if table is None:
+        raise StudyError(f"{data.folder}/{per_item.NAME} lacks the Jaccard index of some runs")
+    return table
 
 
 def summarize(data: StudyData) -> dict[str, Any]:
     """Return mean and standard deviation over all images per seed, and the worst images.
 
     Raises:
-        StudyError: when a seed's two folds do not test each of the 247 images once at 256 pixels,
-            or the images are others: such scores cannot be compared with the published ones.
+        StudyError: if the two folds of a seed do not test each of the 247 JSRT images exactly once
+            at 256 pixels. Other scores are not comparable with the published ones.
     """
     study, jaccard = data.study, overlaps(data)
     if set(study.factors) != {"fold"} or set(study.factors["fold"]) != {"odd", "even"}:
-        raise StudyError(f"{study.name} must vary `fold: [odd, even]` and the seed, nothing else")
+        raise StudyError(f"{study.name} must vary only `fold: [odd, even]` and the seed")
     side = data.recipe.get("image_size")
     foreign = [name for name in jaccard.index if not str(name).startswith("JPC")]
     if foreign or len(jaccard) != IMAGES or side != SIDE:
         raise StudyError(
             f"{study.name}: {len(jaccard)} images at {side} pixels"
-            f"{f', such as {foreign[0]}' if foreign else ''}; the published table is of the "
-            f"{IMAGES} JSRT radiographs at {SIDE} pixels with the SCR masks"
+            f"{f', such as {foreign[0]}' if foreign else ''}. The published results are for the "
+            f"{IMAGES} JSRT radiographs at {SIDE} pixels with the SCR masks."
         )
     seeds, by_seed = [], {}
     for seed in study.seeds:
-        own = [run for e in data.completeness.entries if e.seed == seed for run in e.runs]
-        if not (jaccard[own].notna().sum(axis=1) == 1).all():
-            raise StudyError(f"{study.name}, seed {seed}: not every image is tested exactly once")
-        by_seed[seed] = jaccard[own].sum(axis=1)
+        runs = [run for e in data.completeness.entries if e.seed == seed for run in e.runs]
+        if not (jaccard[runs].notna().sum(axis=1) == 1).all():
+            raise StudyError(f"{study.name}, seed {seed}: each image must be tested exactly once")
+        by_seed[seed] = jaccard[runs].sum(axis=1)
         seeds.append(
             {
                 "seed": seed,
                 "mean": float(by_seed[seed].mean()),
                 "sd": float(by_seed[seed].std()),
-                "runs": own,
+                "runs": runs,
             }
         )
     median = pd.DataFrame(by_seed).median(axis=1).sort_values(kind="stable")

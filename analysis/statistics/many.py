@@ -1,4 +1,4 @@
-"""The decisions of ``testing`` for thousands of made-up studies at once, for rates and power."""
+"""Vectorized version of ``testing`` for thousands of simulated studies: error rates and power."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,11 +11,12 @@ from lib.spec.study import Study
 
 @dataclass(frozen=True)
 class Claims:
-    """Holm's p-values of three kinds of claim in many studies at once, (studies, contrasts) each.
+    """Holm-adjusted p-values of each kind of claim in many studies, (studies, contrasts) each.
 
-    ``trained``: of a difference among seeds without a failed run. ``least``: the smallest p that
-    the seeds could have given; ``direction``: 1, -1 or 0, over all seeds; ``estimate``:
-    Hodges–Lehmann, of seeds without a failed run; NaN where there is none.
+    ``difference``, ``beyond``, ``within``: of the three claims. ``trained``: of a difference among
+    the seeds without a failed run. ``least``: the smallest possible p (not adjusted) given ties and
+    zeros. ``direction``: the sign of the difference over all seeds, or 0. ``estimate``: the
+    Hodges–Lehmann difference over the seeds without a failed run, NaN if there are none.
     """
 
     difference: np.ndarray
@@ -36,12 +37,12 @@ def claims_of_many(
     failed: np.ndarray | None = None,
     resolution: float | None = None,
 ) -> Claims:
-    """Test the study's contrasts in many studies of one design, as ``testing.run_tests`` tests one.
+    """Test the contrasts of many studies of one design, like ``testing.run_tests`` for one study.
 
     ``tables``, ``failed``: (variants, studies, seeds).
     """
     variants, studies, n = tables.shape
-    found = []
+    columns = []
     for contrast in contrasts.build(study, tables.reshape(variants, -1), resolution):
         pairs = testing.has_pairs(contrast, paired, splitting)
         flat = None if failed is None else failed.reshape(variants, -1)
@@ -54,14 +55,15 @@ def claims_of_many(
             least = np.minimum(1.0, 2 * 0.5**moving)
         beyond, within, trained = np.ones(studies), np.ones(studies), np.ones(studies)
         estimate = np.full(studies, np.nan)
-        for rows, own in equally_many(x, y, kept):
-            estimate[rows] = intervals.hodges_lehmann(*own, pairs)
-            without = testing.tails(*own, pairs, contrast.tolerance)
+        for rows, sides in equally_many(x, y, kept):
+            estimate[rows] = intervals.hodges_lehmann(*sides, pairs)
+            without = testing.tails(*sides, pairs, contrast.tolerance)
             trained[rows] = rank_tests.two_sided(*without)
             if delta is not None:
-                beyond[rows], within[rows] = testing.margins(*own, pairs, contrast.tolerance, delta)
+                tested = testing.margins(*sides, pairs, contrast.tolerance, delta)
+                beyond[rows], within[rows] = tested
         direction = np.sign(less - greater)
-        found.append(
+        columns.append(
             (
                 rank_tests.two_sided(less, greater),
                 beyond,
@@ -72,14 +74,14 @@ def claims_of_many(
                 estimate,
             )
         )
-    kinds = [np.stack(kind, axis=1) for kind in zip(*found, strict=True)]
+    kinds = [np.stack(kind, axis=1) for kind in zip(*columns, strict=True)]
     return Claims(*(rank_tests.holm(p) for p in kinds[:4]), *kinds[4:])
 
 
 def equally_many(
     x: np.ndarray, y: np.ndarray, kept: Sequence[np.ndarray]
 ) -> Iterator[tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]]:
-    """Give the studies with equally many kept seeds on either side: rows, and their values."""
+    """Yield the rows of studies with the same numbers of kept seeds, and their kept values."""
     counts = [k.sum(axis=1) for k in kept]
     ordered = [
         np.take_along_axis(v, np.argsort(~k, axis=1, kind="stable"), 1)
@@ -92,15 +94,16 @@ def equally_many(
 
 
 def grades_of(claims: Claims, alpha: float, failed: bool) -> np.ndarray:
-    """Return the grade of each contrast of each study, (studies, contrasts) of text.
+    """Return the grade of each contrast in each study as text, (studies, contrasts).
 
-    ``failed``: whether some runs failed, so that all runs and the trained ones may disagree.
+    ``failed``: whether runs failed, so that a difference over all runs must also be shown by the
+    seeds without a failed run to allow claims about ±δ.
     """
     shape = claims.difference.shape
-    found = np.full(shape, "not_testable", dtype=object)
+    graded = np.full(shape, "not_testable", dtype=object)
     same = (claims.trained < alpha) & (np.sign(claims.estimate) == claims.direction)
     could = (claims.least * shape[1] < alpha) | (claims.difference < alpha)
-    for at in zip(*np.nonzero(could), strict=True):
-        p = claims.difference[at], claims.beyond[at], claims.within[at]
-        found[at] = grades.decide(*p, alpha, bool(same[at]) or not failed)
-    return found
+    for index in zip(*np.nonzero(could), strict=True):
+        p = claims.difference[index], claims.beyond[index], claims.within[index]
+        graded[index] = grades.decide(*p, alpha, bool(same[index]) or not failed)
+    return graded

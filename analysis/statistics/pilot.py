@@ -1,4 +1,4 @@
-"""What an earlier study says about one that is planned: spread over seeds, and time."""
+"""Estimate the spread over seeds and the run time of a planned study from an earlier one."""
 
 import math
 from dataclasses import dataclass
@@ -12,19 +12,20 @@ from analysis.statistics import design
 from lib.spec.study import NUISANCE_FIELDS, RULES, Study
 from lib.spec.sweep import same_value, show_value
 
-OUTLIER = 8  # robust standard deviations from a run's variant and seed
+OUTLIER = 8  # robust standard deviations from what variant and seed predict
 
 
 @dataclass(frozen=True)
 class Pilot:
-    """What earlier runs say: spread over seeds within a variant, and how long runs take.
+    """Estimates from earlier runs: spread over seeds within a variant, and run times.
 
-    ``deviation``: standard deviation of a run's score within variant and seed;
-    ``without_outliers``: the same without the ``outliers``; ``startup_seconds``: of a run outside
-    its epochs, where its tables say; ``mismatches``: where the pilot's recipe is not the plan's, by
-    config key; ``residuals``: of the plan's variants over seeds without a failed run or outlier,
-    (variants, seeds) for the declared score rule and then others; empty where the pilot has not
-    all of these variants, or too few seeds.
+    ``deviation``: standard deviation of a run's score after removing the effects of variant and
+    seed. ``without_outliers``: the same without the ``outliers``. ``seconds_per_epoch``: the
+    median. ``startup_seconds``: median seconds of a run outside its epochs; both are None if
+    unknown. ``mismatches``: differences from the planned recipe, by config key. ``residuals``: of
+    the planned variants over the seeds without a failed run or outlier, (variants, seeds), first
+    for the declared score rule, then for others; empty if the pilot lacks a variant or has too few
+    seeds.
     """
 
     deviation: float
@@ -38,14 +39,14 @@ class Pilot:
 
 
 def read_pilot(folder: Path, study: Study) -> Pilot:
-    """Return what the tables of an earlier study say about spread and speed.
+    """Return the spread and the run times from the tables of an earlier study.
 
-    Where every variant has every seed, what a seed does to all variants alike is taken out: it
-    cancels in paired contrasts.
+    If no run is missing, the common effect of a seed on all variants is removed, since it cancels
+    in paired contrasts.
 
     Raises:
-        TableError: when they lack the study's score, a variant has two runs of a seed (as when the
-            pilot varied something that the study does not), or none has two finished runs.
+        TableError: if the tables lack the study's score, if a variant has two runs with the same
+            seed (the pilot varied something else), or if no variant has two finished runs.
     """
     runs, history = read_tables(folder)
     seed, key = CONFIG + study.declaration.replicate, study.score_key()
@@ -53,26 +54,26 @@ def read_pilot(folder: Path, study: Study) -> Pilot:
     scores = numbers(runs, key)
     if scores.isna().all() or seed not in runs or (study.factor_keys and not names):
         wanted = ", ".join(study.factor_keys) or study.declaration.replicate
-        raise TableError(f"{folder}/runs.csv has no scores {key} or none of {wanted}")
+        raise TableError(f"{folder}/runs.csv has no scores {key} or no column for {wanted}")
     runs = runs.assign(score=scores)[(runs["state"] == "finished") & scores.notna()]
     plain = runs[[*names, seed]].map(encode)
-    if (twice := plain.duplicated()).any():
+    if (duplicate := plain.duplicated()).any():
         keys = ", ".join(name.removeprefix(CONFIG) for name in [*names, seed])
         raise TableError(
-            f"{folder}: {keys} are the same in several runs, such as "
-            f"{runs['run_id'][twice].iloc[0]}; did this pilot vary something else?"
+            f"{folder}: several runs have the same {keys}, for example "
+            f"{runs['run_id'][duplicate].iloc[0]}. Did this pilot vary something else?"
         )
     plain = plain.assign(score=runs["score"], variant="all")
     table = plain.pivot_table(index=seed, columns=names or "variant", values="score")
     deviation = _spread(table)
     if deviation is None:
         raise TableError(
-            f"{folder} has no variant with two finished runs: there is no spread to learn from"
+            f"{folder}: no variant has two finished runs, so the spread cannot be estimated"
         )
-    centred = table - table.median()
-    centred = centred.sub(centred.median(axis=1), axis=0)
-    typical = 1.4826 * np.nanmedian(np.abs(centred))  # to a normal distribution's deviation
-    off = np.abs(centred) > OUTLIER * typical
+    centered = table - table.median()
+    centered = centered.sub(centered.median(axis=1), axis=0)
+    typical = 1.4826 * np.nanmedian(np.abs(centered))  # SD of a normal distribution from its MAD
+    off = np.abs(centered) > OUTLIER * typical
     without = _spread(table.mask(off)) if typical > 0 else None
     return Pilot(
         deviation,
@@ -86,23 +87,23 @@ def read_pilot(folder: Path, study: Study) -> Pilot:
 
 
 def _times(runs: pd.DataFrame, history: pd.DataFrame) -> tuple[float | None, float | None]:
-    """Return the median seconds of an epoch, and of a run outside its epochs; None if not known."""
+    """Return the median seconds per epoch, and of a run outside its epochs; None if unknown."""
     if "seconds" not in history:
         return None, None
-    own = history[history["run_id"].isin(runs["run_id"])]
+    epochs = history[history["run_id"].isin(runs["run_id"])]
     outside = numbers(runs, "runtime_seconds").set_axis(runs["run_id"])
-    outside = (outside - own.groupby("run_id")["seconds"].sum()).dropna()
-    if f"{SUMMARY}resumed_from_epoch" in runs:  # such a run started twice
-        once = numbers(runs, "resumed_from_epoch").set_axis(runs["run_id"]).fillna(0) == 0
-        outside = outside[once.reindex(outside.index).fillna(True)]
+    outside = (outside - epochs.groupby("run_id")["seconds"].sum()).dropna()
+    if f"{SUMMARY}resumed_from_epoch" in runs:  # a resumed run starts more than once
+        unbroken = numbers(runs, "resumed_from_epoch").set_axis(runs["run_id"]).fillna(0) == 0
+        outside = outside[unbroken.reindex(outside.index).fillna(True)]
     startup = float(max(0.0, outside.median())) if len(outside) else None
-    return float(own["seconds"].median()), startup
+    return float(epochs["seconds"].median()), startup
 
 
 def _residuals(
     study: Study, runs: pd.DataFrame, off: pd.DataFrame, names: list[str], seed: str
 ) -> list[np.ndarray]:
-    """Return the residuals of the plan's variants, one array per score rule that all runs have."""
+    """Return the residuals of the planned variants, one array per score rule that all runs have."""
     keys = [name.removeprefix(CONFIG) for name in names]
     wanted = [tuple(encode(config[key]) for key in keys) for config in study.configs.values()]
     if set(keys) != set(study.factor_keys) or len(set(wanted)) < len(wanted) or len(wanted) < 2:
@@ -128,11 +129,11 @@ def _residuals(
 def _mismatches(study: Study, runs: pd.DataFrame) -> dict[str, str]:
     found = {}
     for name, value in study.fixed.items():
-        own = runs.get(CONFIG + name)
-        if own is None or name in NUISANCE_FIELDS or name == "data":
+        used = runs.get(CONFIG + name)
+        if used is None or name in NUISANCE_FIELDS or name == "data":
             continue
-        if not all(same_value(one, value) for one in own):
-            shown = ", ".join(sorted({show_value(one) for one in own}))
+        if not all(same_value(one, value) for one in used):
+            shown = ", ".join(sorted({show_value(one) for one in used}))
             found[name] = f"{name} = {shown}, planned {show_value(value)}"
     return found
 
@@ -140,7 +141,8 @@ def _mismatches(study: Study, runs: pd.DataFrame) -> dict[str, str]:
 def _spread(scores: pd.DataFrame) -> float | None:
     """Return the standard deviation within variant and seed of a table (seeds, variants).
 
-    A seed's own effect is taken out where there are several variants; gaps cost degrees of freedom.
+    The effect of a seed is removed if every seed has runs of several variants. Missing runs reduce
+    the degrees of freedom.
     """
     residuals = scores - scores.mean()
     freedom = int((scores.count() - 1).clip(lower=0).sum())
@@ -151,12 +153,12 @@ def _spread(scores: pd.DataFrame) -> float | None:
 
 
 def contrast_deviation(study: Study, deviation: float) -> float:
-    """Return the standard deviation over seeds of a main effect, from that of a run.
+    """Return the standard deviation over seeds of a main effect, given that of a run.
 
-    A main effect is a difference of two levels' means over the other factors' variants; with
-    independent runs its variance is 2 deviation² / (variants per level). Of factors with unlike
-    numbers of levels the one with the most decides: its contrasts are the least sure. Without
-    factors a run is compared with a number, and the deviation is its own.
+    A main effect is the difference between two levels' means over the other factors. With
+    independent runs its variance is 2 deviation² / (variants per level). The factor with the most
+    levels is used, because its contrasts have the largest variance. Without factors a run is
+    compared with a fixed number, so the result is ``deviation``.
     """
     if not study.factors:
         return deviation

@@ -1,4 +1,4 @@
-"""A recipe next to published scores: its runs one by one, and what each step of it brings."""
+"""Results of a recipe that is compared with published scores: each run, and each step's effect."""
 
 import itertools
 from typing import Any
@@ -15,25 +15,26 @@ from analysis.statistics.contrasts import Contrast
 def by_seed(data: StudyData) -> list[dict[str, Any]]:
     """Return one row per run: seed, run, score, minutes, mistakes, and the scores of other steps.
 
-    ``without_duplicates``: the score on those test items that equal no training item. It and the
-    mistakes are None where the runs' outputs per item do not say. Empty without published scores.
+    ``without_duplicates``: the score without the test items that are identical to training items.
+    This and ``mistakes`` are None if the outputs per item are unknown. Empty if the study declares
+    no published scores.
 
     Raises:
-        TableError: when the runs lack the score of a step that the study names.
+        TableError: if the runs lack the score of a declared step.
     """
     study, steps = data.study, data.study.declaration.cumulative_steps
     if not study.declaration.published_scores:
         return []
     if lacking := [key for key in steps if not data.has(key)]:
         raise TableError(
-            f"{data.folder}/runs.csv has no numbers under {', '.join(lacking)}, which the study's "
-            "`cumulative_steps:` names"
+            f"{data.folder}/runs.csv has no numbers under {', '.join(lacking)}, declared in the "
+            "study's `cumulative_steps:`"
         )
     table = data.per_item
     scores = test_scores(data) if study.rule == "last" else None
     predicted = per_item.of_runs(table, "predicted", data.run_ids)
     new = None if table is None or "in_training" not in table else table["in_training"] == 0
-    own = {key: data.values(key)[0] for key in steps if key != study.score_key()}
+    others = {key: data.values(key)[0] for key in steps if key != study.score_key()}
     rows = []
     for k, entry in enumerate(data.completeness.entries):
         (run,) = entry.runs
@@ -48,16 +49,16 @@ def by_seed(data: StudyData) -> list[dict[str, Any]]:
                 "without_duplicates": float(scores[run][new].mean())
                 if known and new is not None
                 else None,
-                "others": {key: float(values[k]) for key, values in own.items()},
+                "others": {key: float(values[k]) for key, values in others.items()},
             }
         )
     return rows
 
 
 def steps(data: StudyData) -> list[dict[str, Any]]:
-    """Compare each of the study's steps with the one before, seed by seed, on the same runs.
+    """Compare the scores after each declared step with those before it, paired by run.
 
-    Exact signed-rank tests, not corrected, not declared as contrasts.
+    Exact signed-rank tests over seeds, neither corrected nor declared as contrasts.
     """
     words = data.study.declaration.cumulative_steps
     values = {key: data.values(key)[0] for key in words}

@@ -1,15 +1,15 @@
 """Exact rank tests: pure functions on arrays, one value per run.
 
-``signed_rank`` and ``rank_sum`` test one data set and say all about it; ``signed_rank_tails`` and
-``rank_sum_tails`` give the p-values of many at once, as simulations need them.
+``signed_rank`` and ``rank_sum`` test one data set and return all results. ``signed_rank_tails`` and
+``rank_sum_tails`` return only the p-values, for many data sets at once (simulations).
 
-The null distributions are enumerated (by convolution, not by listing), given the ties and zeros at
-hand: p-values are exact, and the same as scipy's exact or full-permutation ones. One exception,
-which carries ``exact = False``: Mann–Whitney between more than ``MOST_EXACT`` runs in all.
+The null distributions are computed by convolution for the observed ties and zeros, so p-values are
+exact and equal to scipy's exact or full-permutation p-values. The one exception, marked by
+``exact = False``, is the Mann–Whitney test of more than ``MOST_EXACT`` values in total.
 
-Scores are often fractions, in which arithmetic leaves traces: 0.1 + 0.2 is not 0.3. So values at
-most ``tolerance`` apart are ties, and differences at most so large are 0; by default this is
-``RELATIVE`` times the largest value, so that no test depends on the unit of measurement.
+Floating-point scores carry rounding errors: 0.1 + 0.2 is not 0.3. Values at most ``tolerance``
+apart are therefore tied, and differences up to ``tolerance`` are 0. The default is ``RELATIVE``
+times the largest value, so no result depends on the unit of measurement.
 """
 
 import functools
@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import mannwhitneyu, rankdata
 
-RELATIVE = 1e-9  # far above what arithmetic in 64 bits leaves, far below what anyone measures
-MOST_EXACT = 80  # values in two samples together: the work grows with the fourth power
+RELATIVE = 1e-9  # far above the rounding errors of float64, far below measurable differences
+MOST_EXACT = 80  # values in both samples: the cost grows with the fourth power
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class SignedRank:
     negative: int  # differences below 0
     statistic: float  # the smaller rank sum, as scipy and R report it
     p: float  # two-sided, exact: twice the smaller of the next two
-    p_less: float  # one-sided, against differences below 0
-    p_greater: float  # one-sided, against differences above 0
-    least_p: float  # the smallest p that other signs of the same differences would give
+    p_less: float  # one-sided, alternative: differences below 0
+    p_greater: float  # one-sided, alternative: differences above 0
+    least_p: float  # the smallest p that differences of these sizes can give, with any signs
     rank_biserial: float  # (W+ - W-) / (W+ + W-), from -1 to 1 (Kerby 2014); 0 if all are 0
 
 
@@ -47,22 +47,22 @@ class RankSum:
     n_x: int
     n_y: int
     statistic: float  # U of y: pairs with y > x, ties count half
-    p: float  # two-sided, exact: twice the smaller of the next two
-    p_less: float  # one-sided, against y below x
-    p_greater: float  # one-sided, against y above x
-    least_p: float  # the smallest p that another arrangement of the same values would give
+    p: float  # two-sided: twice the smaller of the next two
+    p_less: float  # one-sided, alternative: y below x
+    p_greater: float  # one-sided, alternative: y above x
+    least_p: float  # the smallest p that these values can give, however they are split
     a12: float  # probability that y exceeds x, ties count half (Vargha & Delaney 2000)
-    exact: bool = True
+    exact: bool = True  # False: normal approximation
 
 
 def signed_rank(differences: ArrayLike, tolerance: float | None = None) -> SignedRank:
     """Test exactly whether paired differences (n,) are symmetric about 0 (Wilcoxon 1945).
 
-    Ties share midranks; zeros keep their ranks and give half to each side (scipy's ``zsplit``). The
-    p-value is twice the smaller tail over all 2^n sign flips.
+    Ties get midranks; zeros keep their ranks, half on each side (scipy's ``zsplit``). The p-value
+    is twice the smaller tail over all 2^n sign flips.
 
     Raises:
-        ValueError: on no value, NaN or infinity.
+        ValueError: if there is no value, or on NaN or infinity.
     """
     d = with_ties(checked(differences, "differences"), tolerance)
     doubled = _doubled_midranks(np.abs(d))
@@ -89,7 +89,7 @@ def signed_rank_tails(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the exact one-sided p-values (…) of paired differences (…, n), one test per row.
 
-    The first against differences below 0, the second against differences above 0.
+    The alternative is differences below 0 for the first, and differences above 0 for the second.
     """
     d = with_ties(differences, tolerance)
     doubled = _doubled_midranks(np.abs(d))
@@ -103,18 +103,18 @@ def signed_rank_tails(
     for row in np.ndindex(plain.shape):
         if plain[row]:
             continue
-        own = weights[row][weights[row] > 0]
-        unit = max(1, np.gcd.reduce(own))
-        cdf = _sign_flip_cdf(tuple((own // unit).tolist()))
+        nonzero = weights[row][weights[row] > 0]
+        unit = max(1, np.gcd.reduce(nonzero))
+        cdf = _sign_flip_cdf(tuple((nonzero // unit).tolist()))
         less[row], greater[row] = cdf[plus[row] // unit], cdf[(total[row] - plus[row]) // unit]
     return less, greater
 
 
 def rank_sum(x: ArrayLike, y: ArrayLike, tolerance: float | None = None) -> RankSum:
-    """Test exactly whether y (m,) and x (n,) come from one distribution (Mann & Whitney 1947).
+    """Test whether y (m,) and x (n,) have the same distribution (Mann & Whitney 1947).
 
-    The p-value is twice the smaller tail over all arrangements of the pooled midranks; for more
-    than ``MOST_EXACT`` values the normal approximation, with corrections for ties and continuity.
+    The p-value is twice the smaller tail over all splits of the pooled midranks. For more than
+    ``MOST_EXACT`` values it is the normal approximation, corrected for ties and continuity.
 
     Raises:
         ValueError: on an empty sample, NaN or infinity.
@@ -142,7 +142,8 @@ def rank_sum_tails(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the one-sided p-values (…) of y (…, m) against x (…, n), one test per row.
 
-    The first against y below x, the second against y above x; exact up to ``MOST_EXACT`` values.
+    The alternative is y below x for the first, and y above x for the second. Exact up to
+    ``MOST_EXACT`` values.
     """
     x, y = both_with_ties(x, y, tolerance)
     m = y.shape[-1]
@@ -171,19 +172,19 @@ def two_sided(less: np.ndarray, greater: np.ndarray) -> np.ndarray:
 def beyond_and_within(
     above: tuple[np.ndarray, np.ndarray], below: tuple[np.ndarray, np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the exact p-values of two claims: a difference lies beyond ±δ, and within ±δ.
+    """Return the p-values of two claims: a difference lies beyond ±δ, and it lies within ±δ.
 
     ``above``: the tails (less, greater) of the differences minus δ; ``below``: of the differences
-    plus δ. Beyond: the smaller one-sided p of being above δ or below -δ, doubled as both sides are
-    looked at. Within: the larger p of being below δ and above -δ (two one-sided tests, Schuirmann
-    1987).
+    plus δ. Beyond: the smaller one-sided p of "above δ" and "below -δ", doubled because both sides
+    are tested. Within: the larger one-sided p of "below δ" and "above -δ" (two one-sided tests,
+    Schuirmann 1987).
     """
     beyond = np.minimum(1.0, 2 * np.minimum(above[1], below[0]))
     return beyond, np.maximum(above[0], below[1])
 
 
 def a12(x: ArrayLike, y: ArrayLike, tolerance: float | None = None) -> float:
-    """Return the probability that y (m,) exceeds x (n,), ties count half (Vargha & Delaney 2000).
+    """Return the share of pairs in which y (m,) exceeds x (n,), ties half (Vargha & Delaney 2000).
 
     Raises:
         ValueError: on an empty sample, NaN or infinity.
@@ -196,15 +197,15 @@ def sign_flip(differences: ArrayLike, tolerance: float | None = None) -> float:
     """Return the exact two-sided p of the mean of paired differences (n,) under sign flips.
 
     Fisher's (1935) randomization test: p is the share of the 2^n sign patterns whose mean is at
-    least as far from 0; sums at most ``tolerance`` apart are equal. Enumerated up to n = 20, beyond
-    that an error: sums have no common grid.
+    least as far from 0. Sums at most ``tolerance`` apart are equal. All patterns are listed, since
+    real-valued sums cannot be counted by convolution; hence the limit of 20 values.
 
     Raises:
-        ValueError: on no value, NaN, infinity, or more than 20 values.
+        ValueError: if there is no value, on NaN or infinity, or for more than 20 values.
     """
     d = with_ties(checked(differences, "differences"), tolerance)
     if len(d) > 20:
-        raise ValueError(f"{len(d)} values: all sign flips are listed for 20 at most")
+        raise ValueError(f"the sign-flip test takes at most 20 values, got {len(d)}")
     sums = np.zeros(1)
     for value in d:
         sums = np.concatenate([sums + value, sums - value])
@@ -213,17 +214,17 @@ def sign_flip(differences: ArrayLike, tolerance: float | None = None) -> float:
 
 
 def smallest_p(n: int, m: int | None = None) -> float:
-    """Return the least two-sided p of the signed-rank test (n) or of Mann–Whitney (n, m)."""
+    """Return the smallest two-sided p of a signed-rank (n) or Mann–Whitney (n, m) test."""
     if m is None:
         return min(1.0, 2 * 0.5**n)
     return min(1.0, 2 / math.comb(n + m, n))
 
 
 def holm(p: ArrayLike) -> np.ndarray:
-    """Return Holm's (1979) step-down adjusted p-values (…, m), each row a family of its own.
+    """Return p-values adjusted by Holm's (1979) step-down method (…, m); each row is one family.
 
-    The same as statsmodels' multipletests, which takes one family and collects garbage at each
-    call: 0.1 s of waiting.
+    Same result as statsmodels' multipletests, which takes one family per call and is slow: it runs
+    the garbage collector each time (0.1 s).
     """
     values = np.asarray(p, dtype=float)
     order = np.argsort(values, axis=-1, kind="stable")
@@ -236,7 +237,7 @@ def holm(p: ArrayLike) -> np.ndarray:
 
 
 def with_ties(differences: ArrayLike, tolerance: float | None = None) -> np.ndarray:
-    """Return differences (…, n) in which ties are equal: sizes at most ``tolerance`` apart, and 0.
+    """Return differences (…, n) with sizes at most ``tolerance`` apart, or from 0, made equal.
 
     Raises:
         ValueError: on NaN or infinity.
@@ -249,7 +250,7 @@ def with_ties(differences: ArrayLike, tolerance: float | None = None) -> np.ndar
 def both_with_ties(
     x: ArrayLike, y: ArrayLike, tolerance: float | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return two samples (…, n) and (…, m) in which values at most ``tolerance`` apart are equal.
+    """Return two samples (…, n) and (…, m) with values at most ``tolerance`` apart made equal.
 
     Raises:
         ValueError: on NaN or infinity.
@@ -261,19 +262,19 @@ def both_with_ties(
 
 
 def distinct(values: np.ndarray, tolerance: float) -> np.ndarray:
-    """Return the values (any shape) that differ by more than ``tolerance``, sorted (k,)."""
+    """Return the sorted distinct values (k,) of an array; values within ``tolerance`` are one."""
     return np.unique(_merged(np.ravel(values), tolerance))
 
 
 def _tolerance(given: float | None, values: np.ndarray) -> np.ndarray:
-    """Return each row's tolerance, (…, 1), or the one that is given."""
+    """Return the given tolerance, or each row's default (…, 1)."""
     if given is not None:
         return np.asarray(given)
     return RELATIVE * np.abs(values).max(axis=-1, keepdims=True)
 
 
 def _merged(values: np.ndarray, tolerance: ArrayLike) -> np.ndarray:
-    """Return values (…, n) in which each group of neighbours has its least value."""
+    """Return values (…, n) with each group of tied values replaced by its smallest value."""
     order = np.argsort(values, axis=-1, kind="stable")
     ordered = np.take_along_axis(values, order, -1)
     begins = np.diff(ordered, axis=-1, prepend=-np.inf) > tolerance
@@ -284,7 +285,7 @@ def _merged(values: np.ndarray, tolerance: ArrayLike) -> np.ndarray:
 
 
 def _doubled_midranks(values: np.ndarray) -> np.ndarray:
-    """Return twice the ranks (…, n): midranks are halves, and whole numbers can be counted."""
+    """Return twice the midranks (…, n), which are integers, as convolution needs them."""
     return np.rint(2 * rankdata(values, axis=-1)).astype(int)
 
 
@@ -299,29 +300,29 @@ def checked(values: ArrayLike, name: str) -> np.ndarray:
 def _finite(values: ArrayLike, name: str) -> np.ndarray:
     array = np.asarray(values, dtype=float)
     if not np.isfinite(array).all():
-        raise ValueError(f"{name}: NaN or infinity among {array}; such runs are never left out")
+        raise ValueError(f"{name}: values must be finite, got {array}; runs are never dropped")
     return array
 
 
 @functools.lru_cache(maxsize=4096)
 def _sign_flip_cdf(weights: tuple[int, ...]) -> np.ndarray:
-    """Return P(sum <= s) for s = 0..sum(weights) when every weight counts or not, by coin toss.
+    """Return P(sum <= s) for s = 0..sum(weights) if each weight is included with probability 1/2.
 
-    The distribution is symmetric: P(sum >= s) is P(sum <= sum(weights) - s).
+    The distribution is symmetric: P(sum >= s) = P(sum <= sum(weights) - s).
     """
     pmf = np.zeros(sum(weights) + 1)
-    pmf[0], reached = 1.0, 1
+    pmf[0], length = 1.0, 1
     for weight in weights:
-        half = pmf[:reached] / 2
-        pmf[:reached] = half
-        pmf[weight : weight + reached] += half
-        reached += weight
+        half = pmf[:length] / 2
+        pmf[:length] = half
+        pmf[weight : weight + length] += half
+        length += weight
     return np.minimum(1.0, np.cumsum(pmf))
 
 
 @functools.lru_cache(maxsize=1024)
 def _arrangement_tails(weights: tuple[int, ...], m: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return P(sum <= s) and P(sum >= s) of m of the weights, all choices equally likely."""
+    """Return P(sum <= s) and P(sum >= s) of m weights drawn at random without replacement."""
     counts = np.zeros((m + 1, sum(weights) + 1))
     counts[0, 0] = 1
     for weight in weights:

@@ -1,4 +1,4 @@
-"""Everything that a report says in numbers: one mapping, which results.json holds."""
+"""Compute everything that a report contains, as one mapping: results.json."""
 
 import json
 from collections import Counter
@@ -16,6 +16,7 @@ from analysis.statistics import (
     fragility,
     grades,
     jsrt_benchmark,
+    notes,
     published,
     rank_tests,
     robustness,
@@ -27,8 +28,8 @@ from lib.spec.study import RULES, Variant
 
 
 def analyze(data: StudyData) -> dict[str, Any]:
-    """Return what results.json holds but for the figures' captions."""
-    study, found = data.study, data.completeness
+    """Return the contents of results.json except the captions of the figures."""
+    study, checked = data.study, data.completeness
     tested = robustness.contrasts_of(data, data.scores, study.smallest_effect, data.resolution)
     by_item, about_items = robustness.items_at_hand(data)
     over = [{}] * len(tested)
@@ -45,7 +46,7 @@ def analyze(data: StudyData) -> dict[str, Any]:
     before, about_declaration = declared.verdict(study, data.folder, data.included)
     looks = _earlier_looks(data)
     if looks and before:
-        before, about_declaration = False, sentences.second_look(looks, len(study.seeds))
+        before, about_declaration = False, notes.second_look(looks, len(study.seeds))
     table = data.per_item
     duplicates = table is not None and "in_training" in table
     return {
@@ -54,7 +55,7 @@ def analyze(data: StudyData) -> dict[str, Any]:
         "declared": before,
         "declaration": about_declaration,
         "earlier_looks": looks,
-        "look": f"{sentences.look(study)} {data.later}".strip() if study.level else "",
+        "look": f"{notes.look(study)} {data.later}".strip() if study.level else "",
         "metric": study.metric.key,
         "goal": study.metric.goal,
         "score_rule": study.rule,
@@ -63,18 +64,18 @@ def analyze(data: StudyData) -> dict[str, Any]:
         "smallest_effect": study.smallest_effect,
         "n_seeds": len(study.seeds),
         "seeds": study.seeds,
-        "epochs": found.epochs,
+        "epochs": checked.epochs,
         "budget": data.budget,
         "factors": study.factors,
         "recipe": data.recipe,
         "smallest_p": min(
             rank_tests.smallest_p(one.n, None if one.paired else one.n) for one in tested
         ),
-        "unpaired": found.unpaired,
-        "splitting": found.splitting,
+        "unpaired": checked.unpaired,
+        "splitting": checked.splitting,
         "pair_hashes": [h for h in PAIR_HASHES if _all_have(data, h)],
-        "allowed": found.waivable,
-        "repeated": found.repeated,
+        "allowed": checked.waivable,
+        "repeated": checked.repeated,
         "failures": data.failures,
         "item": data.item,
         "test_items": None if by_item is None else len(by_item),
@@ -99,27 +100,27 @@ def analyze(data: StudyData) -> dict[str, Any]:
 
 
 def _earlier_looks(data: StudyData) -> list[int]:
-    """Return the numbers of seeds at which earlier reports in the folder looked at this study."""
+    """Return the numbers of seeds of earlier, unplanned reports of this study in the folder."""
     try:
         earlier = json.loads((data.folder / "results.json").read_text(encoding="utf-8"))
         looks, n = earlier.get("earlier_looks", []), earlier["n_seeds"]
         same = earlier["study"] == data.study.name
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []
-    own, planned = len(data.study.seeds), data.study.declaration.looks or {}
-    found = {look for look in [*looks, n] if look != own and look not in planned}
-    return sorted(found) if same else []
+    current, planned = len(data.study.seeds), data.study.declaration.looks or {}
+    unplanned = {look for look in [*looks, n] if look != current and look not in planned}
+    return sorted(unplanned) if same else []
 
 
 def _all_have(data: StudyData, key: str) -> bool:
-    own = data.included
-    return SUMMARY + key in own and not own[SUMMARY + key].map(is_missing).any()
+    runs = data.included
+    return SUMMARY + key in runs and not runs[SUMMARY + key].map(is_missing).any()
 
 
 def _rows(
     data: StudyData, tested: list[Tested], over: list[dict[str, tuple[float, float]]]
 ) -> list[dict[str, Any]]:
-    """Return the primary contrasts as results.json has them; ``over``: intervals with items."""
+    """Return the primary contrasts as in results.json; ``over``: intervals over test items."""
     other_rules = robustness.other_rules(data)
     rescaled = robustness.on_other_scale(data)
     on_test = robustness.on_test_metric(data)
@@ -133,12 +134,12 @@ def _rows(
     )
     rows = []
     for i, one in enumerate(tested):
-        own = robustness.conclusion(one, data.study)
+        declared_rule = robustness.conclusion(one, data.study)
         rules = {
             rule: {
                 "difference": under[i].interval and under[i].interval.estimate,
                 "p_holm": under[i].p_holm,
-                "agrees": robustness.conclusion(under[i], data.study) == own,
+                "agrees": robustness.conclusion(under[i], data.study) == declared_rule,
                 "grade": grades.grade(under[i], len(tested), data.study),
             }
             for rule, under in other_rules.items()
@@ -149,13 +150,13 @@ def _rows(
         if judged:
             row["notes"].append(_fragile(data, row["grade"], one, judged))
         row["on_test"] = on_test and on_test[i]
-        if on_test and (note := sentences.on_test(on_test[i], data.study)):
+        if on_test and (note := notes.on_test(on_test[i], data.study)):
             row["notes"].append(note)
         scale = rescaled[i] if rescaled and one.contrast.kind == "interaction" else None
         row["p_holm_other_scale"] = scale and scale.p_holm
-        row["scale_robust"] = scale and robustness.conclusion(scale, data.study) == own
+        row["scale_robust"] = scale and robustness.conclusion(scale, data.study) == declared_rule
         if row["scale_robust"] is False:
-            row["notes"].append(sentences.other_scale(data.study.metric.scale_name))
+            row["notes"].append(notes.other_scale(data.study.metric.scale_name))
         rows.append(row)
     return rows
 
@@ -167,26 +168,26 @@ def _row(
     rules: dict[str, dict[str, Any]],
     over: dict[str, tuple[float, float]],
 ) -> dict[str, Any]:
-    """Return what results.json says of a contrast: numbers, grade, sentence, first notes.
+    """Return the entry of a contrast in results.json: numbers, grade, sentence, first notes.
 
-    ``family``: how many are tested; ``rules``: the same under other score rules; ``over``: its
-    intervals over test items, and over both.
+    ``family``: the number of contrasts; ``rules``: results under other score rules; ``over``: its
+    intervals over test items, and over seeds and items.
     """
     study, trained = data.study, tested.trained
-    bounds, alone = tested.interval, tested.interval_alone  # None where no seed trained
-    grade, notes = grades.grade(tested, family, study), []
+    bounds, alone = tested.interval, tested.interval_alone  # None if a run failed on every seed
+    grade, found = grades.grade(tested, family, study), []
     if tested.contrast.kind == "published":
         seeds_alone, both = grade, over.get("both")
         grade = grades.on_other_items(grade, both, study.smallest_effect)
         if both or seeds_alone in grades.CLAIMS:
-            notes.append(sentences.on_items(seeds_alone, grade, both, study))
+            found.append(notes.on_items(seeds_alone, grade, both, study))
     before = grade
     grade = grades.under_other_rules(grade, [(r["grade"], r["agrees"]) for r in rules.values()])
     disagree = [r for r in rules.values() if not r["agrees"]]
     if grade != before:
-        notes.append(sentences.demoted(before, grade, rules, data.study))
-    elif note := sentences.not_corrected(tested, study):
-        notes.append(note)
+        found.append(notes.demoted(before, grade, rules, data.study))
+    elif note := notes.not_corrected(tested, study):
+        found.append(note)
     differences = tested.per_seed[np.isfinite(tested.per_seed)]
     return {
         "name": tested.contrast.name,
@@ -222,8 +223,8 @@ def _row(
         "grade": grade,
         "sentence": sentences.sentence(grade, tested, family, study),
         "claim": sentences.claim(grade, tested, study),
-        "numbers": sentences.numbers(grade, tested, study),
-        "notes": notes,
+        "numbers": sentences.numbers(grade, tested, family, study),
+        "notes": [*notes.on_failures(grade, tested, family, study), *found],
         "per_seed": [float(d) if np.isfinite(d) else None for d in tested.per_seed],
         "other_rules": rules,
         "survives_all_rules": not disagree if rules else None,
@@ -237,11 +238,11 @@ def _fragile(data: StudyData, grade: str, tested: Tested, judged: fragility.Frag
     items = data.counted_items
     nearest = ""
     if judged.distance >= 0:
-        nearest = sentences.nearest_bound(
+        nearest = notes.nearest_bound(
             judged.distance, judged.towards, judged.confidence, items, study, data.item
         )
     lost = [study.seeds[k] for k in judged.lost]
-    return sentences.fragile(grade, lost, tested.n, judged.could_not, study, nearest)
+    return notes.fragile(grade, lost, tested.n, judged.could_not, study, nearest)
 
 
 def _notes_on_all(
@@ -252,26 +253,27 @@ def _notes_on_all(
     secondary: list[dict[str, Any]],
     planned: list[design.Outcome],
 ) -> list[str]:
-    """Return the notes on a contrast that take the other contrasts too."""
+    """Return the notes on a contrast that depend on the other contrasts."""
     study, sides = data.study, tested.contrast.sides
     failed = {
         study.variant_label(study.variants[i]): (int(data.failed[i].sum()), len(study.seeds))
         for i in [*sides[0], *sides[1]]
     }
-    notes = sentences.qualification(row, rows, secondary, study, failed)
+    found = notes.qualification(row, rows, secondary, study, failed)
     if row["grade"] == "inconclusive" and study.smallest_effect:
         twice = [o for o in planned if o.contrast == row["name"] and o.n == 2 * len(study.seeds)]
         at = {o.effect: o for o in twice}
         if {0.0, study.smallest_effect} <= set(at):
-            notes.append(sentences.not_known(at[study.smallest_effect], at[0.0], study))
-    return notes
+            found.append(notes.not_known(at[study.smallest_effect], at[0.0], study))
+    return found
 
 
 def _design(data: StudyData, tested: list[Tested]) -> list[design.Outcome]:
-    """Simulate studies like this one, also with more seeds, for true effects of 0, δ, 2δ.
+    """Simulate studies like this one, also with more seeds, for true effects of 0, δ and 2δ.
 
-    And of the estimate, with as many seeds as there are. Empty for a study next to published
-    scores, without δ, with too few seeds that all trained, or with very many contrasts or seeds.
+    With the present number of seeds also for the estimated effect. Empty for a comparison with
+    published scores, without δ, with too few seeds without a failed run, or with more contrasts or
+    seeds than ``design`` allows.
     """
     study, delta, n = data.study, data.study.smallest_effect, len(data.study.seeds)
     many = len(tested) > design.MOST_CONTRASTS or n > design.MOST_SEEDS
@@ -296,7 +298,7 @@ def _outcome(one: design.Outcome) -> dict[str, Any]:
 
 
 def _published(data: StudyData, by_item: np.ndarray | None) -> dict[str, dict[str, Any]]:
-    """Return each published score with its binomial interval, where it counts mistakes on items."""
+    """Return the published scores, with a binomial interval if the score is a share of items."""
     study, found = data.study, {}
     counts = study.metric.item_score in ("wrong", "right") and by_item is not None
     for words, value in study.declaration.published_scores.items():
@@ -309,9 +311,9 @@ def _published(data: StudyData, by_item: np.ndarray | None) -> dict[str, dict[st
 
 
 def _variant(data: StudyData, i: int, variant: Variant) -> dict[str, Any]:
-    """Return what results.json says of a variant: its scores by seed, failures, networks' size.
+    """Return the entry of a variant in results.json: scores by seed, failures, parameters.
 
-    Median and range are of the runs that did not fail; None where all did.
+    Median and range exclude failed runs; None if all runs failed.
     """
     runs, failed = data.runs_of(variant), data.failed[i]
     values = data.scores[i][~failed]
@@ -328,5 +330,5 @@ def _variant(data: StudyData, i: int, variant: Variant) -> dict[str, Any]:
         "failure_high": rate[1],
         "scores": [None if f else float(s) for s, f in zip(data.scores[i], failed, strict=True)],
         "runs": runs,
-        "parameters": sorted(Counter(int(n) for n in sizes if np.isfinite(n))),  # one, if all well
+        "parameters": sorted(Counter(int(n) for n in sizes if np.isfinite(n))),  # normally one
     }

@@ -1,4 +1,4 @@
-"""Would another choice have led elsewhere? Other score rules, scales, metrics and test items."""
+"""Repeat the contrasts under other score rules, scales and metrics, and over test items."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,18 +13,18 @@ from analysis.statistics.testing import Tested
 from lib.spec.metric import PARTS, metric, split_part
 from lib.spec.study import RULES, SUFFIXES, Study
 
-UNKNOWN = "How the difference would vary with other test items is not known here"
+UNKNOWN = "The uncertainty from the test items is unknown"
 SEVERAL_OF_ONE_SIGN = (
-    "Which test images show the same sign is not published: each counts as independent, and where "
-    "several show one sign the interval is too narrow."
+    "It is not published which test images show the same sign. Each image counts as independent, "
+    "so the intervals are too narrow if several images show one sign."
 )
-INDEPENDENT = "Test items count as independent of one another."
-CLUSTERED = "Test items of one cluster (as the runs name them) are drawn together."
-FEWEST_ITEMS = 20  # for a bootstrap over them
+INDEPENDENT = "Test items count as independent."
+CLUSTERED = "Test items of one cluster, as logged by the runs, are drawn together."
+FEWEST_ITEMS = 20  # items or clusters needed for a bootstrap
 
 
 def conclusion(tested: Tested, study: Study) -> int:
-    """Return -1 or 1, the direction of a difference with Holm p below alpha, or 0."""
+    """Return the direction (-1 or 1) of a difference with Holm p below alpha, otherwise 0."""
     return tested.direction if tested.p_holm < study.alpha else 0
 
 
@@ -34,10 +34,10 @@ def contrasts_of(
     delta: float | None = None,
     resolution: float | None = None,
 ) -> list[Tested]:
-    """Test the study's primary contrasts on ``scores`` (variants, seeds): its own, or others.
+    """Test the study's primary contrasts on ``scores`` (variants, seeds) of any metric or rule.
 
     ``delta``: the smallest effect of interest in the unit of ``scores``, or None; ``resolution``:
-    their smallest step, where it is known.
+    their smallest step, or None if unknown.
     """
     return testing.run_tests(
         contrasts.build(data.study, scores, resolution),
@@ -50,7 +50,7 @@ def contrasts_of(
 
 
 def other_rules(data: StudyData) -> dict[str, list[Tested]]:
-    """Test the same contrasts under the rules not declared that apply and that all runs have."""
+    """Test the same contrasts under each of the other score rules that all runs have."""
     delta = data.study.smallest_effect
     return {
         rule: contrasts_of(data, data.scored(rule), delta, data.resolution_of(rule))
@@ -59,7 +59,7 @@ def other_rules(data: StudyData) -> dict[str, list[Tested]]:
 
 
 def rules_at_hand(data: StudyData) -> list[str]:
-    """Return the score rules not declared that apply and that all runs have."""
+    """Return the other score rules that apply and that all runs have."""
     study = data.study
     return [
         rule
@@ -72,7 +72,7 @@ def rules_at_hand(data: StudyData) -> list[str]:
 
 
 def on_other_scale(data: StudyData) -> list[Tested] | None:
-    """Test the same contrasts on the metric's second scale, or None where it has none.
+    """Test the same contrasts on the metric's second scale; None if it has none.
 
     An interaction may exist on one scale only.
     """
@@ -81,9 +81,9 @@ def on_other_scale(data: StudyData) -> list[Tested] | None:
 
 
 def on_test_metric(data: StudyData) -> list[dict[str, Any]] | None:
-    """Return the contrasts on the test metric, where the study's own is of validation; else None.
+    """Return the contrasts on the test metric if the study's metric is a validation metric.
 
-    By the declared score rule; not corrected, as nothing is decided by them.
+    Otherwise None. By the declared score rule; not corrected, since no grade depends on them.
     """
     study = data.study
     first, rest = split_part(study.metric.key)
@@ -95,21 +95,21 @@ def on_test_metric(data: StudyData) -> list[dict[str, Any]] | None:
 
 
 def within_blocks(data: StudyData) -> list[dict[str, Any]]:
-    """Return the contrasts within each block, in the logged metric's unit; not corrected.
+    """Return the contrasts within each block, in the unit of the logged metric.
 
-    Empty where the study has no blocks. Nothing is decided by them.
+    Not corrected, since no grade depends on them. Empty if the study has no blocks.
     """
     study, rows = data.study, []
     logged = data.by_block(numbers(data.included, study.score_key()))
     failed = data.by_block([run in data.failures for run in data.run_ids])
-    for block, scores, lost in zip(study.blocks, logged, failed, strict=True):
+    for block, scores, failures in zip(study.blocks, logged, failed, strict=True):
         if not block:
             continue
         known = study.logged.sign * scores[np.isfinite(scores)]
         worst = study.logged.sign * known.min() if known.size else 0.0
-        built = contrasts.build(study, np.where(lost, worst, scores), study.logged.resolution)
+        built = contrasts.build(study, np.where(failures, worst, scores), study.logged.resolution)
         tested = testing.run_tests(
-            built, study.alpha, data.paired, data.completeness.splitting, failed=lost
+            built, study.alpha, data.paired, data.completeness.splitting, failed=failures
         )
         name = study.block_name(block)
         rows += [_described(study.logged.key, one) | {"block": name} for one in tested]
@@ -117,7 +117,7 @@ def within_blocks(data: StudyData) -> list[dict[str, Any]]:
 
 
 def _described(key: str, tested: Tested) -> dict[str, Any]:
-    """Return what a secondary table says of a contrast on another metric, not corrected."""
+    """Return the row of a secondary table: a contrast on another metric, not corrected."""
     bounds = tested.interval_alone
     return {
         "metric": key,
@@ -134,8 +134,8 @@ def _described(key: str, tested: Tested) -> dict[str, Any]:
 def exploratory(data: StudyData) -> list[dict[str, Any]]:
     """Test the contrasts on every other metric that all runs have at the last epoch.
 
-    Not corrected, not declared: p-values that may raise a question, never answer one. None where
-    the contrasts are with published scores, which are of the study's own metric.
+    Neither declared nor corrected: these p-values can suggest a hypothesis, not confirm one. Empty
+    for a comparison with published scores, which exist for the study's own metric only.
     """
     rows: list[dict[str, Any]] = []
     if not data.study.factors:
@@ -157,23 +157,26 @@ def exploratory(data: StudyData) -> list[dict[str, Any]]:
 
 
 def items_at_hand(data: StudyData) -> tuple[np.ndarray | None, str]:
-    """Return each item's scores (items, variants, seeds), or None, and a sentence about them.
+    """Return each item's scores (items, variants, seeds) or None, and a sentence about the items.
 
-    Runs save their outputs at the last epoch, so a study that scores another one has none.
+    Runs save their outputs at the last epoch only, so None if another epoch is scored.
     """
     study = data.study
     if data.per_item is None:
-        return None, f"{UNKNOWN}: the runs kept no output per item."
+        return None, f"{UNKNOWN}: the runs saved no outputs per item."
     if study.rule != "last":
-        return None, f"{UNKNOWN}: the outputs per item are of the last epoch, the score is not."
+        return None, f"{UNKNOWN}: outputs per item are of the last epoch, but the score is not."
     scores = test_scores(data)
     if len(study.blocks) > 1:
-        return None, f"{UNKNOWN}: each block has test items of its own."
+        return None, f"{UNKNOWN}: each block has its own test items."
     if scores is None or len(scores) < FEWEST_ITEMS:
-        return None, f"{UNKNOWN}: the runs kept no output per item of this metric that all share."
+        return None, (
+            f"{UNKNOWN}: the runs share no outputs per item for this metric, or fewer than "
+            f"{FEWEST_ITEMS}."
+        )
     groups = per_item.clusters(data.per_item)
     if groups is not None and len(set(groups)) < FEWEST_ITEMS:
-        return None, f"{UNKNOWN}: the test items are of fewer than {FEWEST_ITEMS} clusters."
+        return None, f"{UNKNOWN}: the test items form fewer than {FEWEST_ITEMS} clusters."
     table = scores.to_numpy(dtype=float).reshape(len(scores), *data.scores.shape)
     about = INDEPENDENT
     if per_item.clusters(data.per_item) is not None:
@@ -186,32 +189,32 @@ def items_at_hand(data: StudyData) -> tuple[np.ndarray | None, str]:
 def over_test_set(
     data: StudyData, table: np.ndarray, tested: Sequence[Tested]
 ) -> list[dict[str, tuple[float, float]]]:
-    """Return each contrast's intervals over test items (``items``), and with seeds (``both``).
+    """Return each contrast's intervals over test items (``items``) and over seeds too (``both``).
 
-    ``table``: each item's scores (items, variants, seeds). Over the seeds without a failed run;
-    an empty mapping where there is none. ``both`` is simultaneous over the family.
+    ``table``: each item's scores (items, variants, seeds). Seeds with a failed run are excluded; an
+    empty mapping if none is left. ``both`` is simultaneous over the family.
     """
     study, family = data.study, len(tested)
     means = bootstrap.means_over_items(table, per_item.clusters(data.per_item))
     resamples, variants, seeds = means.shape
     built = contrasts.build(study, means.transpose(1, 0, 2).reshape(variants, -1))
-    found = []
+    intervals = []
     for contrast, one in zip(built, tested, strict=True):
         sides = [
             values.reshape(resamples, seeds)[:, kept]
             for values, kept in zip((contrast.baseline, contrast.treatment), one.kept, strict=True)
         ]
         if not min(side.shape[1] for side in sides):
-            found.append({})
+            intervals.append({})
             continue
         items = bootstrap.over_items(*sides, one.paired, 1 - study.alpha)
         both = bootstrap.over_both(*sides, one.paired, 1 - study.alpha / family)
-        found.append({"items": items, "both": both})
-    return found
+        intervals.append({"items": items, "both": both})
+    return intervals
 
 
 def spread(data: StudyData, table: np.ndarray) -> list[dict[str, float] | None]:
-    """Return each variant's variance components over its trained runs; None with fewer than two.
+    """Return each variant's variance components, without failed runs; None for fewer than two runs.
 
     ``table``: each item's scores (items, variants, seeds).
     """

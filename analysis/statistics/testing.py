@@ -1,4 +1,4 @@
-"""Contrasts of one study, tested exactly: is there a difference, and beyond or within ±δ."""
+"""Test the contrasts of one study: for a difference, and for one beyond or within ±δ."""
 
 import itertools
 from collections.abc import Sequence
@@ -18,11 +18,11 @@ from lib.spec.sweep import show_value
 
 @dataclass(frozen=True)
 class Failures:
-    """Failed runs on either side of a contrast: how many ``failed`` of how many ``runs``.
+    """Failed runs on the two sides of a contrast, baseline and treatment.
 
-    ``seeds``: on how many seeds of either side some run failed. ``p``: exact, that this is equally
-    often so (McNemar over seeds, Fisher where these are no pairs); None for an interaction or a
-    published score, which have no two sides to compare.
+    ``failed`` of ``runs``: the numbers of runs. ``seeds``: the number of seeds with a failed run.
+    ``p``: exact test of equal failure rates (McNemar over seeds, or Fisher if unpaired); None for
+    an interaction or a published score, which have no two groups of runs to compare.
     """
 
     failed: tuple[int, int]
@@ -33,14 +33,14 @@ class Failures:
 
 @dataclass(frozen=True)
 class Tested:
-    """A contrast with its exact tests, its intervals, and Holm's p of three claims.
+    """A contrast with its tests, its intervals, and the Holm-adjusted p of three claims.
 
-    ``test`` is over all seeds, failed runs counted as worst; ``p_holm``: there is a difference.
-    ``trained`` is the same test over the seeds in which no run of the contrast failed: ``interval``
-    (simultaneous over the family), ``interval_alone`` (of this contrast only), ``p_beyond`` and
-    ``p_within`` (it lies beyond ±δ, within ±δ, each kind with a correction of its own) are about
-    these. Without failures they are the same seeds. None where no such seed is left, or without a
-    smallest effect of interest.
+    Over all seeds, with failed runs ranked as worst: ``test``, and ``p_holm`` for the claim of a
+    difference. Over the seeds in which no run of the contrast failed: ``trained`` (the same test),
+    ``interval`` (simultaneous over the family), ``interval_alone`` (of this contrast only), and
+    ``p_beyond`` and ``p_within`` for the claims beyond ±δ and within ±δ. Holm's correction is
+    applied to each kind of claim separately. ``trained`` and the intervals are None if no such seed
+    is left (``p_beyond`` and ``p_within`` are then 1); the latter two are None without a δ.
     """
 
     contrast: Contrast
@@ -51,13 +51,13 @@ class Tested:
     interval_alone: Interval | None
     p_beyond: float | None = None
     p_within: float | None = None
-    p_trained: float = 1.0  # Holm's, of a difference among the seeds without a failed run
+    p_trained: float = 1.0  # Holm-adjusted, for a difference among seeds without a failed run
     failures: Failures | None = None
-    kept: tuple[np.ndarray, np.ndarray] = ()  # which seeds of either side have no failed run
+    kept: tuple[np.ndarray, np.ndarray] = ()  # per side: which seeds have no failed run
 
     @property
     def paired(self) -> bool:
-        """Whether the seeds are pairs; else the test is Mann–Whitney's."""
+        """Whether the seeds are paired (signed-rank test); otherwise Mann–Whitney."""
         return isinstance(self.test, SignedRank)
 
     @property
@@ -67,14 +67,14 @@ class Tested:
 
     @property
     def n_trained(self) -> int:
-        """The number of seeds without a failed run; of runs on the smaller side if unpaired."""
+        """The number of seeds without a failed run; if unpaired, on the side with fewer of them."""
         if self.trained is None:
             return 0
         return self.trained.n if self.paired else min(self.trained.n_x, self.trained.n_y)
 
     @property
     def values(self) -> tuple[np.ndarray, np.ndarray]:
-        """Baseline and treatment of the seeds without a failed run."""
+        """Baseline and treatment values of the seeds without a failed run."""
         return self.contrast.baseline[self.kept[0]], self.contrast.treatment[self.kept[1]]
 
     @property
@@ -84,31 +84,31 @@ class Tested:
 
     @property
     def smallest_p(self) -> float:
-        """The least p that these seeds could have given, zeros and ties as they are."""
+        """The smallest p that these seeds can give, given their ties and zeros."""
         return self.test.least_p
 
     @property
     def rank_biserial(self) -> float:
-        """The rank-biserial correlation, from -1 to 1: matched pairs', or 2 A12 - 1."""
+        """The rank-biserial correlation, from -1 to 1; 2 A12 - 1 if unpaired."""
         return self.test.rank_biserial if self.paired else 2 * self.test.a12 - 1
 
     @property
     def exact(self) -> bool:
-        """Whether p and intervals are exact: all are but Mann–Whitney's of very many seeds."""
+        """Whether p and intervals are exact: all except Mann–Whitney of many seeds (MOST_EXACT)."""
         return self.paired or self.test.exact
 
     @property
     def all_equal(self) -> bool:
-        """Whether both levels gave the same in every seed."""
+        """Whether baseline and treatment are equal (tied) in every seed."""
         return not self.contrast.differences.any()
 
     @property
     def direction(self) -> int:
-        """1 where the treatment has the higher values over all seeds, -1 where lower, or 0."""
+        """1 if the treatment has the higher values over all seeds, -1 if lower, else 0."""
         return int(np.sign(self.rank_biserial))
 
     def same_without_failures(self, alpha: float) -> bool:
-        """Say whether the seeds without a failed run show a difference in the same direction."""
+        """Return whether the seeds without a failed run show a difference in the same direction."""
         if self.failures is None:
             return True
         return self.trained is not None and (
@@ -117,23 +117,24 @@ class Tested:
 
 
 def tails(
-    x: np.ndarray, y: np.ndarray, paired: bool, near: float | None, shift: float = 0.0
+    x: np.ndarray, y: np.ndarray, paired: bool, tied: float | None, shift: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the exact one-sided p-values (…) that y - x is below, and above, ``shift``.
+    """Return the one-sided p-values (…): alternatives y - x below ``shift``, and above ``shift``.
 
-    ``x``, ``y`` (…, n): one test per row, signed-rank where seeds are pairs, else Mann–Whitney.
+    ``x``, ``y`` (…, n): one test per row, signed-rank if ``paired``, else Mann–Whitney. ``tied``:
+    the tolerance for ties, see rank_tests.
     """
     if paired:
-        d = rank_tests.with_ties(y - x, near)
-        return rank_tests.signed_rank_tails(d - shift, near)
-    return rank_tests.rank_sum_tails(x, y - shift, near)
+        d = rank_tests.with_ties(y - x, tied)
+        return rank_tests.signed_rank_tails(d - shift, tied)
+    return rank_tests.rank_sum_tails(x, y - shift, tied)
 
 
 def margins(
-    x: np.ndarray, y: np.ndarray, paired: bool, near: float | None, delta: float
+    x: np.ndarray, y: np.ndarray, paired: bool, tied: float | None, delta: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the exact p-values (…) that y - x lies beyond ±``delta``, and within."""
-    shifted = [tails(x, y, paired, near, shift) for shift in (delta, -delta)]
+    """Return the p-values (…) of the claims that y - x lies beyond ±``delta``, and within it."""
+    shifted = [tails(x, y, paired, tied, shift) for shift in (delta, -delta)]
     return rank_tests.beyond_and_within(*shifted)
 
 
@@ -142,7 +143,7 @@ def kept_of(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return which seeds of baseline and treatment have no failed run (bool), (…,) each.
 
-    ``failed`` (variants, …). Where seeds are pairs a failure on one side takes the pair out.
+    ``failed`` (variants, …). If paired, a failure on one side excludes the whole pair.
     """
     shape = contrast.baseline.shape
     if failed is None:
@@ -156,7 +157,7 @@ def kept_of(
 
 
 def has_pairs(contrast: Contrast, paired: bool, splitting: Sequence[str]) -> bool:
-    """Say whether a contrast's seeds are pairs: not over a factor that changes the split."""
+    """Return whether a contrast's seeds are paired: not if its factor changes the data split."""
     return paired and not any(part.factor in splitting for part in contrast.parts)
 
 
@@ -168,27 +169,27 @@ def run_tests(
     delta: float | None = None,
     failed: np.ndarray | None = None,
 ) -> list[Tested]:
-    """Test each contrast exactly, with Holm over all: signed-rank over seeds where they are pairs.
+    """Test all contrasts, with Holm's correction for each kind of claim.
 
-    Where they are not (``paired`` False, or the contrast is over a factor in ``splitting``, which
-    changes the split), Mann–Whitney between the levels' values. With ``delta``, the smallest effect
-    of interest, each kind of claim about it is wrong somewhere in at most ``alpha`` of studies too.
-    ``failed`` (variants, seeds): which runs failed; their scores must be the worst.
+    Signed-rank tests over seeds if these are paired. Mann–Whitney tests if ``paired`` is False, or
+    for contrasts over a factor in ``splitting``, which changes the data split. ``delta``: the
+    smallest effect of interest; each kind of claim has a family-wise error rate of at most
+    ``alpha``. ``failed`` (variants, seeds): which runs failed; they must have the worst score.
     """
-    found, about_delta, family = [], [], len(contrasts)
+    rows, about_delta, family = [], [], len(contrasts)
     for contrast in contrasts:
-        x, y, near = contrast.baseline, contrast.treatment, contrast.tolerance
+        x, y, tied = contrast.baseline, contrast.treatment, contrast.tolerance
         pairs = has_pairs(contrast, paired, splitting)
         kept = kept_of(contrast, failed, pairs)
-        own = x[kept[0]], y[kept[1]]
-        trained = _test(*own, pairs, near) if min(map(len, own)) else None
+        sides = x[kept[0]], y[kept[1]]
+        trained = _test(*sides, pairs, tied) if min(map(len, sides)) else None
         bounds = [None, None]
         if trained:
-            bounds = [interval(*own, pairs, near, 1 - a) for a in (alpha / family, alpha)]
-        found.append(
+            bounds = [interval(*sides, pairs, tied, 1 - a) for a in (alpha / family, alpha)]
+        rows.append(
             {
                 "contrast": contrast,
-                "test": _test(x, y, pairs, near),
+                "test": _test(x, y, pairs, tied),
                 "trained": trained,
                 "interval": bounds[0],
                 "interval_alone": bounds[1],
@@ -197,37 +198,37 @@ def run_tests(
             }
         )
         known = trained is not None and delta is not None
-        about_delta.append(margins(*own, pairs, near, delta) if known else (1.0, 1.0))
-    p_holm = rank_tests.holm([one["test"].p for one in found]).tolist()
+        about_delta.append(margins(*sides, pairs, tied, delta) if known else (1.0, 1.0))
+    p_holm = rank_tests.holm([row["test"].p for row in rows]).tolist()
     beyond = within = [None] * family
     if delta is not None:
         beyond, within = (
             rank_tests.holm([float(p) for p in kind]).tolist()
             for kind in zip(*about_delta, strict=True)
         )
-    alone = [one["trained"].p if one["trained"] else 1.0 for one in found]
-    kinds = zip(p_holm, beyond, within, rank_tests.holm(alone).tolist(), strict=True)
+    without = [row["trained"].p if row["trained"] else 1.0 for row in rows]
+    kinds = zip(p_holm, beyond, within, rank_tests.holm(without).tolist(), strict=True)
     names = ("p_holm", "p_beyond", "p_within", "p_trained")
     return [
-        Tested(**one, **dict(zip(names, ps, strict=True)))
-        for one, ps in zip(found, kinds, strict=True)
+        Tested(**row, **dict(zip(names, ps, strict=True)))
+        for row, ps in zip(rows, kinds, strict=True)
     ]
 
 
-def _test(x: np.ndarray, y: np.ndarray, pairs: bool, near: float | None) -> SignedRank | RankSum:
+def _test(x: np.ndarray, y: np.ndarray, pairs: bool, tied: float | None) -> SignedRank | RankSum:
     if pairs:
-        return rank_tests.signed_rank(rank_tests.with_ties(y - x, near), near)
-    return rank_tests.rank_sum(x, y, near)
+        return rank_tests.signed_rank(rank_tests.with_ties(y - x, tied), tied)
+    return rank_tests.rank_sum(x, y, tied)
 
 
 def interval(
-    x: np.ndarray, y: np.ndarray, pairs: bool, near: float | None, confidence: float
+    x: np.ndarray, y: np.ndarray, pairs: bool, tied: float | None, confidence: float
 ) -> Interval:
-    """Return the Hodges–Lehmann difference of ``y`` against ``x`` with its exact interval."""
+    """Return the Hodges–Lehmann difference of ``y`` minus ``x`` with its interval."""
     if pairs:
-        d = rank_tests.with_ties(y - x, near)
-        return intervals.paired_interval(d, confidence, near)
-    return intervals.shift_interval(x, y, confidence, near)
+        d = rank_tests.with_ties(y - x, tied)
+        return intervals.paired_interval(d, confidence, tied)
+    return intervals.shift_interval(x, y, confidence, tied)
 
 
 def _failures(contrast: Contrast, failed: np.ndarray | None, pairs: bool) -> Failures | None:
@@ -236,24 +237,25 @@ def _failures(contrast: Contrast, failed: np.ndarray | None, pairs: bool) -> Fai
     counts = tuple(int(failed[side].sum()) for side in contrast.sides)
     runs = tuple(len(side) * failed.shape[1] for side in contrast.sides)
     by_seed = [failed[side].any(axis=0) for side in contrast.sides]
-    seeds = tuple(int(lost.sum()) for lost in by_seed)
+    seeds = tuple(int(side.sum()) for side in by_seed)
     p = failures.compare(*by_seed, pairs) if contrast.kind == "main" else None
     return Failures(counts, runs, seeds, p)
 
 
 def sensitivity(tested: Tested) -> dict[str, float | None]:
-    """Return what other paired tests say: ``p_sign_flip`` of the mean and ``p_t``; never decisive.
+    """Return the p of two other paired tests, ``p_sign_flip`` of the mean and ``p_t``.
 
-    And ``correlation``, Pearson's between the two levels over seeds: what pairing removes. All over
-    the seeds without a failed run; None where a value has no meaning: for fewer than three seeds,
-    or without any spread.
+    Also ``correlation``: Pearson's r over seeds between baseline and treatment, which shows how
+    much variance pairing removes. All over the seeds without a failed run. A value is None if it is
+    undefined: for too few seeds (or, for the sign flips, too many), or without any variation. No
+    grade depends on these values.
     """
-    near, kept = tested.contrast.tolerance, np.isfinite(tested.per_seed)
+    tied, kept = tested.contrast.tolerance, np.isfinite(tested.per_seed)
     x, y = tested.contrast.baseline[kept], tested.contrast.treatment[kept]
     d = tested.per_seed[kept]
     varied = len(d) > 2 and np.ptp(d) > 0
     return {
-        "p_sign_flip": rank_tests.sign_flip(d, near) if 1 < len(d) <= 20 else None,
+        "p_sign_flip": rank_tests.sign_flip(d, tied) if 1 < len(d) <= 20 else None,
         "p_t": float(ttest_1samp(d, 0).pvalue) if varied else None,
         "correlation": float(np.corrcoef(x, y)[0, 1])
         if len(d) > 2 and np.ptp(x) > 0 and np.ptp(y) > 0
@@ -267,16 +269,17 @@ def simple_effects(
     failed: np.ndarray | None = None,
     resolution: float | None = None,
 ) -> list[dict[str, Any]]:
-    """Compare variants that differ in one factor's level, by exact Mann–Whitney, Holm over all.
+    """Compare all pairs of variants that differ in one factor, by Mann–Whitney tests.
 
-    The secondary family: returns one dict per comparison (name, variants, n, statistic, p, p_holm,
-    difference, ci_low, ci_high, confidence, a12), treatment against baseline. The test is over all
-    runs; n, difference and interval (simultaneous) are of those that did not fail, None if none is
-    left. ``scores``, ``failed``: (variants, seeds).
+    This is the secondary family, with its own Holm correction. Returns one dict per comparison of
+    treatment with baseline (name, variants, n, statistic, p, p_holm, exact, difference, ci_low,
+    ci_high, confidence, a12). p is exact up to ``MOST_EXACT`` runs (rank_tests). The test and a12
+    use all runs; n, difference and the simultaneous interval exclude failed runs (the last two are
+    None if a variant has no others). ``scores``, ``failed``: (variants, seeds).
     """
-    rows, near = [], tolerance(scores, resolution)
+    rows, tied = [], tolerance(scores, resolution)
     failed = np.zeros(scores.shape, dtype=bool) if failed is None else failed
-    place = {variant: i for i, variant in enumerate(study.variants)}
+    index = {variant: i for i, variant in enumerate(study.variants)}
     for axis, (name, levels) in enumerate(study.factors.items()):
         for variant, level in itertools.product(study.variants, levels):
             if levels.index(variant[axis]) >= levels.index(level):
@@ -287,8 +290,8 @@ def simple_effects(
             if len(levels) > 2:
                 pair = f"{name}: {show_value(level)} - {show_value(variant[axis])}"
             where = ", ".join(f"{n}={show_value(v)}" for n, v in at)
-            both = place[variant], place[other]
-            result = rank_tests.rank_sum(*(scores[i] for i in both), near)
+            both = index[variant], index[other]
+            result = rank_tests.rank_sum(*(scores[i] for i in both), tied)
             rows.append(
                 {
                     "name": f"{pair} at {where}" if at else pair,
@@ -300,15 +303,15 @@ def simple_effects(
                     "p": result.p,
                     "exact": result.exact,
                     "a12": result.a12,
-                    "own": [scores[i][~failed[i]] for i in both],
+                    "trained": [scores[i][~failed[i]] for i in both],
                 }
             )
     adjusted = rank_tests.holm([row["p"] for row in rows]).tolist() if rows else []
     for row, p_holm in zip(rows, adjusted, strict=True):
-        row["p_holm"], own = p_holm, row.pop("own")
+        row["p_holm"], trained = p_holm, row.pop("trained")
         bounds = None
-        if min(map(len, own)):
-            bounds = intervals.shift_interval(*own, 1 - study.alpha / len(rows), near)
+        if min(map(len, trained)):
+            bounds = intervals.shift_interval(*trained, 1 - study.alpha / len(rows), tied)
         row["difference"] = bounds and bounds.estimate
         row["ci_low"], row["ci_high"] = bounds and bounds.low, bounds and bounds.high
         row["confidence"] = bounds and bounds.confidence

@@ -1,18 +1,18 @@
-"""Augment whole batches of sign images on the device that holds them, from a given generator."""
+"""Augment whole batches of images and masks, on their device and with a given generator."""
 
 import math
 
 import torch
 from torch.nn import functional as F
 
-CROP = 28  # pixels; the network's input side
+CROP = 28  # side of the network's input, in pixels
 
-# Classes whose mirror image keeps its meaning (the assignment's template).
+# Classes whose mirror image belongs to the same class (from the assignment's template).
 FLIP_SAFE = (11, 12, 13, 17, 18, 26, 30, 35)
 
 
 def center_crop(images: torch.Tensor) -> torch.Tensor:
-    """Turn (N, 3, H, W) uint8 into the central (N, 3, 28, 28) as float32 in [0, 1]."""
+    """Return the central crops (N, 3, 28, 28), float32 in [0, 1], of (N, 3, H, W) uint8."""
     top, left = (images.shape[2] - CROP) // 2, (images.shape[3] - CROP) // 2
     return images[:, :, top : top + CROP, left : left + CROP].float() / 255
 
@@ -26,14 +26,15 @@ def augment(
     contrast: float,
     flip: bool,
 ) -> torch.Tensor:
-    """Turn (N, 3, H, W) uint8 into randomly varied (N, 3, 28, 28) float32 in [0, 1].
+    """Return augmented images (N, 3, 28, 28), float32 in [0, 1], of (N, 3, H, W) uint8.
 
-    Rotation by up to ±``rotation`` degrees about the centre (bilinear, black outside), a random
-    28×28 crop, brightness times 1 ± ``brightness``, contrast times 1 ± ``contrast``, and with
-    ``flip`` a mirror image with probability 0.5 where the class allows it (FLIP_SAFE).
+    Random rotation by up to ±``rotation`` degrees about the centre (bilinear, black outside),
+    random 28×28 crop, brightness jitter by a factor of 1 ± ``brightness``, contrast jitter by a
+    factor of 1 ± ``contrast``, and with ``flip`` a horizontal flip with probability 0.5 for the
+    classes in FLIP_SAFE.
 
-    Each image draws its own numbers from ``generator``, which lives on the images' device. The same
-    number is drawn whatever the settings, so that switching one off leaves the others' draws alone.
+    ``generator`` must be on the images' device. Every image consumes the same number of random
+    values whatever the settings, so switching one augmentation off does not change the others.
     """
     n, _, height, width = images.shape
     draws = torch.rand(6, n, generator=generator, device=images.device)
@@ -41,7 +42,8 @@ def augment(
     top = (draws[1] * (height - CROP + 1)).long()
     left = (draws[2] * (width - CROP + 1)).long()
     mirrored = draws[3] < (0.5 if flip else 0.0)
-    mirrored &= sum(labels == label for label in FLIP_SAFE) > 0  # no copy to the device
+    # A comparison per class: torch.isin would need a tensor copied to the device.
+    mirrored &= sum(labels == label for label in FLIP_SAFE) > 0
     varied = rotate_crop_flip(images.float() / 255, angles, top, left, mirrored)
     varied = adjust_brightness(varied, _factors(draws[4], brightness))
     return adjust_contrast(varied, _factors(draws[5], contrast))
@@ -54,11 +56,11 @@ def rotate_crop_flip(
     left: torch.Tensor,
     mirrored: torch.Tensor,
 ) -> torch.Tensor:
-    """Rotate float (N, 3, H, W) about the centre, cut (N, 3, 28, 28) and mirror, in one sampling.
+    """Rotate float (N, 3, H, W) about the centre, crop to (N, 3, 28, 28) and flip, in one sampling.
 
     ``angles`` (N,) in degrees, counter-clockwise; ``top``, ``left`` (N,) in pixels; ``mirrored``
-    (N,) bool, applied to the crop. Bilinear, black outside. The same as torchvision's rotate, crop
-    and hflip one after the other.
+    (N,) bool: which crops to flip horizontally. Bilinear, black outside. Equals torchvision's
+    rotate, crop and hflip in sequence.
     """
     height, width = images.shape[2:]
     radians = angles * (math.pi / 180)
@@ -79,7 +81,7 @@ def adjust_brightness(images: torch.Tensor, factors: torch.Tensor) -> torch.Tens
 def adjust_contrast(images: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
     """Scale float (N, 3, H, W) by ``factors`` (N,) about each image's mean grey; clip to [0, 1].
 
-    Grey is 0.2989 R + 0.587 G + 0.114 B (ITU-R 601-2), as torchvision has it.
+    Grey is 0.2989 R + 0.587 G + 0.114 B (ITU-R 601-2), as in torchvision.
     """
     red, green, blue = images.mean((2, 3)).T
     mean = (0.2989 * red + 0.587 * green + 0.114 * blue)[:, None, None, None]
@@ -88,7 +90,7 @@ def adjust_contrast(images: torch.Tensor, factors: torch.Tensor) -> torch.Tensor
 
 
 def _factors(uniform: torch.Tensor, strength: float) -> torch.Tensor:
-    """Map draws in [0, 1) to factors in [max(0, 1 - strength), 1 + strength)."""
+    """Map uniform values in [0, 1) to factors in [max(0, 1 - strength), 1 + strength)."""
     low = max(0.0, 1 - strength)
     return low + uniform * (1 + strength - low)
 
@@ -103,22 +105,22 @@ def augment_pair(
     brightness: float,
     contrast: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Vary images (N, 1, H, W) float of mean 0 together with their masks (N, 1, H, W) bool.
+    """Augment images (N, 1, H, W) float of mean 0 together with their masks (N, 1, H, W) bool.
 
-    About the centre: rotation by up to ±``rotation`` degrees, magnification by 1 ± ``scale``, then
-    a shift by up to ±``shift`` of the sides; bilinear, what lies outside repeats the border. A mask
-    follows its image and stays two-valued: inside is where the interpolated mask is at least 1/2.
-    Then contrast times 1 ± ``contrast`` and brightness plus ±``brightness``, in units of the
-    image's standard deviation. No mirror image: the heart has a side.
+    Geometry, about the centre: rotation by up to ±``rotation`` degrees, scaling by 1 ± ``scale``,
+    then translation by up to ±``shift`` of the side lengths. Bilinear; pixels outside the image
+    repeat its border. Masks get the same transform and are thresholded at 1/2, so they stay binary.
+    Then the images are multiplied by 1 ± ``contrast``, and up to ±``brightness`` is added, in units
+    of their standard deviation. No horizontal flip, because the heart is on one side.
 
-    Each image draws the same number of values from ``generator`` whatever the settings.
+    Every image consumes the same number of random values from ``generator`` whatever the settings.
     """
     n, _, height, width = images.shape
     draws = 2 * torch.rand(6, n, generator=generator, device=images.device) - 1
     radians = draws[0] * rotation * (math.pi / 180)
     zoom = 1 + draws[1] * scale
     cos, sin = radians.cos() / zoom, radians.sin() / zoom
-    x, y = 2 * shift * draws[2], 2 * shift * draws[3]  # the grid's side is 2
+    x, y = 2 * shift * draws[2], 2 * shift * draws[3]  # sampling grids span [-1, 1]
     aspect = height / width
     rows = (cos, -sin * aspect, -cos * x + sin * aspect * y)
     rows += (sin / aspect, cos, -sin / aspect * x - cos * y)

@@ -1,4 +1,4 @@
-"""Distort sign images as roads and cameras do, and view test images in fixed ways."""
+"""Strong data augmentation of sign images, and fixed views for test-time augmentation."""
 
 import math
 from typing import Literal
@@ -10,14 +10,16 @@ from lib.data.augment import FLIP_SAFE, adjust_brightness, adjust_contrast
 
 Mirror = Literal["none", "same", "map"]
 
-# Classes that are each other's mirror images: dangerous curve, turn, straight or turn, keep.
+# Pairs of classes that are mirror images: dangerous curve, turn, straight or turn, keep.
 MIRROR_PAIRS = ((19, 20), (33, 34), (36, 37), (38, 39))
 
-# What affine = 1 means, each up to ±: degrees, share of the side, factors 1 ±, slant.
+# Largest distortions at affine = 1: rotation in degrees, shift as a share of the side, zoom and
+# aspect as factors of 1 ± this, shear as a slope. All in both directions.
 ROTATION, SHIFT, ZOOM, ASPECT, SHEAR = 15.0, 0.1, 0.2, 0.1, 0.15
-DRAWS = 18  # numbers that an image draws
+DRAWS = 18  # random values per image
 
-# Fixed views of a test image: degrees, shift right and down in sides, zoom; first the image itself.
+# Fixed views of a test image: rotation in degrees, shift right and down as shares of the side,
+# zoom. The first view is the image itself.
 VIEWS = (
     (0.0, 0.0, 0.0, 1.0),
     (0.0, 0.06, 0.0, 1.0),
@@ -43,12 +45,13 @@ def distort(
     blur: float,
     cutout: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Turn (N, 3, S, S) uint8 into varied float32 in [0, 1] of the same shape, and their labels.
+    """Return augmented images, float32 in [0, 1], of (N, 3, S, S) uint8, and their labels (N,).
 
-    Mirror image, then affine and perspective map in one sampling (bilinear, the border repeated),
-    blur, brightness, contrast and the colour of the light, and a grey square. A strength of 0
-    switches its part off. Each image draws the same count of numbers from ``generator`` whatever
-    the settings, so that switching one off leaves the others' draws alone.
+    In order: horizontal flip, affine and perspective transform (all in one bilinear sampling that
+    repeats the border), blur, brightness, contrast, colour of the light, cutout with a grey square.
+    A strength of 0 switches an augmentation off. Labels change only where a flip changes the class.
+    Every image consumes the same number of random values from ``generator`` whatever the settings,
+    so switching one augmentation off does not change the others.
     """
     draws = torch.rand(DRAWS, len(images), generator=generator, device=images.device)
     signed = 2 * draws - 1
@@ -72,10 +75,11 @@ def distort(
 def mirrored_labels(
     labels: torch.Tensor, chosen: torch.Tensor, mirror: Mirror
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return which of the ``chosen`` (N,) images to mirror (N,) bool, and the labels (N,) then.
+    """Return which of the ``chosen`` (N,) images to flip (N,) bool, and the labels after it (N,).
 
-    none: no image. same: classes whose mirror image keeps its meaning (FLIP_SAFE). map: also those
-    whose mirror image means another class (MIRROR_PAIRS), which becomes the label.
+    ``mirror``: "none": no image; "same": images of classes whose mirror image belongs to the same
+    class (FLIP_SAFE); "map": in addition images of classes whose mirror image belongs to another
+    class (MIRROR_PAIRS), which becomes their label.
     """
     mirrored, mapped = torch.zeros_like(chosen), labels
     if mirror != "none":
@@ -97,12 +101,13 @@ def warp(
     shear: torch.Tensor,
     perspective: torch.Tensor,
 ) -> torch.Tensor:
-    """Map float (N, C, S, S) about the centre, bilinear; beyond the border its pixels repeat.
+    """Transform float (N, C, S, S) about the centre: bilinear, repeating the border outside.
 
-    A place (u, v) of the result, in [-1, 1] from left to right and top to bottom, shows the place
-    (R (u / zoom_x + shear v / zoom_y, v / zoom_y) - 2 shift) / (1 + perspective · (u, v)) of the
-    image, where R turns by ``degrees`` (N,). ``shift``, ``zoom``, ``perspective`` (2, N): x and y;
-    zoom_x < 0 mirrors; shifts in sides; |perspective| summed must be below 1.
+    The output at (u, v), in [-1, 1] from left to right and top to bottom, is the input at
+    (R (u / zoom_x + shear v / zoom_y, v / zoom_y) - 2 shift) / (1 + perspective · (u, v)),
+    where R rotates by ``degrees`` (N,). ``shift``, ``zoom`` and ``perspective`` (2, N) hold x and
+    y. Shifts are shares of the side; zoom_x < 0 flips horizontally; |perspective_x| +
+    |perspective_y| must be below 1.
     """
     side = images.shape[-1]
     places = (2 * torch.arange(side, device=images.device, dtype=images.dtype) + 1) / side - 1
@@ -122,7 +127,7 @@ def warp(
 
 
 def mix_blurred(images: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
-    """Mix float (N, C, H, W) with itself blurred: share (N,) in [0, 1] of two 3×3 means."""
+    """Blend float (N, C, H, W) with a blurred copy (two 3×3 means) of weight ``share`` (N,)."""
     smooth = images
     for _ in range(2):
         smooth = F.avg_pool2d(smooth, 3, stride=1, padding=1, count_include_pad=False)
@@ -130,9 +135,10 @@ def mix_blurred(images: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
 
 
 def cut_out(images: torch.Tensor, centres: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
-    """Paint a square of side ``share`` (N,) about ``centres`` (2, N) in [0, 1] in mid-grey.
+    """Cover a square of float (N, C, S, S) with mid-grey (cutout, DeVries & Taylor 2017).
 
-    Of float (N, C, S, S); the square may leave the image in part (DeVries & Taylor 2017).
+    ``centres`` (2, N): x and y in [0, 1]. ``share`` (N,): side of the square as a share of the
+    image's. The square may extend beyond the image.
     """
     side = images.shape[-1]
     places = (torch.arange(side, device=images.device) + 0.5) / side
@@ -144,7 +150,7 @@ def cut_out(images: torch.Tensor, centres: torch.Tensor, share: torch.Tensor) ->
 
 
 def view(images: torch.Tensor, which: tuple[float, float, float, float]) -> torch.Tensor:
-    """Turn (N, 3, S, S) uint8 into float32 in [0, 1], seen as ``which`` of VIEWS says."""
+    """Return (N, 3, S, S) uint8 as float32 in [0, 1], transformed by ``which``, one of VIEWS."""
     degrees, right, down, zoom = which
     pixels = images.float() / 255
     if (degrees, right, down, zoom) == VIEWS[0]:

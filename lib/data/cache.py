@@ -1,4 +1,4 @@
-"""Keep decoded images on disk, as long as the files that they came from stay as they are."""
+"""Cache decoded images on disk until the files that they were decoded from change."""
 
 import hashlib
 import os
@@ -14,7 +14,10 @@ from lib.training.torch_files import read_torch
 
 
 def fingerprint(salt: str, root: Path, files: Iterable[Path | os.DirEntry]) -> str:
-    """Hash name below ``root``, size and time of every file: cheap, and changes when any does."""
+    """Return a hash of all files' names below ``root``, sizes and modification times.
+
+    Reading the contents would take too long. ``salt``: what else the decoded images depend on.
+    """
     lines = [salt]
     for file in files:
         status = file.stat()
@@ -26,15 +29,14 @@ def fingerprint(salt: str, root: Path, files: Iterable[Path | os.DirEntry]) -> s
 def cached(
     path: Path, source: str, build: Callable[[], dict[str, Any]], hashed: Sequence[str]
 ) -> dict[str, Any]:
-    """Return what ``build`` made of ``source`` (a fingerprint), from ``path`` where that is there.
+    """Return the result of ``build``, from the cache file ``path`` if that is still valid.
 
-    Of several processes one builds and the others wait for it. ``hashed``: the names of the tensors
-    whose hash is the value's ``sha256``; it is computed of what was read, and a file whose own
-    hash is another is built again.
+    The file is valid if its fingerprint is ``source`` and its tensors named in ``hashed`` have the
+    hash stored under "sha256". Otherwise it is rebuilt, by one process while the others wait.
     """
     if value := _read_cache(path, source, hashed):
         return value
-    with locked(path.with_suffix(".lock"), f"waiting: another process builds {path}"):
+    with locked(path.with_suffix(".lock"), f"waiting: another process is building {path}"):
         remove_leftovers(path.parent)
         value = _read_cache(path, source, hashed)
         if value is None:
@@ -48,8 +50,8 @@ def _read_cache(path: Path, source: str, hashed: Sequence[str]) -> dict[str, Any
     if not isinstance(value, dict) or value.get("source") != source:
         return None
     tensors = [value.get(name) for name in hashed]
-    whole = all(isinstance(one, torch.Tensor) for one in tensors)
-    if whole and sha256(*tensors) == value.get("sha256"):
+    complete = all(isinstance(tensor, torch.Tensor) for tensor in tensors)
+    if complete and sha256(*tensors) == value.get("sha256"):
         return value
-    print(f"{path} does not hold what its hash says; it is built again", flush=True)
+    print(f"{path} does not match its hash, rebuilding it", flush=True)
     return None

@@ -1,9 +1,9 @@
-"""The German Traffic Sign Recognition Benchmark: folders in, uint8 tensors out.
+"""Load the German Traffic Sign Recognition Benchmark (GTSRB) into uint8 tensors.
 
     python -m lib.gtsrb data/GTSRB      # check the folder and build its cache
 
-The official folders, Kaggle's and others are recognized, see lib/data/gtsrb_layouts.py; images of
-any size. The hash of the same pixels, labels and tracks is the same in every layout.
+Recognizes the official folders, Kaggle's and others (lib/data/gtsrb_layouts.py), with images of any
+size. The same pixels, labels and tracks have the same hash in every layout.
 
 Source: Stallkamp et al. 2012, https://benchmark.ini.rub.de
 """
@@ -26,18 +26,18 @@ from lib.data.cache import cached, fingerprint
 from lib.spec.errors import DataError, command
 from lib.training.seeding import sha256
 
-SIZE = 32  # pixels; by default images become SIZE × SIZE, as in the template
+SIZE = 32  # default side of the resized images in pixels, as in the assignment's template
 CACHE_FORMAT = 2
-MOST_MISTAKES = 200  # whose pixels a run keeps: some 400 kB at 32 × 32
+MOST_MISTAKES = 200  # misclassified test images that a run saves, about 400 kB at 32 × 32
 
 
 @dataclass(frozen=True)
 class Images:
-    """One part of the data: images (N, 3, S, S) uint8, labels (N,) int64 in 0..42.
+    """The training or the test images (N, 3, S, S) uint8 and their labels (N,) int64 in 0..42.
 
-    ``tracks`` (N,) int64: frames of the same physical sign share a number; -1 where not known
-    (test). ``widths`` (N,) int64: of the original images, in pixels. ``names``: file names
-    below the part's Images folder.
+    ``tracks`` (N,) int64: a number shared by all frames of one physical sign; -1 for test images,
+    whose tracks are unknown. ``widths`` (N,) int64: of the original images, in pixels. ``names``:
+    file names as in the official archives, below their Images folders.
     """
 
     images: torch.Tensor
@@ -48,7 +48,7 @@ class Images:
 
     @property
     def indices(self) -> torch.Tensor:
-        """The index of every image (N,), where the images are."""
+        """The indices of all images (N,), on their device."""
         return torch.arange(len(self.labels), device=self.labels.device)
 
     def to(self, device: torch.device) -> "Images":
@@ -60,9 +60,9 @@ class Images:
 
 @dataclass(frozen=True)
 class Data:
-    """The training and test parts and the SHA-256 of their pixels, labels and tracks.
+    """Training and test images with the SHA-256 of their pixels, labels and tracks.
 
-    ``note``: in words, in what they are not the official ones; usually nothing.
+    ``note``: how they differ from the official images; empty if they do not.
     """
 
     train: Images
@@ -72,18 +72,18 @@ class Data:
 
     @property
     def about(self) -> dict[str, str]:
-        """What a run's summary says of its data."""
-        found = {"data_sha256": self.sha256, "test_item": "traffic sign image"}
-        return found | ({"data_note": self.note} if self.note else {})
+        """The entries about the data in a run's summary."""
+        entries = {"data_sha256": self.sha256, "test_item": "traffic sign image"}
+        return entries | ({"data_note": self.note} if self.note else {})
 
 
 def load(root: str | Path, size: int = SIZE) -> Data:
-    """Return the data below ``root``, from its cache, which is (re)built when the source changed.
+    """Return the data below ``root``, from a cache that is rebuilt when the files change.
 
-    Every image is resized to ``size`` × ``size`` pixels; each size has a cache of its own.
+    Images are resized to ``size`` × ``size`` pixels; each size has a separate cache.
 
     Raises:
-        DataError: a missing folder or CSV, a missing or truncated image, a wrong class id, ...
+        DataError: on a missing folder or CSV, a missing or damaged image, a wrong class id, …
     """
     root = Path(root)
     layout = gtsrb_layouts.find(root)
@@ -105,25 +105,26 @@ def split_by_track(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return sorted int64 indices of the training and validation images.
 
-    A track is 30 frames of one sign, so whole tracks go to one side: a split by image would leak.
-    In each class ``val_fraction`` (in [0, 1)) of the tracks, rounded, at least one, is validation;
-    0 gives an empty validation set.
+    A track is 30 frames of one physical sign. The split is by track, because frames of one track in
+    both parts would leak. ``val_fraction`` (in [0, 1)) of each class's tracks, rounded, at least
+    one, are validation tracks; with 0 the validation set is empty.
 
     Raises:
-        DataError: when a class has too few tracks to leave one on each side.
+        DataError: if a class has too few tracks to leave one for training.
     """
     labels, tracks = part.labels.numpy(), part.tracks.numpy()
     is_val = np.zeros(len(labels), dtype=bool)
     if val_fraction > 0:
         for label in np.unique(labels):
-            own = np.unique(tracks[labels == label])
-            count = max(1, round(val_fraction * len(own)))
-            if count >= len(own):
+            of_class = np.unique(tracks[labels == label])
+            count = max(1, round(val_fraction * len(of_class)))
+            if count >= len(of_class):
                 raise DataError(
-                    f"class {label} has {len(own)} track(s): val_fraction = {val_fraction} leaves "
-                    "none for training; use a smaller one (0: no validation) or more data"
+                    f"val_fraction = {val_fraction} leaves no training track in class {label}, "
+                    f"which has {len(of_class)}. Use a smaller value (0: no validation set) or "
+                    "more data"
                 )
-            chosen = generator.permutation(own)[:count]
+            chosen = generator.permutation(of_class)[:count]
             is_val |= (labels == label) & np.isin(tracks, chosen)
     return np.flatnonzero(~is_val), np.flatnonzero(is_val)
 
@@ -131,11 +132,13 @@ def split_by_track(
 def test_metadata(
     data: Data, labels: torch.Tensor, predicted: torch.Tensor, probability: torch.Tensor
 ) -> dict[str, list[str] | torch.Tensor]:
-    """Return what is known of the test images besides outcomes (N,), for a run's own file.
+    """Return data about the test images that a run saves next to their scores.
 
-    ``names`` (N,); ``widths`` (N,); ``in_training`` (N,) bool: whether a training image is the same
-    in every pixel; ``mistakes`` (M,) int64: the images that were mistaken, first those whose true
-    class was the least probable, at most MOST_MISTAKES; ``mistaken_images`` (M, 3, S, S).
+    ``labels``, ``predicted`` and ``probability`` (of the true class) are (N,). The result has
+    ``names`` (N,); ``widths`` (N,); ``in_training`` (N,) bool: whether the training set has an
+    image with the same pixels; ``mistakes`` (M,) int64: indices of misclassified images, at most
+    MOST_MISTAKES, those with the least probable true class first; ``mistaken_images``
+    (M, 3, S, S).
     """
     trained = {hash(image.tobytes()) for image in data.train.images.numpy()}  # 64 bits each
     twins = torch.tensor([hash(image.tobytes()) in trained for image in data.test.images.numpy()])
@@ -163,19 +166,19 @@ def _load_part(root: Path, layout: gtsrb_layouts.Layout, name: str, size: int) -
 
 
 def _files(folder: Path) -> Iterator[os.DirEntry]:
-    """Give every file below ``folder``; scandir, since there are 52,000.
+    """Yield every file below ``folder``; with os.scandir, which is fast for 52,000 files.
 
     Raises:
-        DataError: on a link that leads nowhere or back to where it is.
+        DataError: on a broken link or a link to a parent folder.
     """
     for entry in os.scandir(folder):
         if entry.is_dir():
             if entry.is_symlink() and Path(entry).resolve() in Path(entry).absolute().parents:
-                raise DataError(f"{entry.path} is a link to a folder that it is in; remove it")
+                raise DataError(f"{entry.path} is a link to one of its parent folders; remove it")
             yield from _files(Path(entry))
         elif not entry.name.startswith("."):
             if not os.path.exists(entry):
-                raise DataError(f"{entry.path} is a link that leads nowhere; unpack it again")
+                raise DataError(f"{entry.path} is a broken link; unpack the archive again")
             yield entry
 
 
@@ -199,15 +202,17 @@ def _decode(table: pd.DataFrame, name: str, size: int) -> dict:
 
 
 def _read_image(path: Path, size: int) -> tuple[torch.Tensor, int]:
-    """Return (3, size, size) uint8 and the width in the file, in pixels.
+    """Return an image (3, size, size) uint8 and its original width in pixels.
 
-    Other sizes are resized bilinearly with antialiasing.
+    Images of another size are resized bilinearly with antialiasing.
     """
     try:
         with Image.open(path) as image:
             image = image.convert("RGB")
     except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} is damaged or no image ({error}); unpack it again") from error
+        raise DataError(
+            f"{path} is damaged or not an image ({error}); unpack the archive again"
+        ) from error
     width = image.width
     if image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BILINEAR)
@@ -216,9 +221,9 @@ def _read_image(path: Path, size: int) -> tuple[torch.Tensor, int]:
 
 @command
 def main() -> None:
-    """Check a data folder, build its cache and say what is in it."""
+    """Check a folder with traffic signs, build its cache and print a summary."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("root", help="folder with the signs, in one of the known layouts")
+    parser.add_argument("root", help="folder with the signs, such as data/GTSRB")
     data = load(parser.parse_args().root)
     tracks = len(data.train.tracks.unique())
     print(f"train: {len(data.train.names)} images, {tracks} tracks")

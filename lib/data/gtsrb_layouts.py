@@ -1,16 +1,16 @@
-"""Where the images and labels of GTSRB are: the folders in which people have them, as tables.
+"""Find the images and labels of GTSRB in the folder layouts in common use; return them as tables.
 
     official       Final_Training/Images/<class>/<track>_<frame>.ppm   with GT-<class>.csv
                    Final_Test/Images/<5 digits>.ppm                    with GT-final_test.csv
     Kaggle's       Train/<class>/<class>_<track>_<frame>.png, Test/*.png, Train.csv, Test.csv
-    torchvision's  Training/<class>/…, Final_Test/Images/…, GT-final_test.csv: another, smaller
-                   training archive, which published scores do not rest on
-    trainingset/<class>/…, testset/…
+    torchvision's  Training/<class>/…, Final_Test/Images/…, GT-final_test.csv
+                   (a smaller training archive, not the one that published scores used)
+    others         trainingset/<class>/…, testset/…
 
-Each may lie in a folder GTSRB/ (or gtsrb/GTSRB/) below the data folder. Images may be PPM, PNG, BMP
-or JPEG, tables may be separated by semicolons or commas, and the test labels may lie next to the
-images, in a folder above them, or next to the data folder. Without tables, classes come from the
-folders' names and tracks from the files'.
+Each layout may be in a subfolder GTSRB/ or gtsrb/GTSRB/ of the data folder. Images may be PPM, PNG,
+BMP or JPEG. Tables may be separated by semicolons or commas. The file with the test labels may be
+next to the images, in a folder above them, or next to the data folder. Without tables, classes are
+taken from folder names and tracks from file names.
 """
 
 import re
@@ -21,9 +21,10 @@ from pathlib import Path
 import pandas as pd
 
 from lib.spec.errors import DataError
+from lib.spec.metric import count
 
 CLASSES = 43
-IMAGES = (".ppm", ".png", ".bmp", ".jpg", ".jpeg")  # of two files of one name the first counts
+IMAGES = (".ppm", ".png", ".bmp", ".jpg", ".jpeg")  # preferred first if a stem has several
 TRAINING = ("Final_Training/Images", "Train", "Training", "trainingset")
 TEST = ("Final_Test/Images", "Test", "testset", "Final_Test")
 TEST_LABELS = ("GT-final_test.csv", "Test.csv")
@@ -37,7 +38,10 @@ TORCHVISION = (
 
 @dataclass(frozen=True)
 class Layout:
-    """The folders of one copy of the data: ``base`` is the one that the others are in."""
+    """The folders of one copy of the data.
+
+    ``root`` is the data folder; ``base``, which is ``root`` or below it, has the other two.
+    """
 
     root: Path
     base: Path
@@ -46,13 +50,13 @@ class Layout:
 
     @property
     def label_folders(self) -> list[Path]:
-        """Where the test labels are looked for, in this order."""
+        """The folders in which the test labels are searched, in this order."""
         near = [self.test.parent, self.test, self.base, self.base.parent]
         return list(dict.fromkeys([*near, self.root, self.root.parent]))
 
     @property
     def files(self) -> list[Path]:
-        """The tables that may be read, but for those next to training images."""
+        """The existing tables, except those in the folders of training images."""
         names = ("Train.csv", *TEST_LABELS)
         paths = [folder / name for folder in self.label_folders for name in names]
         return [path for path in paths if path.exists()]
@@ -62,21 +66,21 @@ def find(root: Path) -> Layout:
     """Return the layout of the data below ``root``.
 
     Raises:
-        DataError: when there is none that is known; says which are.
+        DataError: if ``root`` has none of the known layouts.
     """
     for base in (root, root / "GTSRB", root / "gtsrb" / "GTSRB"):
         if not (training := _first(base, TRAINING)):
             continue
         if test := _first(base, TEST):
             return Layout(root, base, training, test)
-        raise DataError(f"{base / 'Final_Test'} not found, but {training} is there: {_ACCEPTED}")
-    raise DataError(f"no traffic signs in {root}: {_ACCEPTED}")
+        raise DataError(f"{training} exists, but {base / 'Final_Test'} was not found. {_ACCEPTED}")
+    raise DataError(f"no traffic signs in {root}. {_ACCEPTED}")
 
 
 _ACCEPTED = (
-    "expected the official folders Final_Training/Images and Final_Test/Images, Kaggle's Train and "
-    "Test, or torchvision's Training and Final_Test. `make data` downloads the official ones, "
-    "`python -m lib.synthetic FOLDER` draws a stand-in."
+    "Expected the official folders Final_Training/Images and Final_Test/Images, Kaggle's Train and "
+    "Test, or torchvision's Training and Final_Test. `make data` downloads the official data; "
+    "`python -m lib.synthetic FOLDER` draws synthetic signs."
 )
 
 
@@ -87,31 +91,31 @@ def _first(base: Path, names: tuple[str, ...]) -> Path | None:
 def training_table(layout: Layout) -> pd.DataFrame:
     """Return path, name, label, track and width of every training image.
 
-    ``name``: as in the official layout, whatever the file is called. ``width``: of the original
-    image in pixels, or 0 where no table says it.
+    ``name``: the file's name in the official layout, for example 00012/00003_00029.ppm. ``width``:
+    of the original image in pixels, 0 if no table has it.
 
     Raises:
-        DataError: on a missing class, image or table, and on what a table cannot hold.
+        DataError: on a missing class, image or table, and on invalid entries of a table.
     """
     folders = {label: _class_folder(layout.training, label) for label in range(CLASSES)}
     if missing := [f"{label:05d}" for label, folder in folders.items() if folder is None]:
         raise DataError(
-            f"{layout.training} lacks {len(missing)} of {CLASSES} class folders: "
-            f"{', '.join(missing)}; unpack the training archive again"
+            f"{layout.training}: missing class folders: {', '.join(missing)} ({len(missing)} of "
+            f"{CLASSES}); unpack the training archive again"
         )
-    whole = layout.base / "Train.csv"
-    listed = _read_csv(whole) if whole.exists() else None
+    all_classes = layout.base / "Train.csv"
+    listed = _read_csv(all_classes) if all_classes.exists() else None
     tables = {label: _class_table(folder, label) for label, folder in folders.items()}
     has_tables = any(path.exists() for path in tables.values())
     parts = []
     for label, folder in folders.items():
         if listed is not None:
-            own, source = listed[listed["ClassId"] == label], whole
+            table, source = listed[listed["ClassId"] == label], all_classes
         elif has_tables:
-            own, source = _read_csv(tables[label]), tables[label]
+            table, source = _read_csv(tables[label]), tables[label]
         else:
-            own, source = None, folder
-        parts.append(_class_rows(folder, label, own, source))
+            table, source = None, folder
+        parts.append(_class_rows(folder, label, table, source))
     return pd.concat(parts).sort_values("name", ignore_index=True)
 
 
@@ -121,8 +125,8 @@ def _class_folder(training: Path, label: int) -> Path | None:
 
 def _class_table(folder: Path, label: int) -> Path:
     names = (f"GT-{label:05d}.csv", f"{label:05d}.csv")
-    found = next((folder / name for name in names if (folder / name).exists()), None)
-    return found or folder / names[0]
+    paths = [folder / name for name in names]
+    return next((path for path in paths if path.exists()), paths[0])
 
 
 def _class_rows(folder: Path, label: int, table: pd.DataFrame | None, source: Path) -> pd.DataFrame:
@@ -131,29 +135,31 @@ def _class_rows(folder: Path, label: int, table: pd.DataFrame | None, source: Pa
         table = pd.DataFrame({"stem": sorted(images), "ClassId": label, "Width": 0})
     if (wrong := table[table["ClassId"] != label]).size:
         raise DataError(
-            f"{source}: {wrong['file'].iloc[0]} has class {wrong['ClassId'].iloc[0]}, but the "
-            f"folder's is {label}"
+            f"{source}: {wrong['file'].iloc[0]} has ClassId {wrong['ClassId'].iloc[0]}, but its "
+            f"folder is that of class {label}"
         )
     _compare(images, table["stem"], folder, source)
     rows = []
     for stem, width in zip(table["stem"], table["Width"], strict=True):
         if not (parts := NAME.fullmatch(stem)):
-            raise DataError(f"{images[stem]}: expected a name like 00012_00029.ppm")
+            raise DataError(
+                f"{images[stem]}: the name must be track_frame, such as 00012_00029.ppm"
+            )
         track, frame = map(int, parts.groups())
         name = f"{label:05d}/{track:05d}_{frame:05d}.ppm"
         rows.append((images[stem], name, label, 100_000 * label + track, width))
     names = [name for _, name, *_ in rows]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise DataError(f"{folder} has the image {twice} twice, under two names; keep one of them")
+        raise DataError(f"{folder} has the image {twice} under two names; keep one of the files")
     return pd.DataFrame(rows, columns=["path", "name", "label", "track", "width"])
 
 
 def test_table(layout: Layout) -> pd.DataFrame:
-    """Return path, name, label, track (-1) and width (0 where unknown) of every test image.
+    """Return path, name, label, track (-1) and width (0 if unknown) of every test image.
 
     Raises:
-        DataError: on a missing image or table, and on what a table cannot hold.
+        DataError: on a missing image or table, and on invalid entries of a table.
     """
     images = _images(layout.test.rglob("*"), layout.test)
     places = layout.label_folders
@@ -170,13 +176,13 @@ def test_table(layout: Layout) -> pd.DataFrame:
         table = pd.DataFrame({"stem": sorted(images), "ClassId": labels, "Width": 0})
     else:
         raise DataError(
-            f"GT-final_test.csv not found in {', '.join(map(str, places))}; it comes in "
-            "GTSRB_Final_Test_GT.zip (the .test.csv next to the images has no classes)"
+            f"GT-final_test.csv not found in {', '.join(map(str, places))}. It is in "
+            "GTSRB_Final_Test_GT.zip (the GT-final_test.test.csv next to the images has no classes)"
         )
     if (wrong := table[~table["ClassId"].between(0, CLASSES - 1)]).size:
         raise DataError(
-            f"{csv}: {wrong['file'].iloc[0]} has class {wrong['ClassId'].iloc[0]}; "
-            f"allowed are 0 to {CLASSES - 1}"
+            f"{csv}: {wrong['file'].iloc[0]} has ClassId {wrong['ClassId'].iloc[0]}; "
+            f"it must be 0 to {CLASSES - 1}"
         )
     _compare(images, table["stem"], layout.test, csv or layout.test)
     columns = {
@@ -190,16 +196,17 @@ def test_table(layout: Layout) -> pd.DataFrame:
 
 
 def _images(paths: Iterator[Path], folder: Path) -> dict[str, Path]:
-    """Return the images among ``paths`` by stem; macOS's files (``._…``) are none.
+    """Return the images among ``paths``, keyed by stem; skip macOS's metadata files (``._…``).
 
-    Where several folders have images of one name, by their paths below ``folder``, without suffix.
+    If images in several folders have the same stem, the keys are paths relative to ``folder``,
+    without suffix.
     """
     by_path: dict[str, Path] = {}
     for path in sorted(paths, key=lambda p: (_rank(p), p)):
         if _rank(path) < len(IMAGES) and not path.name.startswith("."):
             by_path.setdefault(path.relative_to(folder).with_suffix("").as_posix(), path)
     if not by_path:
-        raise DataError(f"{folder} has no image (.ppm, .png, …); unpack the archive again")
+        raise DataError(f"{folder} has no images (.ppm, .png, …); unpack the archive again")
     by_stem = {path.stem: path for path in by_path.values()}
     return by_stem if len(by_stem) == len(by_path) else by_path
 
@@ -210,7 +217,7 @@ def _rank(path: Path) -> int:
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
-    """Return a table with the columns file, stem, folder (of the file), ClassId and Width."""
+    """Return a table with the columns file, stem and folder (both of file), ClassId and Width."""
     if not path.exists():
         raise DataError(f"{path} not found; unpack the archive again")
     try:
@@ -219,19 +226,27 @@ def _read_csv(path: Path) -> pd.DataFrame:
         text = {"Filename": str, "Path": str}
         table = pd.read_csv(path, sep=separator, dtype=text, encoding="utf-8-sig")
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is not a GTSRB CSV: {error}") from error
-    table = table.rename(columns={"Path": "Filename"} if "Filename" not in table else {})
-    if lacking := {"Filename", "ClassId", "Width"} - set(table.columns):
         raise DataError(
-            f"{path} lacks the column(s) {', '.join(sorted(lacking))} (separated by ; or ,)"
+            f"{path} is not a CSV table of GTSRB ({error}); unpack the archive again"
+        ) from error
+    table = table.rename(columns={"Path": "Filename"} if "Filename" not in table else {})
+    if missing := {"Filename", "ClassId", "Width"} - set(table.columns):
+        raise DataError(
+            f"{path}: missing columns: {', '.join(sorted(missing))}. Columns must be separated by "
+            "; or ,"
         )
     if table.empty:
-        raise DataError(f"{path} lists no image")
-    whole = [pd.api.types.is_integer_dtype(table[name]) for name in ("ClassId", "Width")]
-    if not all(whole) or table["Filename"].isna().any():
-        raise DataError(f"{path}: an entry is empty, or a ClassId or Width is no whole number")
+        raise DataError(f"{path} lists no images; unpack the archive again")
+    integers = [pd.api.types.is_integer_dtype(table[name]) for name in ("ClassId", "Width")]
+    if not all(integers) or table["Filename"].isna().any():
+        raise DataError(
+            f"{path}: every row needs a Filename, and ClassId and Width must be integers; unpack "
+            "the archive again"
+        )
     if (twice := table["Filename"].duplicated()).any():
-        raise DataError(f"{path} lists {table['Filename'][twice].iloc[0]} twice")
+        raise DataError(
+            f"{path} lists {table['Filename'][twice].iloc[0]} twice; remove one of the rows"
+        )
     files = table["Filename"].str.replace("\\", "/").str.split("/")
     return table.assign(
         file=table["Filename"],
@@ -241,13 +256,14 @@ def _read_csv(path: Path) -> pd.DataFrame:
 
 
 def _compare(images: dict[str, Path], listed: pd.Series, folder: Path, source: Path) -> None:
-    if lacking := sorted(set(listed) - set(images)):
+    """Raise a DataError unless ``folder`` has exactly the images that ``source`` lists."""
+    if missing := sorted(set(listed) - set(images)):
         raise DataError(
-            f"{folder} lacks {len(lacking)} image(s) that {source} lists, first {lacking[0]}; "
-            "unpack the archive again"
+            f"{folder}: {count(len(missing), 'image')} listed in {source} not found, first "
+            f"{missing[0]}; unpack the archive again"
         )
     if extra := sorted(set(images) - set(listed)):
         raise DataError(
-            f"{folder} has {len(extra)} image(s) that {source} does not list, first "
-            f"{images[extra[0]].name}"
+            f"{folder} has {count(len(extra), 'image')} that {source} does not list, first "
+            f"{images[extra[0]].name}; remove them or unpack the archive again"
         )

@@ -1,10 +1,11 @@
-"""Draw a stand-in for the chest radiographs with their lung masks; no download needed.
+"""Draw synthetic chest radiographs with lung masks; no download needed.
 
     python -m lib.synthetic_chests data/synthetic-chests --images 60
 
-Body, two lungs, heart, spine, ribs and noise, of varying size, place, breadth and exposure, in the
-layout of JSRT with the SCR masks: images/JPCLN001.png, masks/left lung/JPCLN001.gif, ... The same
-arguments draw the same files. For trying the program, not for conclusions about real radiographs.
+Body, two lungs, heart, spine, ribs and noise, of varying size, position, shape and exposure, in the
+layout of JSRT with SCR masks: images/JPCLN001.png, masks/left lung/JPCLN001.gif, … The same
+arguments give the same files. The images are for trying out the program and for tests; results on
+them say nothing about real radiographs.
 """
 
 import argparse
@@ -20,7 +21,7 @@ LUNGS = ("left lung", "right lung")
 
 
 def draw_dataset(root: Path, images: int, seed: int) -> None:
-    """Draw ``images`` chests (1 to 999) into ``root``, which appears when all is done."""
+    """Draw ``images`` chests (1 to 999) into the new folder ``root``, atomically."""
     part = root.with_name(f".{root.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     for folder in ("images", *(f"masks/{lung}" for lung in LUNGS)):
@@ -37,7 +38,7 @@ def draw_dataset(root: Path, images: int, seed: int) -> None:
 def chest(rng: np.random.Generator) -> tuple[np.ndarray, list[np.ndarray]]:
     """Return an image (SIDE, SIDE) uint8 and the masks (SIDE, SIDE) bool of both lungs.
 
-    Coordinates: x from -1 (left in the image, the patient's right) to 1, y from -1 (head) to 1.
+    Coordinates: x from -1 (left in the image, right of the patient) to 1, y from -1 (head) to 1.
     """
     y, x = np.mgrid[-1 : 1 : SIDE * 1j, -1 : 1 : SIDE * 1j]
     scale, angle = rng.uniform(0.8, 1.1), rng.normal(0, 0.05)
@@ -67,7 +68,7 @@ def chest(rng: np.random.Generator) -> tuple[np.ndarray, list[np.ndarray]]:
 def _lung(
     x: np.ndarray, y: np.ndarray, heart: np.ndarray | None, rng: np.random.Generator
 ) -> np.ndarray:
-    """Return a lung in the half x > 0: an egg, cut by the diaphragm's dome, less the heart."""
+    """Return a lung mask in the half x > 0: an egg shape minus diaphragm and heart."""
     width, top, bottom = rng.uniform(0.3, 0.4), rng.uniform(-0.85, -0.7), rng.uniform(0.45, 0.7)
     middle, centre = rng.uniform(0.4, 0.5), (top + bottom) / 2
     narrowing = 1 - 0.35 * (centre - y).clip(0) / (centre - top)
@@ -88,13 +89,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=main.__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("root", type=Path, help="folder to write; must not exist yet")
-    parser.add_argument("--images", type=int, default=60, help="radiographs, 4 to 999")
-    parser.add_argument("--seed", type=int, default=0, help="of the drawing, at least 0")
+    parser.add_argument("root", type=Path, help="new folder for the data")
+    parser.add_argument("--images", type=int, default=60, help="number of radiographs, 4 to 999")
+    parser.add_argument("--seed", type=int, default=0, help="random seed, at least 0")
     a = parser.parse_args()
     if a.root.exists():
-        raise SystemExit(f"{a.root} exists already; remove it or choose another folder")
+        raise SystemExit(f"{a.root} already exists; remove it or choose another folder")
     if not 4 <= a.images <= 999 or a.seed < 0:
-        parser.error("images must be 4 to 999, seed 0 or more")
+        parser.error(f"--images must be 4 to 999 and --seed 0 or more, got {a.images} and {a.seed}")
     draw_dataset(a.root, a.images, a.seed)
     print(f"{a.images} radiographs with lung masks in {a.root}")

@@ -1,10 +1,11 @@
-"""Draw a stand-in for the traffic-sign benchmark in its official layout; no download needed.
+"""Draw synthetic traffic signs in the official layout of GTSRB; no download needed.
 
     python -m lib.synthetic data/synthetic-signs --tracks 8 --frames 6 --test-images 860
 
-43 classes that differ in shape, colour and pictogram; each track is one physical sign in front of
-one background, approached: pose, light, blur, occlusion and size change from frame to frame. The
-same arguments draw the same files. For trying the program, not for conclusions about real signs.
+The 43 classes differ in shape, colour and pictogram. A track shows one physical sign in front of
+one background, growing as it comes closer; pose, light, blur and occlusion vary between its frames.
+The same arguments give the same files. The images are for trying out the program and for tests;
+results on them say nothing about real signs.
 """
 
 import argparse
@@ -18,13 +19,13 @@ from PIL import Image, ImageDraw, ImageFilter
 from tqdm import tqdm
 
 CLASSES = 43
-SIDE = 96  # pixels of a drawn sign before it is put into a scene
+SIDE = 96  # side of a drawn sign and its background in pixels, before frames are scaled down
 HEADER = ["Filename", "Width", "Height", "Roi.X1", "Roi.Y1", "Roi.X2", "Roi.Y2", "ClassId"]
 
 RED, BLUE, WHITE, BLACK = (190, 25, 35), (25, 70, 165), (240, 240, 235), (20, 20, 20)
 YELLOW, GREY = (245, 190, 20), (120, 120, 120)
 
-# Number of classes, outline, rim, face and ink of the groups of classes, in class order.
+# Groups of classes, in class order: number of classes, outline, colours of rim, face and pictogram.
 GROUPS = [
     (11, "circle", RED, WHITE, BLACK),  # speed limits, no passing
     (11, "up", RED, WHITE, BLACK),  # dangers
@@ -37,7 +38,7 @@ GROUPS = [
 
 
 def sign(label: int) -> Image.Image:
-    """Return the RGBA drawing (SIDE × SIDE) of class ``label`` (0 to 42), transparent outside."""
+    """Return an RGBA drawing (SIDE × SIDE) of class ``label`` (0 to 42), transparent outside."""
     kinds = [(kind, *look) for count, *look in GROUPS for kind in range(count)]
     kind, outline, rim, face, ink = kinds[label]
     image = Image.new("RGBA", (SIDE, SIDE), (0, 0, 0, 0))
@@ -51,7 +52,7 @@ def sign(label: int) -> Image.Image:
 def frame(
     drawing: Image.Image, track: dict, progress: float, rng: np.random.Generator
 ) -> Image.Image:
-    """Return one RGB frame of a track at ``progress`` (0 far to 1 near): 16 to 60 pixels a side."""
+    """Return one RGB frame of a track, 16 to 60 pixels wide, at ``progress`` (0 far, 1 near)."""
     side = int(16 + 40 * progress * track["reach"] + rng.integers(0, 5))
     angle = track["angle"] + rng.normal(0, 2)
     shear = track["shear"] + rng.normal(0, 0.03)
@@ -76,10 +77,10 @@ def frame(
 
 
 def draw_dataset(root: Path, tracks: int, frames: int, test_images: int, seed: int) -> None:
-    """Write Final_Training and Final_Test below ``root``; complete or not at all.
+    """Write Final_Training and Final_Test into the new folder ``root``, atomically.
 
-    Every class gets ``tracks`` tracks of ``frames`` frames; test images are single frames of tracks
-    of their own, in random class order.
+    Every class gets ``tracks`` training tracks of ``frames`` frames. Each test image is a single
+    frame of another track; their classes are in random order.
     """
     rng = np.random.default_rng(seed)
     signs = [sign(label) for label in range(CLASSES)]
@@ -128,9 +129,9 @@ def _outline(name: str, size: float) -> list[tuple[float, float]]:
 
 
 def _pictogram(draw: ImageDraw.ImageDraw, kind: int, ink: tuple, centre: float) -> None:
-    """Draw one of eleven small figures around (SIDE / 2, ``centre``).
+    """Draw one of eleven pictograms around (SIDE / 2, ``centre``).
 
-    Those at the places of lib.data.augment's FLIP_SAFE classes are their own mirror images.
+    The pictograms of the classes in lib.data.augment.FLIP_SAFE must be symmetric.
     """
     x, y, r, w = SIDE / 2, centre, SIDE * 0.17, max(3, SIDE // 14)
     arrow = [(x, y - r), (x + r, y + r * 0.2), (x - r, y + r * 0.2)]
@@ -164,7 +165,7 @@ def _pictogram(draw: ImageDraw.ImageDraw, kind: int, ink: tuple, centre: float) 
 
 
 def _track(rng: np.random.Generator) -> dict:
-    """Draw what the frames of one physical sign have in common."""
+    """Return random properties that the frames of one physical sign share."""
     return {
         "angle": rng.normal(0, 7),
         "shear": rng.normal(0, 0.12),
@@ -183,7 +184,7 @@ def _track(rng: np.random.Generator) -> dict:
 
 
 def _background(rng: np.random.Generator) -> Image.Image:
-    """Return smooth random colours with a few straight edges, like sky, walls and leaves."""
+    """Return an image of smooth random colours with a few straight lines."""
     coarse = rng.integers(0, 256, (int(rng.integers(2, 9)),) * 2 + (3,), dtype=np.uint8)
     image = Image.fromarray(coarse).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(image)
@@ -210,15 +211,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=main.__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("root", type=Path, help="folder to write; must not exist yet")
+    parser.add_argument("root", type=Path, help="new folder for the data")
     parser.add_argument("--tracks", type=int, default=8, help="tracks per class, at least 1")
     parser.add_argument("--frames", type=int, default=6, help="frames per track, at least 1")
-    parser.add_argument("--test-images", type=int, default=860, help="test images, at least 43")
-    parser.add_argument("--seed", type=int, default=0, help="of the drawing, at least 0")
+    parser.add_argument(
+        "--test-images", type=int, default=860, help="number of test images, at least 43"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="random seed, at least 0")
     a = parser.parse_args()
     if a.root.exists():
-        raise SystemExit(f"{a.root} exists already; remove it or choose another folder")
+        raise SystemExit(f"{a.root} already exists; remove it or choose another folder")
     if a.tracks < 1 or a.frames < 1 or a.test_images < CLASSES or a.seed < 0:
-        parser.error("tracks and frames must be 1 or more, test images 43 or more, seed 0 or more")
+        parser.error(
+            "--tracks and --frames must be 1 or more, --test-images 43 or more and --seed 0 or "
+            f"more, got {a.tracks}, {a.frames}, {a.test_images} and {a.seed}"
+        )
     draw_dataset(a.root, a.tracks, a.frames, a.test_images, a.seed)
     print(f"{CLASSES * a.tracks * a.frames} training and {a.test_images} test images in {a.root}")

@@ -1,7 +1,6 @@
-r"""Describe a network layer by layer: words, shapes in arithmetic, sizes, receptive fields.
+"""Describe a network layer by layer: operation, shapes, parameters, cost, receptive field.
 
-Everything is read off the network's own forward pass (receptive_field.py), so it holds for any
-variant.
+All values come from a trace of the forward pass (receptive_field.py), so they hold for any variant.
 """
 
 import itertools
@@ -9,49 +8,66 @@ import textwrap
 
 from lib.explain.receptive_field import Layer, UnknownOperationError
 
-HEADINGS = ["layer", "what it does", "input", "output", "arithmetic", "parameters", "multiply-adds"]
-HEADINGS += ["receptive field", "step", "centre"]
-
-BATCH_NORM_SOURCE = (
-    "Ioffe & Szegedy, ICML 2015, section 3.2: after the weights, before the activation"
-)
+HEADINGS = [
+    "layer",
+    "operation",
+    "input",
+    "output",
+    "size calculation",
+    "parameters",
+    "multiply-adds",
+]
+HEADINGS += ["receptive field", "stride (input pixels)", "center (input pixels)"]
 
 
 def words(layer: Layer) -> str:
-    """Return what a layer does, in one plain sentence."""
+    """Return one sentence on what a layer does.
+
+    Raises:
+        UnknownOperationError: if this module has no description of the layer.
+    """
     _only_known_layers(layer)
     d, inputs = layer.detail, layer.inputs[0]
     if layer.kind == "convolution":
         k = d["kernel_size"]
         if k == 1:
-            return f"Mixes the {inputs[0]} channels of each pixel into {layer.output[0]}."
+            return (
+                f"Combines the {inputs[0]} channels of each pixel linearly into {layer.output[0]}."
+            )
         return (
-            f"Slides {layer.output[0]} filters of {k}×{k} pixels and {inputs[0]} channels over its "
-            "input; each gives one channel."
+            f"Slides {layer.output[0]} filters of {k}×{k} pixels and {inputs[0]} channels over the "
+            "input; each filter gives one output channel."
         )
     if layer.kind == "transposed convolution":
         k = d["kernel_size"]
-        return f"Spreads each pixel over {k}×{k} pixels with learned weights: twice the side."
+        return f"Maps each pixel to {k}×{k} pixels with learned weights; doubles the side."
     if layer.kind == "max-pooling":
         k = d["kernel_size"]
-        return f"Keeps the largest value of each {k}×{k} pixels: half the side."
+        return f"Keeps the largest value of each {k}×{k} pixels; halves the side."
     if layer.kind == "interpolation":
-        how = {"nearest": "copying each pixel", "bilinear": "weighing neighbouring pixels"}
-        return f"Doubles the side by {how[d['mode']]}; nothing is learned."
+        how = {"nearest": "repeating each pixel", "bilinear": "averaging neighboring pixels"}
+        return f"Doubles the side by {how[d['mode']]}; no parameters."
     return {
-        "batch normalization": "Centres and scales each channel over the batch (in training), then "
-        "applies a learned scale and shift.",
-        "ELU": "Keeps positive values; maps negative x to exp(x) − 1, never below −1.",
+        "batch normalization": "Normalizes each channel to mean 0 and variance 1 (in training over "
+        "the batch), then applies a learned scale and shift.",
+        "ELU": "Keeps positive values; maps negative x to exp(x) − 1, which is above −1.",
         "ReLU": "Keeps positive values, sets negative ones to 0.",
-        "GELU": "Weighs each value by the normal distribution's probability of a smaller one.",
-        "concatenation": "Puts the encoder's features of this level next to the upsampled ones.",
-        "flatten": "Writes all channels and pixels into one list.",
-        "linear": f"Weighs all {inputs[-1]} values into {layer.output[-1]} scores, one a class.",
+        "GELU": "Multiplies each value by the standard normal distribution function of it.",
+        "concatenation": "Concatenates the encoder's features of this level with the upsampled "
+        "ones.",
+        "flatten": "Flattens channels and pixels into one vector.",
+        "linear": f"Computes {layer.output[-1]} scores, one per class, from {inputs[-1]} features.",
     }[layer.kind]
 
 
 def arithmetic(layer: Layer) -> str:
-    """Return how the output's side or length follows from the input's."""
+    """Return the calculation of a layer's output size from its input size, as text.
+
+    Of a concatenation it is that of the channels, of a linear layer that of the parameters.
+
+    Raises:
+        UnknownOperationError: see ``words``.
+    """
     _only_known_layers(layer)
     d, inputs, output = layer.detail, layer.inputs, layer.output
     side, after = inputs[0][-1], output[-1]
@@ -74,31 +90,30 @@ def arithmetic(layer: Layer) -> str:
 
 
 def _only_known_layers(layer: Layer) -> None:
-    """Refuse what the sentences and sums here would tell wrongly.
+    """Raise an UnknownOperationError for layers that ``words`` and ``arithmetic`` do not cover.
 
-    Raises:
-        UnknownOperationError: on strided convolutions, and on other ways to double or halve a side.
+    These are strided convolutions, and resampling other than by a factor of 2 with 2×2 kernels.
     """
     d, kind = layer.detail, layer.kind
-    plain = {"convolution": d.get("stride") == 1}
-    plain["max-pooling"] = d.get("kernel_size") == d.get("stride") == 2
-    plain["transposed convolution"] = plain["max-pooling"] and d.get("padding") == 0
-    plain["interpolation"] = d.get("factor") == 2
-    if not plain.get(kind, True):
+    covered = {"convolution": d.get("stride") == 1}
+    covered["max-pooling"] = d.get("kernel_size") == d.get("stride") == 2
+    covered["transposed convolution"] = covered["max-pooling"] and d.get("padding") == 0
+    covered["interpolation"] = d.get("factor") == 2
+    if not covered.get(kind, True):
         raise UnknownOperationError(
-            f"{layer.name}: there are no words for a {kind} with {d}; add them to {__name__}"
+            f"{layer.name}: no description of a {kind} with {d}; add one to {__name__}"
         )
 
 
 def field(layer: Layer) -> str:
-    """Return the receptive field in the middle, marked where the image's edge cuts it."""
+    """Return the receptive field of the middle output; note if it reaches the image's border."""
     size, side = layer.field.size, layer.field.high.max() + 1
-    note = " (the whole image)" if size == side else " (cut by the edge)" if layer.field.cut else ""
+    note = " (whole image)" if size == side else " (reaches the border)" if layer.field.cut else ""
     return f"{size}×{size}{note}"
 
 
 def names(layers: list[Layer]) -> list[str]:
-    """Return a layer's place in the network with its kind, as "encoder.0.3 convolution"."""
+    """Return each layer's module name and kind, such as "encoder.0.3 convolution"."""
     return [f"{layer.name} {layer.kind}".strip() for layer in layers]
 
 
@@ -108,48 +123,54 @@ def rows(layers: list[Layer]) -> list[list[str]]:
     for layer, name in zip(layers, names(layers), strict=True):
         shapes = [" + ".join("×".join(map(str, shape)) for shape in layer.inputs)]
         shapes.append("×".join(map(str, layer.output)))
-        whole = layer.kind in ("flatten", "linear")
-        step = "" if whole else f"{float(layer.field.step):.4g}"
+        has_one_output = layer.kind in ("flatten", "linear")
+        stride = "" if has_one_output else f"{float(layer.field.step):.4g}"
         centre = f"{layer.field.centre:g}"
         sizes = [f"{layer.parameters:,}", f"{layer.macs:,}"]
-        row = [name, words(layer), *shapes, arithmetic(layer), *sizes, field(layer), step, centre]
+        row = [name, words(layer), *shapes, arithmetic(layer), *sizes, field(layer), stride, centre]
         table.append(row)
     return table
 
 
 def notes(layers: list[Layer]) -> list[str]:
-    """Return sums, the sentence on the linear layer's inputs, and batch norms with neighbours."""
+    """Return sentences on totals, the linear layer's inputs, batch normalization and fields."""
     parameters, macs = (sum(getattr(x, n) for x in layers) for n in ("parameters", "macs"))
-    said = [f"In all {parameters:,} parameters and {macs:,} multiply-adds for one image."]
+    sentences = [f"Total: {parameters:,} parameters and {macs:,} multiply-adds per image."]
     for before, layer in itertools.pairwise(layers):
         if layer.kind == "linear" and before.kind == "flatten":
             channels, side, _ = before.inputs[0]
-            said.append(
-                f"The linear layer has {before.output[0]} inputs because the last max-pooling "
-                f"leaves {channels} channels of {side}×{side} pixels, and {arithmetic(before)}."
+            sentences.append(
+                f"The linear layer has {before.output[0]} inputs, because the output of the last "
+                f"max-pooling has {channels} channels of {side}×{side} pixels: "
+                f"{arithmetic(before)}."
             )
-    around = zip(layers, layers[1:], layers[2:], strict=False)
-    norms = [(a, b, c) for a, b, c in around if b.kind == "batch normalization"]
-    for before, layer, after in norms:
-        one, two, three = names([before, layer, after])
-        said.append(f"{two} is after {one} and before {three}.")
+    triples = zip(layers, layers[1:], layers[2:], strict=False)
+    norms = [(a, b, c) for a, b, c in triples if b.kind == "batch normalization"]
+    for triple in norms:
+        before, norm, after = names(list(triple))
+        sentences.append(f"{norm} is after {before} and before {after}.")
     if norms:
-        said.append(f"Their place is that of {BATCH_NORM_SOURCE}.")
-    said.append(
-        "Receptive field: the input pixels that an output in the middle depends on, by theory, "
-        "through every path; step: input pixels from one output to the next; centre: the middle of "
-        "the field, where 0 is the centre of the first pixel."
+        sentences.append(
+            "This is the position that Ioffe & Szegedy propose (ICML 2015, section 3.2): after the "
+            "weights, before the activation."
+        )
+    sentences.append(
+        "Receptive field: the input pixels that the output in the middle can depend on through any "
+        "path of the network (theoretical). Stride: the distance in input pixels between "
+        "neighboring outputs. Center: the middle of the receptive field; 0 is the center of the "
+        "first pixel."
     )
-    return said
+    return sentences
 
 
 def as_text(layers: list[Layer]) -> str:
-    """Return the description for a terminal, a block a layer."""
+    """Return the description as plain text for a terminal, three lines per layer."""
     lines = []
-    for name, does, before, after, sum_, parameters, macs, size, step, centre in rows(layers):
+    for name, does, before, after, sum_, parameters, macs, size, stride, centre in rows(layers):
         lines.append(f"{name}: {before} -> {after}" + (f"   [{sum_}]" if sum_ else ""))
         lines.append(f"    {does}")
-        place = f"receptive field {size}, centre {centre}" + (f", step {step}" if step else "")
+        place = f"receptive field {size}, centre {centre}"
+        place += f", stride {stride}" if stride else ""
         lines.append(f"    {parameters} parameters, {macs} multiply-adds; {place}")
     return "\n".join([*lines, "", *(textwrap.fill(note, 100) for note in notes(layers))])
 
@@ -162,7 +183,7 @@ def as_markdown(layers: list[Layer]) -> str:
 
 
 def as_latex(layers: list[Layer]) -> str:
-    """Return the description as two LaTeX tables that run over pages, words apart from numbers."""
+    """Return the description as two longtables, one with sentences and one with numbers."""
     marks = {"×": r"$\times$", "·": r"$\cdot$", "−": "$-$", "&": r"\&", "%": r"\%", "_": r"\_"}
     marks["."] = r".\allowbreak{}"
 
@@ -178,14 +199,15 @@ def as_latex(layers: list[Layer]) -> str:
         start = [rf"\begin{{longtable}}{{{widths}}}", r"\toprule"]
         return [*start, *head, *body, r"\bottomrule", r"\end{longtable}"]
 
-    left = r">{\raggedright\arraybackslash}p"
+    left, right = r">{\raggedright\arraybackslash}p", r">{\raggedleft\arraybackslash}p"
     lines = [
         r"% needs \usepackage{booktabs,longtable,array}",
         r"{\scriptsize\setlength{\tabcolsep}{2pt}",
         *table([0, 1, 4], f"{left}{{25mm}}{left}{{52mm}}{left}{{32mm}}"),
         *table(
             [0, 2, 3, 5, 6, 7, 8, 9],
-            f"{left}{{25mm}}{left}{{14mm}}{left}{{14mm}}rr{left}{{14mm}}rr",
+            f"{left}{{25mm}}{left}{{14mm}}{left}{{14mm}}rr{left}{{14mm}}"
+            f"{right}{{10mm}}{right}{{10mm}}",
         ),
         r"}",
     ]

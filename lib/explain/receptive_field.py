@@ -1,7 +1,8 @@
-"""What a network does with one image, operation by operation: shapes, sizes, receptive fields.
+"""Trace a network's operations on one image: shapes, parameters, cost, receptive fields.
 
-The forward pass itself is watched, on torch's device without data ("meta"): skip connections and
-functional calls are seen as they happen, and nothing is written down twice.
+The forward pass is intercepted on torch's "meta" device, which computes shapes without data. So
+skip connections and functional calls are included, and no second definition of the network is
+needed.
 """
 
 import dataclasses
@@ -18,15 +19,15 @@ from lib.spec.errors import UserError
 
 
 class UnknownOperationError(UserError):
-    """An operation that cannot be followed or described here; says which."""
+    """Raised for an operation that cannot be traced or described."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """Theoretical receptive fields along one axis; networks and images here are square.
+    """Theoretical receptive fields along one axis; both axes are equal, as images are square.
 
     ``low`` and ``high`` (n,): the first and last input pixel that each of n outputs depends on,
-    inside the image. ``step``: input pixels from one output to the next.
+    inside the image. ``step``: distance in input pixels between neighboring outputs.
     """
 
     low: np.ndarray
@@ -35,30 +36,30 @@ class Field:
 
     @property
     def middle(self) -> int:
-        """The output in the middle."""
+        """The index of the output in the middle."""
         return len(self.low) // 2
 
     @property
     def size(self) -> int:
-        """Input pixels that the output in the middle depends on."""
+        """The number of input pixels (per axis) that the output in the middle depends on."""
         return int(self.high[self.middle] - self.low[self.middle]) + 1
 
     @property
     def centre(self) -> float:
-        """The middle of these pixels; 0 is the centre of the first pixel."""
+        """The middle of the middle output's field; 0 is the centre of the first pixel."""
         return float(self.low[self.middle] + self.high[self.middle]) / 2
 
     @property
     def cut(self) -> bool:
-        """Whether these pixels reach the image's edge, so that a larger image may show more."""
+        """Whether the field reaches the border, so that it may be larger in a larger image."""
         return bool(self.low[self.middle] == 0 or self.high[self.middle] == self.high.max())
 
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """One operation: its name in the network, kind, shapes without the batch, size, field."""
+    """One operation of a network; shapes are without the batch dimension."""
 
-    name: str
+    name: str  # of the module that calls the operation
     kind: str  # convolution, batch normalization, activation, max-pooling, …
     detail: dict[str, Any]  # kernel_size, stride, padding, activation, …
     inputs: list[tuple[int, ...]]
@@ -71,12 +72,14 @@ class Layer:
 def trace(model: nn.Module, shape: tuple[int, int, int]) -> list[Layer]:
     """Return the operations of ``model`` on one image of ``shape`` (C, H, W), in order.
 
+    Moves the model to the "meta" device, where it loses its weights.
+
     Raises:
-        UnknownOperationError: on an operation whose receptive field is not known here.
-        ValueError: when the image is not square.
+        UnknownOperationError: on an operation that is not in OPERATIONS.
+        ValueError: if the image is not square.
     """
     if shape[1] != shape[2]:
-        raise ValueError(f"an image of {shape[1]}×{shape[2]}: receptive fields here are of squares")
+        raise ValueError(f"images must be square to trace receptive fields, got {shape}")
     model = model.to("meta").eval()
     image = torch.empty(1, *shape, device="meta")
     watch = _Watch(image)
@@ -92,13 +95,13 @@ def trace(model: nn.Module, shape: tuple[int, int, int]) -> list[Layer]:
 
 
 class _Watch(TorchFunctionMode):
-    """See every torch function that a forward pass calls."""
+    """Record every torch function that a forward pass calls on known tensors."""
 
     def __init__(self, image: torch.Tensor) -> None:
         super().__init__()
         pixels = np.arange(image.shape[-1])
         self.fields = {id(image): Field(pixels, pixels, Fraction(1))}
-        self.alive = [image]  # ids are of living tensors only
+        self.alive = [image]  # keeps tensors alive, so that their ids are not reused
         self.layers: list[Layer] = []
         self.modules: list[str] = []
 
@@ -124,8 +127,8 @@ class _Watch(TorchFunctionMode):
         name = (resolve_name(func) or str(func)).split(".")[-1]
         if name not in OPERATIONS:
             raise UnknownOperationError(
-                f"{name} in {self.modules[-1] or 'the network'}: how it moves receptive fields is "
-                f"not known; add it to {__name__}"
+                f"{name} in {self.modules[-1] or 'the network'}: its effect on receptive fields is "
+                f"not implemented; add it to OPERATIONS in {__name__}"
             )
         kind, describe = OPERATIONS[name]
         detail, field, macs = describe(args, kwargs, output, [self.fields[id(s)] for s in known])
@@ -148,8 +151,8 @@ class _Watch(TorchFunctionMode):
 
 
 def _window(field: Field, n: int, kernel: int, stride: int, padding: int) -> Field:
-    """Move a field through a window: output i sees inputs i stride - padding to … + kernel - 1."""
-    first = np.arange(n) * stride - padding
+    """Return the fields of the ``n`` outputs of a sliding window over a layer with ``field``."""
+    first = np.arange(n) * stride - padding  # output i has the inputs first[i] … + kernel - 1
     last = len(field.low) - 1
     low, high = first.clip(0, last), (first + kernel - 1).clip(0, last)
     return Field(field.low[low], field.high[high], field.step * stride)
@@ -166,9 +169,9 @@ def _convolution(args: tuple, kwargs: dict, output: torch.Tensor, fields: list[F
 def _transposed(args: tuple, kwargs: dict, output: torch.Tensor, fields: list[Field]) -> tuple:
     images, weight, _, stride, padding, *_ = args
     kernel, s, p, n = weight.shape[-1], stride[0], padding[0], output.shape[-1]
-    places = np.arange(n) + p  # output o gets input i where 0 <= o - i s < kernel
+    padded = np.arange(n) + p  # output o depends on input i if 0 <= o + p - i s < kernel
     last = len(fields[0].low) - 1
-    low, high = (-((kernel - 1 - places) // s)).clip(0, last), (places // s).clip(0, last)
+    low, high = (-((kernel - 1 - padded) // s)).clip(0, last), (padded // s).clip(0, last)
     field = Field(fields[0].low[low], fields[0].high[high], fields[0].step / s)
     detail = {"kernel_size": kernel, "stride": s, "padding": p}
     return detail, field, images[0].numel() * weight[0].numel()
@@ -187,7 +190,7 @@ def _interpolation(args: tuple, kwargs: dict, output: torch.Tensor, fields: list
     if mode == "nearest":
         low = high = np.arange(n) * before // n
         step = Fraction(before, n)
-    else:  # bilinear with aligned corners: the two neighbours of o (before - 1) / (n - 1)
+    else:  # bilinear with align_corners: the two neighbors of o (before - 1) / (n - 1)
         numerator = np.arange(n) * (before - 1)
         low, high = numerator // (n - 1), -(-numerator // (n - 1))
         step = Fraction(before - 1, n - 1)
@@ -195,16 +198,16 @@ def _interpolation(args: tuple, kwargs: dict, output: torch.Tensor, fields: list
     return {"mode": mode, "factor": n // before}, field, 0
 
 
-def _same(args: tuple, kwargs: dict, output: torch.Tensor, fields: list[Field]) -> tuple:
+def _elementwise(args: tuple, kwargs: dict, output: torch.Tensor, fields: list[Field]) -> tuple:
     return {}, fields[0], 0
 
 
-def _beside(args: tuple, kwargs: dict, output: torch.Tensor, fields: list[Field]) -> tuple:
+def _concatenation(args: tuple, kwargs: dict, output: torch.Tensor, fields: list[Field]) -> tuple:
     low = np.minimum.reduce([f.low for f in fields])
     return {}, Field(low, np.maximum.reduce([f.high for f in fields]), fields[0].step), 0
 
 
-def _whole(args: tuple, kwargs: dict, output: torch.Tensor, fields: list[Field]) -> tuple:
+def _all_inputs(args: tuple, kwargs: dict, output: torch.Tensor, fields: list[Field]) -> tuple:
     low, high = fields[0].low.min(keepdims=True), fields[0].high.max(keepdims=True)
     macs = output[0].numel() * args[0].shape[-1] if len(args) > 1 and _is_weight(args[1]) else 0
     return {}, Field(low, high, fields[0].step), macs
@@ -214,16 +217,17 @@ def _is_weight(value: Any) -> bool:
     return isinstance(value, nn.Parameter)
 
 
+# torch function -> kind, and a function that returns detail, field and multiply-adds.
 OPERATIONS = {
     "conv2d": ("convolution", _convolution),
     "conv_transpose2d": ("transposed convolution", _transposed),
-    "batch_norm": ("batch normalization", _same),
-    "elu": ("ELU", _same),
-    "relu": ("ReLU", _same),
-    "gelu": ("GELU", _same),
+    "batch_norm": ("batch normalization", _elementwise),
+    "elu": ("ELU", _elementwise),
+    "relu": ("ReLU", _elementwise),
+    "gelu": ("GELU", _elementwise),
     "max_pool2d": ("max-pooling", _pooling),
     "interpolate": ("interpolation", _interpolation),
-    "cat": ("concatenation", _beside),
-    "flatten": ("flatten", _whole),
-    "linear": ("linear", _whole),
+    "cat": ("concatenation", _concatenation),
+    "flatten": ("flatten", _all_inputs),
+    "linear": ("linear", _all_inputs),
 }

@@ -1,4 +1,4 @@
-"""The training scripts, by name: each exports Config, network(cfg), input_shape(cfg) and more."""
+"""Load training scripts by name; each defines Config, network(cfg), input_shape(cfg) and more."""
 
 import importlib
 import re
@@ -15,15 +15,15 @@ SHORT = {
 
 
 def load(name: str) -> ModuleType:
-    """Return the script ``name``, a module in the project's folder such as train_gtsrb.
+    """Return the module of the script ``name``, such as train_gtsrb, in the project's folder.
 
     Raises:
-        UserError: when there is no such script, or it exports no ``network``.
+        UserError: if there is no such script, or it does not define Config, network, input_shape.
     """
     if not re.fullmatch(r"train_\w+", name) or not (ROOT / f"{name}.py").is_file():
         scripts = ", ".join(sorted(path.stem for path in ROOT.glob("train_*.py")))
-        raise UserError(f"there is no script {name!r}; accepted: {scripts}")
+        raise UserError(f"script {name!r} not found; accepted: {scripts}")
     module = importlib.import_module(name)
-    if lacking := [n for n in ("Config", "network", "input_shape") if not hasattr(module, n)]:
-        raise UserError(f"{name}.py does not define {', '.join(lacking)}, which this needs")
+    if missing := [n for n in ("Config", "network", "input_shape") if not hasattr(module, n)]:
+        raise UserError(f"{name}.py must define {', '.join(missing)} for its network to be traced")
     return module

@@ -1,4 +1,4 @@
-"""Look into trained networks: effective receptive fields, filters, feature maps, checkerboards."""
+"""Compute effective receptive fields, filters, feature maps, checkerboards of trained networks."""
 
 import dataclasses
 from collections.abc import Callable
@@ -18,15 +18,15 @@ from lib.spec.errors import UserError
 from lib.tracking import finished
 from lib.training import checkpoint
 
-SMALL = 64  # pixels; of larger images a quarter as many are averaged
-IMAGES = 64  # whose gradients are averaged
-SHOWN = (14, 33, 2)  # classes of the signs whose feature maps are kept: stop, turn right, 50 km/h
-MAPS = 8  # feature maps kept a layer: the channels that vary most over these signs
-FLAT = 64  # pixels a side of what is kept of a flat image's output
+IMAGES = 64  # over which gradients are averaged; a quarter of it for images larger than SMALL
+SMALL = 64  # side in pixels
+SHOWN = (14, 33, 2)  # feature maps are saved for one sign of each class: stop, turn right, 50 km/h
+MAPS = 8  # feature maps saved per layer: the channels with the largest variance
+FLAT = 64  # side in pixels of the saved crop of the response to a constant image
 
 
 class Watch(TorchFunctionMode):
-    """Keep the output of every operation that receptive_field.py knows, in its order."""
+    """Record the outputs of all operations in receptive_field.OPERATIONS, in order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,22 +50,25 @@ class TrainedRun:
     cfg: Any
     before: nn.Module
     after: nn.Module
-    optimizer: dict[str, Any]  # its state after the last epoch
-    origin: dict[str, str]  # commit and data hash
+    optimizer: dict[str, Any]  # state_dict after the last epoch
+    origin: dict[str, str]  # git_commit and data_sha256
 
 
 def load_run(folder: Path, data: str) -> TrainedRun:
-    """Return the run in ``folder`` with ``data`` as the path of its data.
+    """Return the run in ``folder``; ``data`` replaces the data path in its configuration.
 
     Raises:
-        UserError: when the folder has no readable checkpoint, the run has not finished or diverged,
-            or its script cannot be used.
+        UserError: if the folder has no readable checkpoint, the run has not finished or has
+            diverged, or its script cannot be loaded.
     """
     origin = run_origin(folder)
     content = checkpoint.newest(folder)
     key = content["config_key"]
     if "program" not in key:
-        raise UserError(f"{folder}: its checkpoint does not say which script wrote it")
+        raise UserError(
+            f"{folder}: the checkpoint does not name its training script. Checkpoints of this "
+            "project's train_*.py scripts are accepted"
+        )
     script = scripts.load(key["program"])
     fields = {field.name for field in dataclasses.fields(script.Config)}
     cfg = script.Config(**{k: v for k, v in key.items() if k in fields} | {"data": data})
@@ -77,11 +80,11 @@ def load_run(folder: Path, data: str) -> TrainedRun:
 
 
 def fresh_network(script: ModuleType, cfg: Any) -> nn.Module:
-    """Return a run's network before training, without operations that overwrite their input."""
+    """Return a run's network before training, with in-place operations switched off."""
     network = script.network(cfg)
     for module in network.modules():
         if hasattr(module, "inplace"):
-            module.inplace = False  # what an operation gave is looked at later
+            module.inplace = False  # recorded outputs must not be overwritten
     return network
 
 
@@ -89,19 +92,21 @@ def run_origin(folder: Path) -> dict[str, str]:
     """Return the commit and data hash of a finished run.
 
     Raises:
-        UserError: when the run has not finished, or diverged.
+        UserError: if the run has not finished or has diverged.
     """
     done = finished.read(folder)
     if done is None:
-        raise UserError(f"{folder} has not finished; its agent's command continues it")
+        raise UserError(
+            f"run {folder} has not finished; run its sweep again with `python -m lib.agent`"
+        )
     summary = done["summary"]
     if summary.get("diverged"):
-        raise UserError(f"{folder} diverged: its network shows nothing; take another run")
+        raise UserError(f"run {folder} diverged, its weights are useless; choose another run")
     return {name: str(summary.get(name, "unknown")) for name in ("git_commit", "data_sha256")}
 
 
 def adam_note(optimizer: dict[str, Any]) -> list[str]:
-    """Return a sentence on how Adam's eps compares with what it is added to; nothing for SGD."""
+    """Return a list with a sentence that compares Adam's eps with sqrt(v); empty for SGD."""
     saved, group = optimizer["state"], optimizer["param_groups"][0]
     if "eps" not in group or not all("exp_avg_sq" in state for state in saved.values()):
         return []
@@ -114,31 +119,32 @@ def adam_note(optimizer: dict[str, Any]) -> list[str]:
     )
     below = (roots < eps / 10).double().mean().item()
     return [
-        f"After training the root of Adam's mean squared gradient is {roots.median().item():.2g} "
-        f"(median over weights; the largest {roots.max().item():.2g}) and below a tenth of eps = "
-        f"{eps:g} for {100 * below:.1f} % of the weights."
+        f"After training, the square root of Adam's mean squared gradient has the median "
+        f"{roots.median().item():.2g} over the weights (maximum {roots.max().item():.2g}) and is "
+        f"below a tenth of eps = {eps:g} for {100 * below:.1f} % of them."
     ]
 
 
 def effective_field(model: nn.Module, images: torch.Tensor, operation: int) -> np.ndarray:
-    """Return the mean absolute gradient (H, W) of an operation's middle output, by input pixel.
+    """Return the absolute gradient (H, W) of an operation's middle output by input pixel.
 
-    All channels of the output count together, and those of the input; the mean is over ``images``
-    (N, C, H, W). Source: Luo, Li, Urtasun, Zemel, NeurIPS 2016.
+    The output's channels are summed before differentiating; the absolute gradients are summed over
+    input channels and averaged over ``images`` (N, C, H, W). ``operation``: index in the trace.
+    Source: Luo, Li, Urtasun, Zemel, NeurIPS 2016.
     """
     images = images.clone().requires_grad_()
     with Watch() as watch:
         model(images)
     output = watch.outputs[operation]
     middle = output.shape[-1] // 2
-    one = output[:, :, middle, middle] if output.dim() == 4 else output
-    (gradient,) = torch.autograd.grad(one.sum(), images)
+    unit = output[:, :, middle, middle] if output.dim() == 4 else output
+    (gradient,) = torch.autograd.grad(unit.sum(), images)
     return gradient.abs().sum(1).mean(0).numpy()
 
 
 @torch.no_grad()
 def feature_maps(model: nn.Module, images: torch.Tensor, operation: int) -> np.ndarray:
-    """Return the ``MAPS`` channels of an operation that vary most, (N, MAPS, H, W) float16."""
+    """Return the MAPS channels with the largest spatial variance, (N, MAPS, H, W) float16."""
     with Watch() as watch:
         model(images)
     output = watch.outputs[operation]
@@ -147,27 +153,30 @@ def feature_maps(model: nn.Module, images: torch.Tensor, operation: int) -> np.n
 
 
 def places(layers: list[Layer]) -> dict[str, int]:
-    """Return the operations to look at: signs' convolutions and poolings, a U-Net's two ends."""
+    """Return the operations whose fields are computed, as indices by name.
+
+    Of a classifier: all convolutions and max-poolings; of a U-Net: bottleneck and output.
+    """
     if _is_classifier(layers):
-        found = {}
+        selected = {}
         for kind in ("convolution", "max-pooling"):
-            own = [i for i, layer in enumerate(layers) if layer.kind == kind]
-            found |= {f"{kind} {count}": i for count, i in enumerate(own, 1)}
-        return dict(sorted(found.items(), key=lambda item: item[1]))
+            indices = [i for i, layer in enumerate(layers) if layer.kind == kind]
+            selected |= {f"{kind} {number}": i for number, i in enumerate(indices, 1)}
+        return dict(sorted(selected.items(), key=lambda item: item[1]))
     encoder = [i for i, layer in enumerate(layers) if layer.name.startswith("encoder")]
     return {"bottleneck": encoder[-1], "output": len(layers) - 1}
 
 
 def calibrate_batch_norm(model: nn.Module, images: torch.Tensor) -> None:
-    """Give an untrained network's batch normalizations the statistics of ``images``.
+    """Set the running statistics of an untrained network's batch normalizations from ``images``.
 
-    Theirs are 0 and 1 until training begins; with those each layer's signal fades, as it never does
-    in training.
+    The initial statistics, mean 0 and variance 1, do not normalize: the signal would shrink from
+    layer to layer, which it does not in training.
     """
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # the mean over all batches seen: here one
+        norm.momentum = None  # cumulative average over batches, here a single one
     model.train()
     with torch.no_grad():
         model(images)
@@ -175,7 +184,10 @@ def calibrate_batch_norm(model: nn.Module, images: torch.Tensor) -> None:
 
 
 def flat_response(run: TrainedRun, model: nn.Module) -> np.ndarray:
-    """Return a U-Net's logits (FLAT, FLAT) on an even image, where none depends on its border."""
+    """Return a U-Net's logits (FLAT, FLAT) on a constant image, cropped far from its border.
+
+    The image is enlarged until no cropped logit depends on the border.
+    """
     side = 4 * FLAT
     while True:
         field = trace(fresh_network(run.script, run.cfg), (1, side, side))[-1].field
@@ -189,11 +201,11 @@ def flat_response(run: TrainedRun, model: nn.Module) -> np.ndarray:
 
 
 def inspect_run(folder: Path, data: str, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Return what network.json says of a run; put its pictures into ``arrays``.
+    """Return a run's entry in network.json; add its images and fields to ``arrays``.
 
     Raises:
-        UserError: when the run has not finished or diverged, its network cannot be followed, or its
-            data are not these.
+        UserError: if the run has not finished or has diverged, its network cannot be traced, or it
+            was trained on other data.
     """
     run = load_run(folder, data)
     shape = run.script.input_shape(run.cfg)
@@ -201,11 +213,11 @@ def inspect_run(folder: Path, data: str, arrays: dict[str, np.ndarray]) -> dict[
     loaded = run.script.load_data(run.cfg)
     if loaded.sha256 != run.origin["data_sha256"]:
         raise UserError(
-            f"{data} holds other data than the run saw ({loaded.sha256[:8]}…, "
-            f"{run.origin['data_sha256'][:8]}…)"
+            f"run {folder} was trained on other data (SHA-256 {run.origin['data_sha256'][:8]}…) "
+            f"than {data} ({loaded.sha256[:8]}…); give the folder of its training data with --data"
         )
-    whole = run.script.test_images(run.cfg, loaded)
-    images = whole[: IMAGES if shape[-1] <= SMALL else IMAGES // 4]
+    test_images = run.script.test_images(run.cfg, loaded)
+    images = test_images[: IMAGES if shape[-1] <= SMALL else IMAGES // 4]
     calibrate_batch_norm(run.before, images)
     name, fields = run.run_id, {}
     for place, operation in places(layers).items():
@@ -215,7 +227,7 @@ def inspect_run(folder: Path, data: str, arrays: dict[str, np.ndarray]) -> dict[
         theory = layers[operation].field
         fields[place] = {"size": theory.size, "centre": theory.centre, "cut": theory.cut}
     if _is_classifier(layers):
-        _keep_maps(run, layers, whole, loaded.test, arrays)
+        _save_maps(run, layers, test_images, loaded.test, arrays)
     else:
         arrays[f"{name}/flat/before"] = flat_response(run, run.before)
         arrays[f"{name}/flat/after"] = flat_response(run, run.after)
@@ -235,18 +247,18 @@ def _is_classifier(layers: list[Layer]) -> bool:
     return layers[-1].kind == "linear"
 
 
-def _keep_maps(
+def _save_maps(
     run: TrainedRun,
     layers: list[Layer],
     images: torch.Tensor,
     part: Any,
     arrays: dict[str, np.ndarray],
 ) -> None:
-    """Keep the first layer's filters, and the feature maps on one sign of each SHOWN class."""
+    """Add the first layer's filters and the feature maps of one sign per SHOWN class."""
     name = run.run_id
     arrays[f"{name}/filters"] = next(run.after.parameters()).detach().numpy()
     first = [int((part.labels == label).nonzero()[0]) for label in SHOWN]
     arrays[f"{name}/signs"] = part.images[first].permute(0, 2, 3, 1).numpy()
-    acted = [i for i, layer in enumerate(layers) if layer.kind in ("ELU", "ReLU", "GELU")]
-    for depth, operation in enumerate(acted, 1):
+    activations = [i for i, layer in enumerate(layers) if layer.kind in ("ELU", "ReLU", "GELU")]
+    for depth, operation in enumerate(activations, 1):
         arrays[f"{name}/maps/{depth}"] = feature_maps(run.after, images[first], operation)

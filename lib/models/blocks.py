@@ -1,4 +1,4 @@
-"""Building blocks that the sign network and the U-Net share."""
+"""Building blocks that the networks share."""
 
 import functools
 from typing import Literal
@@ -7,8 +7,8 @@ from torch import nn
 
 Activation = Literal["elu", "relu", "gelu"]
 
-# ELU and ReLU overwrite what they are given, which nothing needs again: less memory, and ELU's
-# gradient comes from its result, without another exponential.
+# ELU and ReLU work in place because their inputs are not needed in the backward pass. This saves
+# memory, and ELU's gradient is computed from its output without another exponential.
 ACTIVATIONS = {
     "elu": functools.partial(nn.ELU, inplace=True),
     "relu": functools.partial(nn.ReLU, inplace=True),
@@ -25,13 +25,13 @@ def conv_block(
     padding: int = 0,
     bias: bool = True,
 ) -> list[nn.Module]:
-    """Return convolution, batch normalization if asked for, activation, in that order.
+    """Return a convolution, a batch normalization if ``batch_norm``, and an activation.
 
-    (N, inputs, H, W) -> (N, outputs, H', W'), H' = H + 2 padding - kernel_size + 1, W' alike.
-    Batch normalization is between the convolution and its activation (Ioffe & Szegedy 2015,
-    section 3.2). Where it is a factor, the convolution keeps its ``bias`` in both arms, so that the
-    factor adds layers and changes nothing else; batch normalization draws no random numbers, so
-    both arms start from equal convolution weights at equal seed.
+    (N, inputs, H, W) -> (N, outputs, H', W') with H' = H + 2 padding - kernel_size + 1, and W'
+    likewise. Batch normalization is between convolution and activation (Ioffe & Szegedy 2015,
+    section 3.2). Where a study compares networks with and without it, keep ``bias`` True in both,
+    so that they differ in nothing else. Its initialization uses no random numbers, so with one seed
+    both start from the same convolution weights.
     """
     layers: list[nn.Module] = [nn.Conv2d(inputs, outputs, kernel_size, padding=padding, bias=bias)]
     if batch_norm:

@@ -7,9 +7,10 @@ from lib.models.blocks import Activation, conv_block
 
 
 class CNN(nn.Module):
-    """Three convolutions and one linear layer; (N, 3, 28, 28) in [0, 1] -> (N, 43) logits.
+    """Three convolutions and one linear layer: (N, 3, 28, 28) in [0, 1] -> (N, 43) logits.
 
-    Sides: 28 -5x5-> 24 -5x5-> 20 -pool-> 10 -3x3-> 8 -pool-> 4; so 32 · 4 · 4 = 512 features.
+    Side lengths: 28 -5x5-> 24 -5x5-> 20 -pool-> 10 -3x3-> 8 -pool-> 4. This gives 32 · 4 · 4 = 512
+    features.
     """
 
     def __init__(self, batch_norm: bool, activation: Activation, classes: int = 43) -> None:

@@ -13,10 +13,10 @@ WIDTHS = (32, 64, 128, 192)  # channels at each of the four sizes
 
 
 class Residual(nn.Module):
-    """Two 3×3 convolutions with a shortcut (He et al. 2016, CVPR); keeps the shape (N, C, H, W).
+    """Two 3×3 convolutions with a shortcut (He et al., CVPR 2016); keeps the shape (N, C, H, W).
 
-    The second batch normalization starts with scale 0, so that the block starts as the identity
-    (Goyal et al. 2017, section 5.1).
+    The scale of the second batch normalization is initialized to 0, so that the branch starts at 0
+    and the block as the identity up to its activation (Goyal et al. 2017, section 5.1).
     """
 
     def __init__(self, channels: int, activation: Activation) -> None:
@@ -34,13 +34,13 @@ class Residual(nn.Module):
 
 
 class ChallengeNet(nn.Module):
-    """Eight convolutions in four sizes and a linear layer; (N, 3, S, S) in [0, 1] -> (N, 43).
+    """Eight convolutions at four resolutions and a linear layer: (N, 3, S, S) -> (N, 43) logits.
 
-    At S = 32 the sides are 32 -pool-> 16 -pool-> 8 -pool-> 4; most of the work is at 16 and 8.
-    With ``normalize`` each image first gets mean 0 and standard deviation 1 over all of its values,
-    so that dark and pale ones look alike. The maximum over the last places feeds the linear layer,
-    so that S is free. ``dropout``: share of these features that a step leaves out (Srivastava et
-    al. 2014).
+    Inputs are in [0, 1]. For S = 32 the side lengths are 32 -pool-> 16 -pool-> 8 -pool-> 4; most of
+    the computation is at 16 and 8. With ``normalize`` each image is first normalized to mean 0 and
+    standard deviation 1, which removes differences in brightness and contrast. Global max-pooling
+    precedes the linear layer, so S can vary. ``dropout`` is the dropout probability of the pooled
+    features (Srivastava et al. 2014).
     """
 
     def __init__(
@@ -71,15 +71,16 @@ class ChallengeNet(nn.Module):
 
 
 def _block(inputs: int, outputs: int, kernel_size: int, activation: Activation) -> list[nn.Module]:
-    """Return convolution, batch normalization, whose shift is the only bias, and activation."""
+    """Return a convolution without bias, batch normalization and activation; keeps H and W."""
     padding = kernel_size // 2
     return conv_block(inputs, outputs, kernel_size, True, activation, padding, bias=False)
 
 
 def normalize(images: torch.Tensor) -> torch.Tensor:
-    """Give each of float (N, C, H, W) in [0, 1] mean 0 and standard deviation 1 over all of it.
+    """Normalize each image of float (N, C, H, W) in [0, 1] to mean 0 and standard deviation 1.
 
-    Divided by at least 1/255, the step of a pixel, so that an even image stays even.
+    The divisor is at least 1/255, the resolution of a pixel, so that a nearly constant image is not
+    amplified.
     """
     centred = images - images.mean((1, 2, 3), keepdim=True)
     deviation = centred.square().mean((1, 2, 3), keepdim=True).sqrt()
@@ -96,19 +97,19 @@ def evaluate(
 ) -> tuple[float, float, torch.Tensor, torch.Tensor]:
     """Return mean loss, error, predicted class (n,) and probability of the true class (n,).
 
-    Of the images ``indices`` (n,): an image's probabilities are their means over the first
-    ``views`` of augment_strong.VIEWS. With n = 0 loss and error are NaN.
+    Evaluates the images at ``indices`` (n,). Probabilities are averaged over the first ``views`` of
+    augment_strong.VIEWS (test-time augmentation). With n = 0 loss and error are NaN.
     """
     model.eval()
     logs = []
     for batch in indices.split(256):
-        seen = [
+        inputs = [
             augment_strong.view(part.images[batch], which) for which in augment_strong.VIEWS[:views]
         ]
         with hardware.autocast(part.images.device, precision):
-            outputs = [model(images).float() for images in seen]
-        logs.append(torch.stack([one.log_softmax(1) for one in outputs]).logsumexp(0))
+            outputs = [model(images).float() for images in inputs]
+        logs.append(torch.stack([logits.log_softmax(1) for logits in outputs]).logsumexp(0))
     logs, labels = torch.cat(logs).double() - math.log(views), part.labels[indices]
-    predicted, own = logs.argmax(1), logs.gather(1, labels[:, None])[:, 0]
+    predicted, log_likelihood = logs.argmax(1), logs.gather(1, labels[:, None])[:, 0]
     error = (predicted != labels).double().mean().item()
-    return -own.mean().item(), error, predicted, own.exp().float()
+    return -log_likelihood.mean().item(), error, predicted, log_likelihood.exp().float()

@@ -1,4 +1,4 @@
-"""The U-Net of the lung study, with the way it upsamples and its activation as factors."""
+"""The U-Net of the lung study, with a choice of upsampling and activation."""
 
 from typing import Literal
 
@@ -12,16 +12,17 @@ Upsampling = Literal["transposed", "nearest", "bilinear"]
 
 
 class UNet(nn.Module):
-    """Encoder and decoder with skip connections; (N, 1, H, W) -> (N, 1, H, W) logits.
+    """Encoder and decoder with skip connections: (N, 1, H, W) -> (N, 1, H, W) logits.
 
-    ``depth`` levels with ``width``, 2 ``width``, 4 ``width``, ... features, each of two 3×3
-    convolutions; maxima over 2×2 lead down, ``upsampling`` by 2 leads up; the features of the
-    encoder's level are concatenated with the upsampled ones. H and W must be multiples of
-    2^(depth - 1). Source: Ronneberger et al. 2015, with padding, and with batch normalization,
-    as in lightning-bolts (5 levels, 64 features).
+    ``depth`` levels with ``width``, 2 ``width``, 4 ``width``, … features, each with two 3×3
+    convolutions. The encoder downsamples by 2×2 max-pooling, the decoder upsamples by a factor of 2
+    (``upsampling``) and concatenates the encoder's features of the same level. H and W must be
+    multiples of 2^(depth - 1). Source: Ronneberger et al. 2015; padding and batch normalization as
+    in lightning-bolts (5 levels, 64 features).
 
-    One channel plan for every variant. Encoder, decoder, head and upsampling are made in this
-    order: what variants share starts from equal weights at equal seed.
+    All variants have the same numbers of channels. Encoder, decoder, head and upsampling are
+    initialized in this order, so with one seed the layers that variants share start from the same
+    weights.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class UNet(nn.Module):
         """Return the logits (N, 1, H, W).
 
         Raises:
-            UserError: when 2^(depth - 1) does not divide height and width.
+            UserError: if height or width is not a multiple of 2^(depth - 1).
         """
         check_size(*images.shape[2:], self.divisor)
         features, skipped = self.encoder[0](images), []
@@ -62,19 +63,14 @@ class UNet(nn.Module):
 
 
 def check_size(height: int, width: int, divisor: int) -> None:
-    """Refuse image sides that the network cannot halve often enough.
-
-    Raises:
-        UserError: naming the nearest allowed sides.
-    """
+    """Raise a UserError unless height and width are positive multiples of ``divisor``."""
     for side in (height, width):
         if side % divisor or side == 0:
             below, above = side // divisor * divisor, -(-side // divisor) * divisor
             near = f"{below} or {above}" if below else f"{max(above, divisor)}"
             raise UserError(
-                f"an image side of {side} pixels does not fit this U-Net, which halves it until "
-                f"{divisor} pixels are one: use a multiple of {divisor}, such as {near}, or a "
-                "smaller depth"
+                f"image side {side}: this U-Net downsamples by a factor of {divisor} in total. Use "
+                f"a multiple of {divisor}, such as {near}, or a smaller depth"
             )
 
 
@@ -86,13 +82,13 @@ def _double(inputs: int, outputs: int, batch_norm: bool, activation: Activation)
 
 
 def _up(inputs: int, outputs: int, upsampling: Upsampling) -> nn.Module:
-    """Return (N, inputs, H, W) -> (N, outputs, 2 H, 2 W).
+    """Return a module that upsamples (N, inputs, H, W) to (N, outputs, 2 H, 2 W).
 
-    Interpolation and the 1×1 convolution, which lightning-bolts puts after it, commute: before it,
-    the convolution costs a quarter. Bilinear interpolation aligns corners, as there.
+    lightning-bolts puts the 1×1 convolution after the interpolation. They commute, and before it
+    the convolution costs a quarter. Bilinear interpolation uses align_corners=True as there.
     """
     if upsampling == "transposed":
         return nn.ConvTranspose2d(inputs, outputs, 2, stride=2)
-    corners = True if upsampling == "bilinear" else None
-    resize = nn.Upsample(scale_factor=2, mode=upsampling, align_corners=corners)
+    align = True if upsampling == "bilinear" else None
+    resize = nn.Upsample(scale_factor=2, mode=upsampling, align_corners=align)
     return nn.Sequential(nn.Conv2d(inputs, outputs, 1), resize)

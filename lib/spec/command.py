@@ -1,4 +1,4 @@
-"""The command line that starts a run: a sweep's ``command:``, filled in as W&B's agent does."""
+"""Build the command line of a run from a sweep's ``command:``, as W&B's agent does."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from typing import Any
 
 from lib.spec.sweep import Sweep, SweepError
 
-DEFAULT = ["${env}", "${interpreter}", "${program}", "${args}"]  # W&B's, where a sweep has none
+DEFAULT = ["${env}", "${interpreter}", "${program}", "${args}"]  # W&B's
 ENVIRONMENT = re.compile(r"\$\{envvar:([A-Z0-9_]*)\}")
 MACRO = re.compile(r"\$\{([^}]*)\}")
 MACROS = ("env", "interpreter", "program", "args", "args_no_equals", "args_no_hyphens")
@@ -18,32 +18,36 @@ MACROS += ("args_override_hydra",)
 
 
 def check_command(sweep: Sweep) -> None:
-    """Raise a SweepError when the sweep's ``command:`` or ``program:`` cannot be run."""
+    """Raise a SweepError if the sweep's ``command:`` or ``program:`` is missing or invalid."""
     words = sweep.raw.get("command")
     if words is not None and not isinstance(words, list):
         raise SweepError(
-            f"{sweep.where}: command must be a list, got {words!r}. Write it word by word, such as "
-            f"command: {json.dumps(DEFAULT)}"
+            f"{sweep.where}: command must be a list of words, got {words!r}. Example: command: "
+            f"{json.dumps(DEFAULT)}"
         )
     for word in words or []:
         if isinstance(word, list | dict):
-            raise SweepError(f"{sweep.where}: command holds {word!r}; each word must be text")
+            raise SweepError(
+                f"{sweep.where}: each word of command must be a string or number, got {word!r}"
+            )
         for name in MACRO.findall(str(word)):
             if name not in MACROS and not name.startswith("envvar:"):
-                known = ", ".join("${" + known + "}" for known in (*MACROS, "envvar:NAME"))
+                accepted = ", ".join("${" + macro + "}" for macro in (*MACROS, "envvar:NAME"))
                 raise SweepError(
-                    f"{sweep.where}: command holds ${{{name}}}, which W&B does not have; it has "
-                    f"{known}"
+                    f"{sweep.where}: command has the unknown macro ${{{name}}}; accepted: "
+                    f"{accepted}"
                 )
     if "${program}" in (words or DEFAULT) and not sweep.program:
-        raise SweepError(f"{sweep.where} has no `program:`; write the script that a run starts")
+        raise SweepError(
+            f"{sweep.where}: `program:` is missing; set it to the training script, such as train.py"
+        )
 
 
 def command_line(sweep: Sweep, cell: dict[str, Any], json_file: Path) -> list[str]:
-    """Return the words that start the run of ``cell``, as W&B's agent would.
+    """Return the command line of the run of ``cell``, as W&B's agent builds it.
 
-    But for two: ${interpreter} is this Python, not the first `python` of the PATH. ``json_file``:
-    where the parameters are, for ${args_json_file}.
+    One difference: ${interpreter} is this Python, not the first `python` in PATH. ``json_file``:
+    the path of the file with the parameters, for ${args_json_file}.
     """
     values = sweep.nested(cell)
     flags = [f"{name}={value}" for name, value in values.items()]
@@ -65,9 +69,9 @@ def command_line(sweep: Sweep, cell: dict[str, Any], json_file: Path) -> list[st
         "args_append_hydra": [f"+{flag}" for flag in flags],
         "args_override_hydra": [f"++{flag}" for flag in flags],
     }
-    found: list[str] = []
+    words: list[str] = []
     for word in sweep.raw.get("command") or DEFAULT:
-        plain = ENVIRONMENT.sub(lambda m: os.environ.get(m[1], m[1]), str(word))
-        whole = MACRO.fullmatch(plain)
-        found += macros.get(whole[1], []) if whole else [plain]
-    return found
+        expanded = ENVIRONMENT.sub(lambda m: os.environ.get(m[1], m[1]), str(word))
+        macro = MACRO.fullmatch(expanded)
+        words += macros.get(macro[1], []) if macro else [expanded]
+    return words

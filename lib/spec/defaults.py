@@ -1,4 +1,4 @@
-"""What a script's source says without running it: its hyperparameters' defaults, its imports."""
+"""Read a script's default hyperparameters and imports from its source, without running it."""
 
 import ast
 from pathlib import Path
@@ -6,29 +6,29 @@ from typing import Any
 
 
 def config_defaults(program: Path) -> dict[str, Any]:
-    """Return the literal defaults of the class ``Config`` in a script; nothing where it has none.
+    """Return the literal defaults of a script's class ``Config``; empty if it has no such class.
 
-    The agent needs them to know what a run would use, and must not import torch for it. A default
-    that is no literal is left out.
+    The agent compares them with those of finished runs. Parsing the source avoids importing torch.
+    Defaults that are not literals are skipped.
     """
     try:
         tree = ast.parse(program.read_text(encoding="utf-8"))
     except (OSError, ValueError, SyntaxError):
         return {}
-    found: dict[str, Any] = {}
+    defaults: dict[str, Any] = {}
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name == "Config":
             for field in node.body:
                 if isinstance(field, ast.AnnAssign) and field.value is not None:
                     try:
-                        found[field.target.id] = ast.literal_eval(field.value)
+                        defaults[field.target.id] = ast.literal_eval(field.value)
                     except (ValueError, AttributeError):
                         continue
-    return found
+    return defaults
 
 
 def uses_tracking(program: Path) -> bool:
-    """Say whether a script imports lib.tracking: then it keeps checkpoints and can run dry."""
+    """Return whether a script imports lib.tracking, so that it has checkpoints and a dry run."""
     try:
         tree = ast.parse(program.read_text(encoding="utf-8"))
     except (OSError, ValueError, SyntaxError):

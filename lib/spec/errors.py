@@ -1,4 +1,4 @@
-"""The one base class of errors that a user can mend, and how commands end on them."""
+"""The base class of errors that a user can fix, and the decorator of commands that prints them."""
 
 import contextlib
 import functools
@@ -10,25 +10,25 @@ from typing import TextIO
 
 
 class UserError(Exception):
-    """A problem that the user can mend: the text says what is wrong, what is accepted, what to do.
+    """Raised for a problem that the user can fix; commands print it without a traceback.
 
-    Commands and scripts print it without a traceback.
+    The message says what is wrong, what is accepted, and what to do.
     """
 
 
 class DataError(UserError):
-    """A data folder that is not as it should be; says where and what to do."""
+    """Raised for a missing, damaged or unexpected data folder or file."""
 
 
 class _Unbreakable(io.TextIOBase):
-    """Standard output that ignores a closed pipe, so that the work is not lost."""
+    """Standard output that ignores a closed pipe, so that the command's work is not lost."""
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__()
         self.stream = stream
 
     def write(self, text: str) -> int:
-        """Write, if anybody reads."""
+        """Write and flush; discard all output once the pipe is closed."""
         try:
             self.stream.write(text)
             self.stream.flush()
@@ -38,15 +38,15 @@ class _Unbreakable(io.TextIOBase):
         return len(text)
 
     def isatty(self) -> bool:
-        """Say what the stream says."""
+        """Return whether the wrapped stream is a terminal."""
         return self.stream.isatty()
 
 
 def command(main: Callable[..., None]) -> Callable[..., None]:
     """Wrap a command's ``main`` so that errors and Ctrl-C end it with one message and exit code 1.
 
-    A closed output pipe (``command | head``) does not stop its work, and a terminal that lacks a
-    letter shows another in its place.
+    A closed output pipe (``command | head``) does not stop the command. Characters that the
+    terminal's encoding does not have are replaced.
     """
 
     @functools.wraps(main)

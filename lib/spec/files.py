@@ -1,4 +1,4 @@
-"""Write files so that a reader sees the old content or the new one; read YAML with clear errors."""
+"""Write files atomically, lock files, and read YAML with clear errors."""
 
 import contextlib
 import errno
@@ -15,17 +15,18 @@ import yaml
 
 from lib.spec.errors import UserError
 
-NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK)  # of a file system
-FINISHED = "finished.json"  # in the folder of a run that ended well; lib/tracking/finished.py
-MOST_NODES = 100_000  # of a YAML file, each alias counted as the value it refers to
+# Errors of file systems that do not support locks.
+NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK)
+FINISHED = "finished.json"  # in the folder of a finished run, see lib/tracking/finished.py
+MOST_NODES = 100_000  # in a YAML file after expanding aliases, against "billion laughs"
 
 
 def write_atomically(path: Path, content: bytes | Callable[[IO[bytes]], Any]) -> None:
-    """Write ``content``, bytes or a function that writes to an open file, and move it into place.
+    """Write ``content`` (bytes, or a function that writes to an open file) to ``path`` atomically.
 
     Raises:
-        UserError: naming ``path`` when the disk is full or the folder cannot be written. An earlier
-            file at ``path`` is then unchanged and the temporary file removed.
+        UserError: if the disk is full or the folder cannot be written. An earlier file at ``path``
+            is then unchanged, and the temporary file is removed.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -47,16 +48,16 @@ def write_atomically(path: Path, content: bytes | Callable[[IO[bytes]], Any]) ->
 
 def _unwritable(path: Path, error: Exception) -> UserError:
     return UserError(
-        f"cannot write {path}: {error}. The earlier file, if any, is unchanged; free some "
-        "space or choose another folder, then run the command again."
+        f"cannot write {path}: {error}. An earlier file is unchanged. Free some space or choose "
+        "another folder, then run the command again."
     )
 
 
 def write_all(contents: Mapping[Path, bytes]) -> None:
-    """Write several files: all of them, or none where the disk is full.
+    """Write several files; if the disk is full, none of them is changed.
 
     Raises:
-        UserError: see write_atomically.
+        UserError: see ``write_atomically``.
     """
     temporary = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in contents}
     place = next(iter(contents))
@@ -82,9 +83,9 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files of writers that were killed; only for who holds the folder's lock.
+    """Remove the temporary files of killed processes; the caller must hold the folder's lock.
 
-    A whole checkpoint each, they would stay for ever.
+    Each can be as large as a checkpoint, and nothing else removes them.
     """
     for path in folder.glob(".*.tmp"):
         if re.fullmatch(r"\..+\.\d+\.tmp", path.name):
@@ -92,9 +93,10 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def lock_of(path: Path) -> filelock.BaseFileLock:
-    """Return the lock ``path``; a soft one where the file system has no locks, as mounted drives.
+    """Return the file lock ``path``, or a soft lock if the file system does not support locks.
 
-    A soft lock is a file that exists while it is held, and stays when its process is killed.
+    Mounted drives often do not. A soft lock is a file that exists while the lock is held; it
+    remains if its process is killed.
     """
     lock = filelock.FileLock(path)
     try:
@@ -104,7 +106,7 @@ def lock_of(path: Path) -> filelock.BaseFileLock:
     except (OSError, NotImplementedError) as error:
         if getattr(error, "errno", errno.ENOSYS) not in NO_LOCKS:
             raise
-        print(f"{path.parent} has no file locks: using {path.name}.soft", flush=True)
+        print(f"{path.parent} does not support locks, using {path.name}.soft instead", flush=True)
         return filelock.SoftFileLock(f"{path}.soft")
     lock.release()
     return lock
@@ -112,12 +114,12 @@ def lock_of(path: Path) -> filelock.BaseFileLock:
 
 @contextlib.contextmanager
 def locked(path: Path, busy: str) -> Iterator[None]:
-    """Hold the lock file ``path``; while another process holds it, print ``busy`` and wait.
+    """Hold the lock ``path``; if another process holds it, print ``busy`` and wait.
 
-    The operating system releases the lock when its process ends, however it ends.
+    The operating system releases the lock when the process exits or is killed.
 
     Raises:
-        UserError: when the folder cannot be written.
+        UserError: if the folder cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -125,10 +127,11 @@ def locked(path: Path, busy: str) -> Iterator[None]:
         lock.acquire(blocking=False)
     except filelock.Timeout:
         soft = isinstance(lock, filelock.SoftFileLock)
-        print(busy + (f"; if none does, remove {lock.lock_file}" if soft else ""), flush=True)
+        hint = f" (if there is no such process, remove {lock.lock_file})" if soft else ""
+        print(busy + hint, flush=True)
         lock.acquire()
     except OSError as error:
-        raise UserError(f"cannot write in {path.parent}: {error}; choose another folder") from error
+        raise UserError(f"cannot write to {path.parent}: {error}; choose another folder") from error
     try:
         yield
     finally:
@@ -136,7 +139,10 @@ def locked(path: Path, busy: str) -> Iterator[None]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 as PyYAML reads it; ``unclear``: the scalars in it that surprise people."""
+    """PyYAML's safe loader (YAML 1.1) with checks.
+
+    ``unclear``: messages about unquoted numbers that YAML 1.1 reads as text.
+    """
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -144,21 +150,21 @@ class _Loader(yaml.SafeLoader):
 
 
 def _plain_text(loader: _Loader, node: yaml.ScalarNode) -> str:
-    """Note an unquoted number that YAML 1.1 reads as text, such as 1e-3."""
+    """Return a text scalar; add unquoted numbers, such as 1e-3, to ``loader.unclear``."""
     if node.style is None:
         with contextlib.suppress(ValueError):
             number = float(node.value)
             loader.unclear.append(
-                f"line {node.start_mark.line + 1}: {node.value} is text to YAML 1.1, not a number. "
+                f"line {node.start_mark.line + 1}: {node.value} is text in YAML 1.1, not a number. "
                 f"Write {_with_a_dot(number)} for the number or '{node.value}' for the text"
             )
     return loader.construct_scalar(node)
 
 
 def _size(node: yaml.Node, known: dict[int, int]) -> int:
-    """Return how many values a node has; an alias counts as the node that it refers to."""
+    """Return the number of values in a node after expanding aliases."""
     if id(node) not in known:
-        known[id(node)] = 1  # of a node within itself
+        known[id(node)] = 1  # for a node that contains itself
         parts = node.value if isinstance(node, yaml.CollectionNode) else []
         flat = [p for part in parts for p in (part if isinstance(part, tuple) else (part,))]
         known[id(node)] = 1 + sum(_size(part, known) for part in flat)
@@ -175,11 +181,11 @@ def _with_a_dot(number: float) -> str:
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> Iterator[dict[Any, Any]]:
-    """Refuse a key that is written twice, of which YAML would keep the last, silently."""
+    """Construct a mapping; raise a ValueError on duplicate keys, which YAML would silently drop."""
     names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
     if twice := [name for name in names if names.count(name) > 1 and name != "<<"]:
         line = node.start_mark.line + 1
-        raise ValueError(f"line {line}: the key {twice[0]!r} is there twice; keep one of them")
+        raise ValueError(f"line {line}: duplicate key {twice[0]!r}; keep one of them")
     yield from loader.construct_yaml_map(node)
 
 
@@ -187,38 +193,38 @@ _Loader.add_constructor("tag:yaml.org,2002:str", _plain_text)
 _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 
 
-COUNTED = ("looks",)  # top-level keys whose mapping has numbers as keys: seeds
+NUMBER_KEYS = ("looks",)  # top-level keys whose mappings have numbers as keys
 
 
 def read_yaml(path: Path, unclear: list[str] | None = None) -> dict[str, Any]:
-    """Return the mapping that a YAML file holds.
+    """Return the mapping in a YAML file.
 
-    Unquoted numbers that YAML 1.1 reads as text are added to ``unclear`` where that is given, and
-    refused where not.
+    ``unclear``: a list to which messages about unquoted numbers that YAML 1.1 reads as text are
+    added; without it such numbers raise.
 
     Raises:
-        UserError: when the file cannot be read, holds several documents or no mapping, has a key
-            that is not text (``on`` and ``yes`` are true to YAML 1.1), or an unclear number.
+        UserError: if the file cannot be read, has several documents or is not a mapping, or has
+            keys that are not text (``on`` and ``yes`` are true in YAML 1.1).
     """
     try:
         loader, documents = _Loader(path.read_text(encoding="utf-8")), []
         while loader.check_node():
             node = loader.get_node()
             if _size(node, {}) > MOST_NODES:
-                raise ValueError(f"its aliases make more than {MOST_NODES:,} values")
+                raise ValueError(f"its aliases expand to more than {MOST_NODES:,} values")
             documents.append(loader.construct_document(node))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
-    reason = [f"{path}, {one}" for one in loader.unclear]
-    if reason and unclear is None:
-        raise UserError(reason[0])
+    messages = [f"{path}, {message}" for message in loader.unclear]
+    if messages and unclear is None:
+        raise UserError(messages[0])
     if unclear is not None:
-        unclear += reason
+        unclear += messages
     if len(documents) > 1:
-        raise UserError(f"{path} holds {len(documents)} YAML documents; write one per file")
+        raise UserError(f"{path} has {len(documents)} YAML documents; write one per file")
     if not documents or not isinstance(documents[0], dict):
-        raise UserError(f"{path} is not a mapping of names to values")
-    others = {key: value for key, value in documents[0].items() if key not in COUNTED}
+        raise UserError(f"{path} is not a mapping; write lines of the form `key: value`")
+    others = {key: value for key, value in documents[0].items() if key not in NUMBER_KEYS}
     _only_text_keys(path, others)
     return documents[0]
 
@@ -226,7 +232,7 @@ def read_yaml(path: Path, unclear: list[str] | None = None) -> dict[str, Any]:
 def _only_text_keys(path: Path, mapping: dict[Any, Any]) -> None:
     for key, value in mapping.items():
         if not isinstance(key, str):
-            hint = " (on, off, yes and no are booleans to YAML 1.1)" if type(key) is bool else ""
+            hint = " (on, off, yes and no are booleans in YAML 1.1)" if type(key) is bool else ""
             raise UserError(f"{path}: the key {key!r} is not text{hint}. Put it in quotes.")
         if isinstance(value, dict):
             _only_text_keys(path, value)

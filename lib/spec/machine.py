@@ -1,4 +1,4 @@
-"""What this machine has, found without importing torch: cores and GPUs."""
+"""Find the cores and GPUs of this machine without importing torch."""
 
 import contextlib
 import os
@@ -7,13 +7,13 @@ import subprocess
 from pathlib import Path
 
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
-SECONDS = 10  # that nvidia-smi may take
+SECONDS = 10  # timeout of nvidia-smi
 
 
 def cores(quota_file: Path = QUOTA) -> int:
-    """Return how many cores this process may use: those it is bound to, within Linux's quota."""
+    """Return the number of cores that this process may use, by its affinity and cgroup quota."""
     number = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    with contextlib.suppress(OSError, ValueError):  # no Linux, no such file, or "max": no quota
+    with contextlib.suppress(OSError, ValueError):  # not Linux, or the quota is "max"
         quota, period = quota_file.read_text().split()
         number = min(number or 1, round(int(quota) / int(period)))
     return max(1, number or 1)
@@ -22,7 +22,7 @@ def cores(quota_file: Path = QUOTA) -> int:
 def gpus() -> list[str]:
     """Return the ids of the NVIDIA GPUs that this process may use: CUDA_VISIBLE_DEVICES, or all.
 
-    An entry of CUDA_VISIBLE_DEVICES may be an index or a UUID. -1 or an empty value hides all.
+    Entries of CUDA_VISIBLE_DEVICES are indices or UUIDs; -1 or an empty value hides all GPUs.
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     present = _count()

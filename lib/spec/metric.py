@@ -1,6 +1,6 @@
-"""What a score is: its key, goal, unit, digits, bounds and scale. All that shows a score asks here.
+"""Describe and format a metric: key, goal, unit, decimals, bounds, scale.
 
-metric("test/error")                              a preset, by the key's last word
+metric("test/error")                              a preset, chosen by the key's last word
 metric({"key": "eval/return_mean", "label": "episodic return", "goal": "maximize", ...})
 """
 
@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lib.spec.errors import UserError
 
-PARTS = {  # a key's first word -> words for the part of the data
+PARTS = {  # first word of a key -> display name of the part of the data
     "test": "test",
     "val": "validation",
     "valid": "validation",
@@ -30,14 +30,15 @@ ItemScore = Literal["score", "wrong", "right", "jaccard", "dice"]
 
 @dataclass(frozen=True)
 class Metric:
-    """A score as it is logged, and how people are shown it.
+    """A metric: how it is logged, compared and displayed.
 
-    Values are in the metric's own unit; ``show`` multiplies them by ``display_factor`` (100 for
-    fractions shown in percent). ``worst`` is the score of a run that diverged. ``scale`` is the
-    second scale on which an interaction is tested: log (the metric must be positive) or logit
-    (it must lie in [0, 1]); ``identity`` means that there is none. ``resolution`` is the smallest
-    step of the score, or None. ``item_score`` says which of a run's saved outputs is the score of
-    one test item: whether its class is wrong or right, an overlap, or a ``score`` saved as such.
+    Values are in the unit in which the metric is logged; ``show`` multiplies them by
+    ``display_factor`` (100 for fractions displayed in percent). ``worst`` is the score given to
+    diverged runs. ``scale`` is a second scale on which interactions are tested: log (for positive
+    metrics) or logit (for metrics in [0, 1]); ``identity`` means no second scale. ``resolution`` is
+    the smallest possible difference of scores, or None. ``item_score`` says how the score of a test
+    item follows from a run's saved outputs: 1 if its class is "wrong" or "right", its "jaccard" or
+    "dice", or a saved "score".
     """
 
     key: str
@@ -51,8 +52,8 @@ class Metric:
     resolution: float | None = None
     scale: Scale = "identity"
     item_score: ItemScore = "score"
-    complement: str = ""  # what people quote instead: accuracy for an error, as 1 - error
-    whole_label: bool = False  # whether the label already says of which part of the data it is
+    complement: str = ""  # the label of 1 - score, if that is what papers quote: accuracy
+    whole_label: bool = False  # whether the label already names the part of the data
     decimals_by: Literal["declaration", "preset", "default"] = "declaration"
 
     @property
@@ -62,12 +63,12 @@ class Metric:
 
     @property
     def part(self) -> str:
-        """Words for the part of the data that the key names: test, validation; else nothing."""
+        """The part of the data that the key names, such as "validation"; else empty."""
         return PARTS.get(split_part(self.key)[0], "")
 
     @property
     def title(self) -> str:
-        """Part and label, such as "test error"; a label from a declaration is used alone."""
+        """Part and label, such as "test error"; only the label if it comes from a declaration."""
         return f"{self.part} {self.label}" if self.part and not self.whole_label else self.label
 
     @property
@@ -77,17 +78,17 @@ class Metric:
 
     @property
     def difference_unit(self) -> str:
-        """The unit of a difference: percentage points for %, else the metric's own."""
+        """The unit of a difference: percentage points for %, else the unit itself."""
         return "percentage points" if self.unit == "%" else self.unit
 
     @property
     def sign(self) -> int:
-        """1 where a higher score is better, -1 where a lower one is."""
+        """1 if higher scores are better, -1 if lower ones are."""
         return 1 if self.goal == "maximize" else -1
 
     @property
     def better(self) -> str:
-        """Which score is better: "higher" or "lower"."""
+        """The direction of better scores: "higher" or "lower"."""
         return "higher" if self.goal == "maximize" else "lower"
 
     def on(self, key: str) -> "Metric":
@@ -95,14 +96,14 @@ class Metric:
         return dataclasses.replace(self, key=key, whole_label=self.whole_label and key == self.key)
 
     def fitting(self, scores: np.ndarray, effect: float | None = None) -> "Metric":
-        """Return the metric with digits that tell these scores apart, unless they were declared.
+        """Return the metric with enough decimals to distinguish these scores, unless declared.
 
-        Two digits of the scores' range, and all of ``effect``, the smallest one of interest; where
-        a preset has fewer, only if it would show none.
+        Enough are two digits of the scores' range and all digits of ``effect``, the smallest effect
+        of interest. The decimals of a preset are kept if at most two more would be needed.
         """
-        known = scores[np.isfinite(scores)]
+        finite = scores[np.isfinite(scores)]
         with np.errstate(over="ignore"):
-            spread = self.display_factor * float(np.ptp(known)) if len(known) else 0.0
+            spread = self.display_factor * float(np.ptp(finite)) if len(finite) else 0.0
         if spread == 0.0 or not math.isfinite(spread) or self.decimals_by == "declaration":
             return self
         wanted = min(max(0, 2 - math.floor(math.log10(spread))), 12)
@@ -113,33 +114,33 @@ class Metric:
         return dataclasses.replace(self, decimals=wanted)
 
     def display(self, values: Any) -> Any:
-        """Return values, a number or an array, in the unit that people are shown."""
+        """Return ``values``, a number or an array, in the displayed unit."""
         return values * self.display_factor
 
     def show(self, value: float) -> str:
-        """Show a score without its unit: "1.38" for an error of 0.0138."""
+        """Format a score without its unit: "1.38" for an error of 0.0138."""
         return f"{self.display_factor * value:,.{self.decimals}f}".replace("-", "−")
 
     def show_with_unit(self, value: float) -> str:
-        """Show a score with its unit: "1.38 %"."""
+        """Format a score with its unit: "1.38 %"."""
         return f"{self.show(value)}{f' {self.unit}' if self.unit else ''}"
 
     def show_signed(self, value: float) -> str:
-        """Show a difference with its sign and without its unit: "+0.12", "−0.30", "0.00"."""
+        """Format a difference with its sign and without its unit: "+0.12", "−0.30", "0.00"."""
         shown = self.show(abs(value))
         zero = not any(digit in shown for digit in "123456789")
         return shown if zero else ("+" if value > 0 else "−") + shown
 
     def show_amount(self, value: float) -> str:
-        """Show the size of a difference with its unit: "0.50 percentage points"."""
+        """Format the size of a difference with its unit: "0.50 percentage points"."""
         return f"{self.show(value)}{f' {self.difference_unit}' if self.difference_unit else ''}"
 
     def quote(self, value: float) -> float:
-        """Return a score as people quote it: an error as accuracy, all else as it is displayed."""
+        """Return a score as papers quote it: an error as accuracy, others in the displayed unit."""
         return self.display_factor * (1 - value if self.complement else value)
 
     def show_quoted(self, value: float) -> str:
-        """Show a score as people quote it, without its unit."""
+        """Format a score as papers quote it, without its unit."""
         return f"{self.quote(value):.{self.decimals}f}"
 
     @property
@@ -150,7 +151,7 @@ class Metric:
 
     @property
     def worst_value(self) -> float | None:
-        """The score that a diverged run gets: ``worst``, else a finite bound on the bad side."""
+        """The score of a diverged run: ``worst``, else the bound on the bad side if finite."""
         if self.worst is not None:
             return self.worst
         bound = self.bounds[0] if self.goal == "maximize" else self.bounds[1]
@@ -158,16 +159,16 @@ class Metric:
 
     @property
     def scale_name(self) -> str:
-        """The second scale in words: "log10 of the error in %"; nothing where there is none."""
+        """The name of the second scale: "log10 of error in %"; empty without a second scale."""
         unit = f" in {self.unit}" if self.unit and self.scale == "log" else ""
-        words = {"log": "log10", "logit": "logit"}
-        return f"{words[self.scale]} of {self.label}{unit}" if self.scale in words else ""
+        functions = {"log": "log10", "logit": "logit"}
+        return f"{functions[self.scale]} of {self.label}{unit}" if self.scale in functions else ""
 
     def rescale(self, values: np.ndarray) -> np.ndarray | None:
-        """Return values (any shape) on the second scale, or None where there is none.
+        """Return values (any shape) on the second scale, or None without a second scale.
 
-        For log, a score of 0 counts as half of the smallest other one; for logit, scores are kept
-        1e-9 away from 0 and 1.
+        For log, scores of 0 are replaced by half of the smallest positive score; for logit, scores
+        are clipped to [1e-9, 1 - 1e-9].
         """
         if self.scale == "log":
             floor = values[values > 0].min() / 2 if (values > 0).any() else 1.0
@@ -179,11 +180,11 @@ class Metric:
 
     @property
     def shown_step(self) -> float:
-        """The smallest difference that is seen in the digits shown, in the metric's own unit."""
+        """The smallest difference visible in the displayed decimals, in the logged unit."""
         return 10**-self.decimals / self.display_factor
 
     def outside(self, values: np.ndarray) -> np.ndarray:
-        """Return which of ``values`` lie outside the metric's bounds (bool, same shape)."""
+        """Return which of ``values`` are outside the metric's bounds (bool, same shape)."""
         low, high = self.bounds
         return (values < low) | (values > high)
 
@@ -192,7 +193,7 @@ _FRACTION = {"bounds": (0.0, 1.0)}
 _OVERLAP = {"goal": "maximize", **_FRACTION, "worst": 0.0, "scale": "logit"}
 _PERCENT = {"unit": "%", "display_factor": 100.0, "decimals": 2}
 _POSITIVE = {"bounds": (0.0, math.inf), "goal": "minimize", "scale": "log"}
-PRESETS: dict[str, dict[str, Any]] = {  # by the key's last word
+PRESETS: dict[str, dict[str, Any]] = {  # by a key's last word
     "error": {**_FRACTION, **_PERCENT, "goal": "minimize", "worst": 1.0, "scale": "log"}
     | {"label": "error", "complement": "accuracy", "item_score": "wrong"},
     "accuracy": {**_OVERLAP, **_PERCENT, "label": "accuracy", "item_score": "right"},
@@ -220,7 +221,7 @@ SYNONYMS = {
 
 
 class _Declared(BaseModel):
-    """The mapping form of ``metric:`` in a declaration."""
+    """The form of ``metric:`` in a declaration if it is a mapping."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -237,15 +238,15 @@ class _Declared(BaseModel):
 
 
 def split_part(key: str) -> tuple[str, str]:
-    """Return the part of the data that a key names and the rest: ("val", "acc") for val_acc."""
-    found = re.fullmatch(r"([A-Za-z]+)[/_.\s](.+)", key)
-    if found and found[1].lower() in PARTS:
-        return found[1].lower(), found[2]
+    """Split a key into the part of the data and the rest: ("val", "acc") for val_acc."""
+    match = re.fullmatch(r"([A-Za-z]+)[/_.\s](.+)", key)
+    if match and match[1].lower() in PARTS:
+        return match[1].lower(), match[2]
     return "", key
 
 
 def last_word(key: str) -> str:
-    """Return the last word of a key, in lower case: accuracy for "val/accuracy" or "val_acc"."""
+    """Return a key's last word in lower case, without abbreviation: "accuracy" for "val_acc"."""
     word = re.split(r"[/_.\s-]", key)[-1].lower()
     return SYNONYMS.get(word, word)
 
@@ -253,21 +254,21 @@ def last_word(key: str) -> str:
 def metric(declared: str | dict[str, Any], goal: str | None = None) -> Metric:
     """Return the metric that a declaration or a sweep names.
 
-    ``declared``: a key whose last word is a preset's, or a mapping with ``key`` and what differs
-    from the preset or has none. ``goal``: the sweep's, used where neither gives one.
+    ``declared``: a key whose last word is that of a preset, or a mapping with ``key`` and fields
+    that replace the preset's. ``goal``: the sweep's, used if neither of them has one.
 
     Raises:
-        UserError: on an unknown field or value, a missing goal, or values that contradict.
+        UserError: on an unknown field, a wrong value, a missing goal, or contradicting values.
     """
     values = {"key": declared} if isinstance(declared, str) else declared
     try:
         given = _Declared.model_validate(values).model_dump(exclude_none=True)
     except ValidationError as error:
-        faults = "; ".join(
+        problems = "; ".join(
             f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors()
         )
         raise UserError(
-            f"metric: {faults}. Accepted: a key such as test/error, or a mapping with the fields "
+            f"metric: {problems}. Accepted: a key such as test/error, or a mapping with the fields "
             f"{', '.join(_Declared.model_fields)}"
         ) from error
     key = given["key"]
@@ -277,34 +278,35 @@ def metric(declared: str | dict[str, Any], goal: str | None = None) -> Metric:
         ends = (-math.inf if low is None else low, math.inf if high is None else high)
         given["bounds"] = ends
         if not ends[0] < ends[1]:
-            raise UserError(f"metric {key}: bounds {[low, high]} must be [lower, higher]")
-        # What the preset says of a fraction does not hold for other bounds.
+            raise UserError(f"metric {key}: bounds must be [lower, higher], got {[low, high]}")
+        # Fields of the preset that assume a fraction do not apply to other bounds.
         preset = preset if preset.get("bounds") == ends else _without_bounds(preset)
     if "display_factor" in given:
         preset = {name: value for name, value in preset.items() if name != "unit"}
     fields = {"label": _plain_label(key), "goal": goal} | preset | given
     fields["whole_label"] = "label" in given
-    by = "preset" if preset else "default"
-    fields["decimals_by"] = "declaration" if "decimals" in given else by
+    source = "preset" if preset else "default"
+    fields["decimals_by"] = "declaration" if "decimals" in given else source
     if fields["goal"] not in ("minimize", "maximize"):
         raise UserError(
-            f"metric {key}: no goal. Its last word is no preset ({', '.join(PRESETS)}), so write "
-            f"metric: {{key: {key}, goal: minimize}} or maximize"
+            f"metric {key}: goal is missing, and no preset ({', '.join(PRESETS)}) matches the "
+            f"key's last word. Write metric: {{key: {key}, goal: minimize}} or maximize"
         )
-    found = Metric(**fields)
-    low, high = found.bounds
-    if found.scale == "logit" and not (low >= 0 and high <= 1):
+    built = Metric(**fields)
+    low, high = built.bounds
+    if built.scale == "logit" and not (low >= 0 and high <= 1):
         raise UserError(f"metric {key}: scale logit needs bounds within [0, 1], got {[low, high]}")
-    if found.scale == "log" and low < 0:
+    if built.scale == "log" and low < 0:
         raise UserError(f"metric {key}: scale log needs a lower bound of 0 or more, got {low}")
-    if found.worst is not None and found.outside(np.array([found.worst])).any():
-        raise UserError(f"metric {key}: worst {found.worst} lies outside bounds {[low, high]}")
-    return found
+    if built.worst is not None and built.outside(np.array([built.worst])).any():
+        raise UserError(f"metric {key}: worst must be within {[low, high]}, got {built.worst}")
+    return built
 
 
 def _without_bounds(preset: dict[str, Any]) -> dict[str, Any]:
-    gone = ("bounds", "worst", "scale", "display_factor", "complement", "item_score")
-    return {key: value for key, value in preset.items() if key not in gone}
+    """Return a preset without the fields that depend on its bounds."""
+    dependent = ("bounds", "worst", "scale", "display_factor", "complement", "item_score")
+    return {key: value for key, value in preset.items() if key not in dependent}
 
 
 def _plain_label(key: str) -> str:
@@ -312,10 +314,10 @@ def _plain_label(key: str) -> str:
 
 
 def capitalize(text: str) -> str:
-    """Begin with a capital letter and leave the rest."""
+    """Capitalize the first letter only (str.capitalize lowers the others)."""
     return text[:1].upper() + text[1:]
 
 
 def count(number: int, noun: str) -> str:
-    """Return a number with its noun: "1 epoch", "4 epochs"."""
+    """Return a number with its noun in singular or plural: "1 epoch", "4 epochs"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,6 +1,6 @@
-"""A W&B sweep: its YAML as values, the runs that its grid plans, and the command that starts one.
+"""Read a W&B sweep: its parameters, and the cells of its grid, one per run.
 
-Both sides read sweeps here: ``lib.agent`` starts the runs, ``analysis`` checks that they are there.
+Used by ``lib.agent``, which starts the runs, and ``analysis``, which checks that none is missing.
 """
 
 import itertools
@@ -16,21 +16,21 @@ from lib.spec.files import read_yaml
 Scalar = str | int | float | bool | None
 EXAMPLE = "see sweeps/gtsrb.yaml for an example"
 GOALS = ("minimize", "maximize")
-SAMPLED = "drawn by the server for each run"  # in place of the values of a range
+SAMPLED = "drawn by the server for each run"  # placeholder for the values of a distribution
 
 
 class SweepError(UserError):
-    """A sweep that cannot be used; says which file and key, what was given and what is accepted."""
+    """Raised for a sweep that cannot be used."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep as its YAML has it.
+    """The content of a sweep's YAML.
 
-    ``parameters``: values by name in the YAML's order; nested names are joined by dots. ``where``
-    is the file, or what else the sweep was read from, for messages. ``unclear``: in words, numbers
-    that YAML reads as text, which a sweep that is still to be run should not have. ``sampled``: the
-    parameters whose values are drawn again for each run, by methods other than ``grid``.
+    ``parameters``: values by name in the YAML's order; nested names are joined by dots. ``where``:
+    the file or other source of the sweep, for messages. ``unclear``: messages about numbers that
+    YAML reads as text; runs of such a sweep can be analyzed, but not started. ``sampled``: names of
+    parameters that are drawn from a distribution for each run, by methods other than ``grid``.
     """
 
     name: str
@@ -45,56 +45,56 @@ class Sweep:
 
     @property
     def varied(self) -> list[str]:
-        """The names of the parameters that have more than one value, in the YAML's order."""
+        """The names of the parameters with more than one value, in the YAML's order."""
         return [name for name, values in self.parameters.items() if len(values) > 1]
 
     @property
     def fixed(self) -> dict[str, Any]:
-        """The parameters that have one value."""
+        """The parameters with a single value, by name."""
         return {n: values[0] for n, values in self.parameters.items() if len(values) == 1}
 
     def grid(self) -> list[dict[str, Any]]:
-        """Return every combination in W&B's order: names sorted, the first varying slowest."""
+        """Return all combinations in W&B's order: names sorted, the first varies slowest."""
         names = sorted(self.parameters)
         levels = [self.parameters[name] for name in names]
         return [dict(zip(names, values, strict=True)) for values in itertools.product(*levels)]
 
     def nested(self, cell: dict[str, Any]) -> dict[str, Any]:
-        """Return a cell's values as W&B hands them to a run: nested where the YAML nests them.
+        """Return a cell's values as W&B passes them to a run: nested as in the YAML.
 
-        A name that is written with a dot stays as it is.
+        Names with a dot in the YAML are not split.
         """
         return _nested(self.raw["parameters"], cell) if "parameters" in self.raw else dict(cell)
 
     def require_clear(self) -> None:
-        """Raise a SweepError when a level is a number that is text to YAML, such as 1e-3."""
+        """Raise a SweepError if a level is a number that YAML reads as text, such as 1e-3."""
         levels = [
-            str(one)
+            str(item)
             for values in self.parameters.values()
             for value in values
-            for one in (value if isinstance(value, list) else [value])
+            for item in (value if isinstance(value, list) else [value])
         ]
-        for reason in self.unclear:
-            if any(f": {level} is text" in reason for level in levels):
-                raise SweepError(reason)
+        for message in self.unclear:
+            if any(f": {level} is text" in message for level in levels):
+                raise SweepError(message)
 
     def require_grid(self, purpose: str) -> None:
-        """Raise a SweepError unless the method is ``grid``: others need a server to choose runs."""
+        """Raise a SweepError unless the method is ``grid``; ``purpose`` begins the message."""
         if self.method != "grid":
             raise SweepError(
-                f"{self.where}: {purpose} needs `method: grid`, got {self.method!r}. The runs of "
-                f"other methods are chosen by W&B's server while the sweep runs: use `wandb sweep "
-                f"{self.where}` and `wandb agent`."
+                f"{self.where}: {purpose} needs `method: grid`, got {self.method!r}. For other "
+                f"methods W&B's server chooses each run: use `wandb sweep {self.where}` and `wandb "
+                "agent`."
             )
 
 
 def read_sweep(source: Path | Mapping[str, Any], name: str | None = None) -> Sweep:
-    """Return the sweep of a YAML file, or of a mapping such as a server's configuration.
+    """Return the sweep of a YAML file, or of a mapping such as the configuration from a server.
 
     ``name``: default is the file's stem.
 
     Raises:
-        SweepError: on a key or value that W&B's sweeps do not have, or an unclear one.
+        SweepError: if the file cannot be read, or on a value that W&B does not accept.
     """
     unclear: list[str] = []
     if isinstance(source, Path):
@@ -109,26 +109,26 @@ def read_sweep(source: Path | Mapping[str, Any], name: str | None = None) -> Swe
         where = f"the sweep {name}"
     parameters = raw.get("parameters")
     if not isinstance(parameters, dict) or not parameters:
-        raise SweepError(f"{where} has no `parameters:`; {EXAMPLE}")
+        raise SweepError(f"{where}: `parameters:` is missing or not a mapping; {EXAMPLE}")
     method = raw.get("method")
     if method not in ("grid", "random", "bayes", "custom"):
-        raise SweepError(f"{where}: method {method!r} is unknown; W&B has grid, random and bayes")
-    found = dict(_values(where, parameters, method))
+        raise SweepError(f"{where}: unknown method {method!r}; accepted: grid, random, bayes")
+    values = dict(_values(where, parameters, method))
     return Sweep(
         name=name,
-        parameters=found,
+        parameters=values,
         method=method,
         program=_text(where, raw, "program"),
         metric=_metric(where, raw),
         where=where,
         raw=raw,
         unclear=unclear,
-        sampled=[name for name, values in found.items() if SAMPLED in values],
+        sampled=[parameter for parameter, levels in values.items() if SAMPLED in levels],
     )
 
 
 def same_value(one: Any, other: Any) -> bool:
-    """Compare two values by kind and content: 1 equals 1.0, but neither True nor "1"."""
+    """Return whether two values are the same; 1 and 1.0 are, 1 and True or 1 and "1" are not."""
     if isinstance(one, bool) or isinstance(other, bool):
         return one is other
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
@@ -140,7 +140,7 @@ def same_value(one: Any, other: Any) -> bool:
 
 
 def _key(value: Any) -> tuple[str, Any]:
-    """Return what is equal for values that ``same_value`` calls the same: for sets of levels."""
+    """Return a hashable key that is equal for two levels if ``same_value`` is true for them."""
     if isinstance(value, list | tuple):
         return "list", tuple(map(_key, value))
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -149,7 +149,7 @@ def _key(value: Any) -> tuple[str, Any]:
 
 
 def show_value(value: Any) -> str:
-    """Show a level in words and labels: text as it is, all else as Python and YAML write it."""
+    """Format a level for names and labels: text without quotes, other values as Python or JSON."""
     if isinstance(value, str):
         return value if value.strip() else json.dumps(value)
     return str(value) if isinstance(value, bool | int | float) else json.dumps(value)
@@ -158,7 +158,7 @@ def show_value(value: Any) -> str:
 def _text(where: str, raw: dict[str, Any], key: str) -> str:
     value = raw.get(key) or ""
     if not isinstance(value, str):
-        raise SweepError(f"{where}: {key} must be text, got {value!r}")
+        raise SweepError(f"{where}: {key} must be a string, got {value!r}")
     return value
 
 
@@ -170,7 +170,7 @@ def _metric(where: str, raw: dict[str, Any]) -> dict[str, Any]:
             f"{value!r}"
         )
     if (goal := value.get("goal")) is not None and goal not in GOALS:
-        raise SweepError(f"{where}: metric.goal {goal!r} is unknown; accepted: minimize, maximize")
+        raise SweepError(f"{where}: unknown metric.goal {goal!r}; accepted: minimize, maximize")
     return value
 
 
@@ -187,28 +187,28 @@ def _values(
         if "parameters" in parameter:
             if not isinstance(parameter["parameters"], dict) or not parameter["parameters"]:
                 raise SweepError(
-                    f"{where}: {name}.parameters must be a mapping of names to values, got "
+                    f"{where}: {name}.parameters must be a mapping of names to parameters, got "
                     f"{parameter['parameters']!r}"
                 )
             yield from _values(where, parameter["parameters"], method, f"{name}.")
         else:
-            yield name, _of_parameter(where, name, parameter, method)
+            yield name, _levels(where, name, parameter, method)
 
 
 def _nested(
     parameters: Mapping[str, Any], cell: dict[str, Any], prefix: str = ""
 ) -> dict[str, Any]:
-    found = {}
+    nested = {}
     for key, parameter in parameters.items():
         name = f"{prefix}{key}"
         if "parameters" in parameter:
-            found[key] = _nested(parameter["parameters"], cell, f"{name}.")
+            nested[key] = _nested(parameter["parameters"], cell, f"{name}.")
         else:
-            found[key] = cell[name]
-    return found
+            nested[key] = cell[name]
+    return nested
 
 
-def _of_parameter(where: str, name: str, parameter: dict[str, Any], method: str) -> list[Any]:
+def _levels(where: str, name: str, parameter: dict[str, Any], method: str) -> list[Any]:
     if "values" in parameter:
         values = parameter["values"]
         if not isinstance(values, list) or not values:
@@ -218,17 +218,17 @@ def _of_parameter(where: str, name: str, parameter: dict[str, Any], method: str)
         if isinstance(value, list):
             raise SweepError(
                 f"{where}: {name}: `value:` takes one level, got the list {value}. Did you mean "
-                f'"values: {value}"? To fix a list as the level, write "values: [{value}]".'
+                f'"values: {value}"? If the list is a single level, write "values: [{value}]".'
             )
         values = [value]
     elif {"min", "max"} <= set(parameter) or (method != "grid" and "mu" in parameter):
         values = _range(where, name, parameter, method)
     else:
-        raise SweepError(f"{where}: {name} needs `value:`, `values:`, or whole `min:` and `max:`")
+        raise SweepError(f"{where}: {name} needs `value:`, `values:`, or integer `min:` and `max:`")
     for value in values:
         _check_level(where, name, value)
     if len({_key(value) for value in values}) < len(values):
-        raise SweepError(f"{where}: {name} lists a level twice: {values}. Each level counts once.")
+        raise SweepError(f"{where}: {name} lists a level twice: {values}. Remove the duplicate.")
     return list(values)
 
 
@@ -238,8 +238,8 @@ def _range(where: str, name: str, parameter: dict[str, Any], method: str) -> lis
     low, high = parameter["min"], parameter["max"]
     if not all(type(end) is int for end in (low, high)) or low > high:
         raise SweepError(
-            f"{where}: {name}: a grid takes a range of whole numbers, min no larger than max, got "
-            f"{low} to {high}. List the levels under `values:`."
+            f"{where}: {name}: in a grid, min and max must be integers with min <= max, got {low} "
+            f"and {high}. Other levels can be listed under `values:`."
         )
     return list(range(low, high + 1))
 

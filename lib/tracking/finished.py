@@ -1,8 +1,8 @@
-"""The marker that a run ended well: finished.json in its folder, with what it ran.
+"""Write and check the marker of a finished run: finished.json in the run's folder.
 
-It also names W&B's offline file, its size and when it was written, once that was seen to be whole:
-on a full disk W&B continues without writing, so that a script's exit code says nothing about its
-history.
+It contains summary, config, and name, size and modification time of W&B's offline file. It is
+written only after that file was found complete: on a full disk W&B continues without writing, so a
+script can exit with code 0 although its history is lost.
 """
 
 import json
@@ -21,46 +21,48 @@ Files = dict[str, Path]  # the newest offline file by run id
 def write(
     folder: Path, summary: Mapping[str, Any], config: Mapping[str, Any], file: Path | None = None
 ) -> None:
-    """Mark the run in ``folder`` as finished, with its summary and its resolved configuration.
+    """Mark the run in ``folder`` as finished, with its summary and its complete configuration.
 
-    ``file``: its offline file, which is whole; None for a run that is on a server.
+    ``file``: its complete offline file; None for a run on a server.
     """
     values: dict[str, Any] = {"summary": dict(summary), "config": dict(config)}
     if file is not None:
-        about = file.stat()
-        values |= {"file": f"{file.parent.name}/{file.name}", "bytes": about.st_size}
-        values |= {"written_ns": about.st_mtime_ns}
+        status = file.stat()
+        values |= {"file": f"{file.parent.name}/{file.name}", "bytes": status.st_size}
+        values |= {"written_ns": status.st_mtime_ns}
     write_json(folder / FINISHED, values)
 
 
 def read(folder: Path) -> dict[str, Any] | None:
-    """Return summary and config of a finished run, or None where it has not finished."""
+    """Return the marker of the run in ``folder``, with summary and config; None if unfinished."""
     try:
-        found = json.loads((folder / FINISHED).read_text())
+        marker = json.loads((folder / FINISHED).read_text())
     except (OSError, ValueError):
         return None
-    if isinstance(found, dict) and {"summary", "config"} <= set(found):
-        return found
-    return {"summary": found if isinstance(found, dict) else {}, "config": {}}
+    if isinstance(marker, dict) and {"summary", "config"} <= set(marker):
+        return marker
+    # Markers of an earlier version contain only the summary.
+    return {"summary": marker if isinstance(marker, dict) else {}, "config": {}}
 
 
 def offline_files(study: Path) -> Files:
-    """Return the newest offline file of each run below a study's folder, in one look."""
-    found: Files = {}
+    """Return the newest offline file of each run in a study's folder, with one directory scan."""
+    newest: Files = {}
     wandb = study / "wandb"
     for name in sorted(os.listdir(wandb)) if wandb.is_dir() else []:
         if name.startswith(PREFIX):
             run_id = name.removeprefix(PREFIX).partition("-")[2]  # after date and time
-            found[run_id] = wandb / name / f"run-{run_id}.wandb"
-    return found
+            newest[run_id] = wandb / name / f"run-{run_id}.wandb"
+    return newest
 
 
 def is_kept(folder: Path, files: Files) -> bool:
-    """Say whether a run ended well and its offline file is as it was then.
+    """Return whether a run finished and its offline file is intact.
 
-    A file of another size is not. One that was written since (or copied, or is of a marker by an
-    earlier version) is read: its checksums must be right up to the run's exit. A marker without a
-    file is of a run on a server, which keeps its history.
+    The file must have the size in the marker. If its modification time differs (it was copied, for
+    example) or the marker, by an earlier version, does not name a file, the file is read: its
+    checksums must be right up to the exit record. A marker without a file is of a run on a server,
+    which has its history.
     """
     marker = read(folder)
     if marker is None:
@@ -71,7 +73,7 @@ def is_kept(folder: Path, files: Files) -> bool:
     file = folder.parent / "wandb" / marker["file"]
     if not file.exists():
         return False
-    about = file.stat()
-    if about.st_size != marker.get("bytes"):
+    status = file.stat()
+    if status.st_size != marker.get("bytes"):
         return False
-    return about.st_mtime_ns == marker.get("written_ns") or is_whole(file)
+    return status.st_mtime_ns == marker.get("written_ns") or is_whole(file)

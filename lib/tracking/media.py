@@ -1,6 +1,7 @@
-"""What a run shows in W&B at its end, if asked to: pictures of its test results.
+"""Images of a run's test results for W&B, logged at its end with ``media: true``.
 
-matplotlib is imported where it draws: it takes a third of a second, which most runs need not spend.
+matplotlib is imported inside functions, because it takes a third of a second that most runs do not
+need.
 """
 
 import io
@@ -14,8 +15,8 @@ from PIL import Image
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PICTURES = 16  # signs at most, of some 2 kB each
-RADIOGRAPHS = 8  # at most, of some 50 kB each at 256 pixels
+PICTURES = 16  # largest number of signs, about 2 kB each
+RADIOGRAPHS = 8  # largest number of radiographs, about 50 kB each at 256 pixels
 
 
 def signs(
@@ -24,10 +25,10 @@ def signs(
     predicted: torch.Tensor,
     probability: torch.Tensor,
 ) -> dict[str, Any]:
-    """Return confusions, errors per class, and the most confident mistakes as pictures.
+    """Return images of the confusion matrix, error per class, and the most confident mistakes.
 
-    ``images`` (N, 3, H, W) uint8; true and predicted class (N,); probability of the true class.
-    After divergence, predicted class -1, there is nothing to show.
+    ``images`` (N, 3, H, W) uint8; true class, predicted class and probability of the true class
+    (N,). Returns an empty mapping for a diverged run, whose predicted classes are -1.
     """
     images, labels, predicted, probability = (
         tensor.cpu() for tensor in (images, labels, predicted, probability)
@@ -44,27 +45,27 @@ def signs(
     pictures = [
         wandb.Image(
             images[i].permute(1, 2, 0).numpy(),
-            caption=f"class {labels[i]} taken for {predicted[i]}; probability of {labels[i]}: "
+            caption=f"class {labels[i]}, predicted {predicted[i]}; probability of {labels[i]}: "
             f"{probability[i]:.3f}",
         )
         for i in confident.tolist()
     ]
-    shown = {"media/confusions": _confusions(confusions)}
-    shown["media/class_errors"] = _class_errors(errors, images_per_class)
-    return shown | ({"media/confident_mistakes": pictures} if pictures else {})
+    panels = {"media/confusions": _confusions(confusions)}
+    panels["media/class_errors"] = _class_errors(errors, images_per_class)
+    return panels | ({"media/confident_mistakes": pictures} if pictures else {})
 
 
 def _confusions(counts: torch.Tensor) -> wandb.Image:
-    """Draw how often a class (row) was taken for another (column); the diagonal is left out."""
+    """Draw a confusion matrix: true class by row, predicted class by column, empty diagonal."""
     from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 5.6), layout="constrained")
     axes = figure.subplots()
     shades = axes.imshow(counts.numpy(), cmap="cividis", norm=PowerNorm(0.5, vmin=0))
-    axes.set(xlabel="taken for class", ylabel="true class", title="Confusions, test images")
+    axes.set(xlabel="predicted class", ylabel="true class", title="Test confusion matrix")
     figure.colorbar(shades, label="images")
-    return _image(figure, f"{int(counts.sum())} mistakes, the right answers left out")
+    return _image(figure, f"{int(counts.sum())} mistakes; correct predictions are not shown")
 
 
 def _class_errors(errors: torch.Tensor, counts: torch.Tensor) -> wandb.Image:
@@ -75,7 +76,7 @@ def _class_errors(errors: torch.Tensor, counts: torch.Tensor) -> wandb.Image:
     axes = figure.subplots()
     axes.bar(range(len(errors)), 100 * errors.numpy(), color="#0072b2")
     axes.set(xlabel="class", ylabel="test error (%)", title="Test error per class")
-    return _image(figure, f"{int(counts.min())} to {int(counts.max())} images a class")
+    return _image(figure, f"{int(counts.min())} to {int(counts.max())} images per class")
 
 
 def _image(figure: "Figure", caption: str) -> wandb.Image:
@@ -91,9 +92,10 @@ def lungs(
     names: list[str],
     jaccard: torch.Tensor,
 ) -> dict[str, Any]:
-    """Return the worst radiographs with their true and predicted lung fields as masks.
+    """Return the radiographs with the lowest Jaccard index, with true and predicted masks.
 
-    ``images`` (N, 1, S, S) uint8; masks likewise, bool; Jaccard index (N,).
+    ``images`` (N, 1, S, S) uint8; masks ``truth`` and ``predicted`` (N, 1, S, S) bool; ``jaccard``
+    (N,).
     """
     inside, pictures = {0: "outside", 1: "lung"}, []
     for i in jaccard.argsort()[:RADIOGRAPHS].tolist():

@@ -1,8 +1,8 @@
-"""Is W&B's offline file whole? Read its records without W&B, which takes a second to import.
+"""Check that W&B's offline file is complete, without importing wandb, which takes a second.
 
-The file is a LevelDB log: a head of 7 bytes, blocks of 32 KiB, and in them records, each with a
-CRC-32, a length and a type (whole, first, middle or last part). A record is a protocol buffer
-whose fields after the number are of one kind each: history, summary, exit, …
+The file is a LevelDB log: a header of 7 bytes, then blocks of 32 KiB that contain records, each
+with a CRC-32, a length and a type (whole record, or first, middle or last part). A record is a
+protocol buffer; the number of its message field is its kind: history, summary, exit, …
 Source: wandb/proto/wandb_internal.proto, message Record; github.com/google/leveldb, log_format.md
 """
 
@@ -11,25 +11,28 @@ import zlib
 from collections import Counter
 from pathlib import Path
 
-MAGIC, BLOCK, HEAD = b":W&B\xe1\xbe\x00", 32_768, 7  # the last byte: version 0
-WHOLE, FIRST, MIDDLE, LAST = 1, 2, 3, 4
-PATIENCE_S = 10  # after a run, for its file to be closed
-HISTORY, RUN, EXIT = 2, 17, 18  # numbers of the fields of a Record
-ABOUT = (16, 200)  # control and _info, which come before what the record holds
+# First bytes of the file (the last one is the version, 0), block size, header size of the file and
+# of each record.
+MAGIC, BLOCK, HEAD = b":W&B\xe1\xbe\x00", 32_768, 7
+WHOLE, FIRST, MIDDLE, LAST = 1, 2, 3, 4  # types of a record or part of one
+PATIENCE_S = 10  # how long to wait for W&B to close the file after a run
+HISTORY, RUN, EXIT = 2, 17, 18  # field numbers of Record: kinds of records
+METADATA = (16, 200)  # field numbers of control and _info, which may precede the kind
 
 
 def count_records(path: Path) -> Counter[int]:
-    """Return how many records of each kind (number of the field) the file holds.
+    """Return the number of records in the file by kind (field number).
 
-    Reading ends where the file breaks off or a checksum is wrong. An unreadable file holds nothing.
+    Stops at the first truncated record or wrong checksum. Returns an empty counter if the file
+    cannot be read or is not W&B's.
     """
-    found: Counter[int] = Counter()
+    counts: Counter[int] = Counter()
     try:
         data = path.read_bytes()
     except OSError:
-        return found
+        return counts
     if not data.startswith(MAGIC):
-        return found
+        return counts
     at, parts = HEAD, b""
     while at + HEAD <= len(data):
         if (left := BLOCK - at % BLOCK) < HEAD:
@@ -42,21 +45,21 @@ def count_records(path: Path) -> Counter[int]:
             break
         parts = body if kind in (WHOLE, FIRST) else parts + body
         if kind in (WHOLE, LAST):
-            found[_kind(parts)] += 1
+            counts[_kind(parts)] += 1
         at += HEAD + length
-    return found
+    return counts
 
 
 def is_whole(path: Path, rows: int = 0, patience: float = 0.0) -> bool:
-    """Say whether the file has its run's exit and at least ``rows`` rows of history before it.
+    """Return whether the file has an exit record and at least ``rows`` history records.
 
-    ``patience``: seconds to wait until it has, since W&B's own process closes it a moment after the
+    ``patience``: seconds to wait for that, since W&B's process closes the file shortly after the
     script's `finish`.
     """
     deadline = time.monotonic() + patience
     while True:
-        found = count_records(path)
-        if found[EXIT] > 0 and found[HISTORY] >= rows:
+        counts = count_records(path)
+        if counts[EXIT] > 0 and counts[HISTORY] >= rows:
             return True
         if time.monotonic() >= deadline:
             return False
@@ -64,25 +67,26 @@ def is_whole(path: Path, rows: int = 0, patience: float = 0.0) -> bool:
 
 
 def file_of(folder: Path, run_id: str) -> Path | None:
-    """Return the newest offline file of a run below a study's folder, or None."""
-    found = sorted(folder.glob(f"wandb/offline-run-*-{run_id}/run-{run_id}.wandb"))
-    return found[-1] if found else None
+    """Return the newest offline file of a run in a study's folder, or None."""
+    files = sorted(folder.glob(f"wandb/offline-run-*-{run_id}/run-{run_id}.wandb"))
+    return files[-1] if files else None
 
 
 def _kind(record: bytes) -> int:
-    """Return the number of the first field of a Record that is a message: what it holds."""
+    """Return the kind of a record: the number of its first message field that is no metadata."""
     at = 0
     while at < len(record):
         tag, at = _varint(record, at)
-        length, at = _varint(record, at)  # or the record's own number
+        length, at = _varint(record, at)  # or the value, of a field that is not a message
         if tag & 7 == 2:  # a message, length-delimited
-            if tag >> 3 not in ABOUT:
+            if tag >> 3 not in METADATA:
                 return tag >> 3
             at += length
     return 0
 
 
 def _varint(record: bytes, at: int) -> tuple[int, int]:
+    """Return the variable-length integer at position ``at``, and the position after it."""
     value, shift = 0, 0
     while at < len(record):
         value |= (record[at] & 127) << shift

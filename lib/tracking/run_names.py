@@ -1,4 +1,4 @@
-"""What people see of a run in W&B: its name, its group and its job type."""
+"""Choose a run's name, group and job type in W&B."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,10 +7,10 @@ from lib.spec.declaration import SEED
 
 
 def names(varied: Sequence[str], cell: dict[str, Any], study: str) -> tuple[str, str, str]:
-    """Return name, group and job type of a ``cell`` of a sweep that varies ``varied``.
+    """Return name, group and job type of the run of ``cell``, in a sweep that varies ``varied``.
 
-    The name is short, like bn-sgd-seed3; the group is the variant in full, like "batch_norm=True,
-    optimizer=sgd", so that W&B can draw its seeds together; the job type is the study.
+    The name is short, like bn-sgd-seed3. The group is the full variant, like "batch_norm=True,
+    optimizer=sgd", so that W&B can plot its seeds together. The job type is the study.
     """
     factors = [name for name in sorted(varied) if name != SEED]
     group = ", ".join(f"{name}={cell[name]}" for name in factors)
@@ -21,7 +21,7 @@ def names(varied: Sequence[str], cell: dict[str, Any], study: str) -> tuple[str,
 
 
 def _word(factor: str, level: Any) -> str:
-    """Return bn or no-bn for batch_norm, the level itself for text, al0.1 for adam_lr = 0.1."""
+    """Return a short word for a level: bn or no-bn for batch_norm, al0.1 for adam_lr = 0.1, sgd."""
     initials = "".join(word[:1] for word in factor.split("_")) if "_" in factor else factor
     if isinstance(level, bool):
         return initials if level else f"no-{initials}"

@@ -1,4 +1,4 @@
-"""The training side's one door to W&B: a run's configuration in, its history and summary out."""
+"""Start, log, resume and finish a run in W&B; all training scripts use W&B through this module."""
 
 import contextlib
 import dataclasses
@@ -28,33 +28,33 @@ from lib.training import config
 
 T = TypeVar("T")
 
-DECLARED = "declared.txt"  # in a run's folder: hashes of its studies' declarations at its start
-INTERRUPTED = 255  # exit code that W&B gives a run that Ctrl-C ended
+DECLARED = "declared.txt"  # in a run's folder: hashes of its studies' declarations at first start
+INTERRUPTED = 255  # exit code that W&B uses for runs ended by Ctrl-C
 STOPPING = [name for name in ("SIGTERM", "SIGHUP", "SIGALRM") if hasattr(signal, name)]
-# A terminal that is closed sends SIGHUP; it is taken as SIGTERM.
+# A closed terminal sends SIGHUP, which is handled like SIGTERM.
 PREEMPTING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-SECOND_SIGTERM_S = 2  # seconds after which another SIGTERM is meant
-GRACE_S = 20  # seconds that an epoch may still take after SIGTERM, so that it gets its checkpoint
+SECOND_SIGTERM_S = 2  # a SIGTERM within so many seconds of the first is ignored as a repetition
+GRACE_S = 20  # seconds that an epoch may take to finish after SIGTERM, to write a checkpoint
 
 
 @dataclasses.dataclass
 class Run:
-    """A run in progress: its id, its folder (checkpoints, scores, log), and where results go."""
+    """A run in progress; ``folder`` has its checkpoints, scores and log."""
 
     id: str
     folder: Path
     wandb_run: Any
-    last_logged: int = 0  # epoch; above 0 when the server already has this run's first epochs
-    stopped_at: float = 0.0  # when SIGTERM came, of time.monotonic(); 0: it did not
-    log_pictures: bool = False  # pictures of the test results go to W&B
-    logged: int = 0  # history rows that were logged in this process
-    dry: bool = False  # only settings and data are read, nothing is trained or logged
+    last_logged: int = 0  # last epoch that the server already has; 0 for a new run
+    stopped_at: float = 0.0  # time.monotonic() of the first SIGTERM; 0 if there was none
+    log_pictures: bool = False  # whether to log images of the test results to W&B
+    logged: int = 0  # history rows logged by this process
+    dry: bool = False  # dry run: read settings and data, do not train or log
 
     def resume(self, rows: list[dict[str, float]]) -> None:
         """Log the epochs of a checkpoint, except those that the server already has.
 
-        Without a checkpoint the run restarts, and all of it is logged: of an epoch that is there
-        twice, the last row counts.
+        Without a checkpoint the run restarts and logs all epochs. If the server then has two rows
+        of an epoch, the analysis uses the last one.
         """
         if self.last_logged and not rows:
             print(
@@ -66,25 +66,25 @@ class Run:
         self.log_epochs([row for row in rows if row["epoch"] > self.last_logged])
 
     def log_epochs(self, rows: list[dict[str, float]]) -> None:
-        """Log history rows; ``epoch`` counts from 1."""
+        """Log history rows; their ``epoch`` counts from 1."""
         for row in rows:
             self.wandb_run.log(row)
             self.logged += 1
 
     @property
     def stop_requested(self) -> bool:
-        """Whether SIGTERM came: the run is to keep its state and end."""
+        """Whether SIGTERM was received, so that the run must save its state and end."""
         return self.stopped_at > 0
 
     def exit_if_preempted(self) -> None:
-        """End the run here, as Ctrl-C does, when SIGTERM came."""
+        """Raise KeyboardInterrupt, which ends the run, if SIGTERM was received."""
         if self.stop_requested:
             raise KeyboardInterrupt
 
     def save_arrays(self, file: str, **arrays: Any) -> None:
-        """Write named arrays, such as per-image test outputs, to a .npz and hand it to W&B.
+        """Write named arrays, such as per-image test outputs, to a .npz file and save it to W&B.
 
-        Lists, NumPy arrays, or tensors on any device.
+        ``arrays``: lists, NumPy arrays, or tensors on any device.
         """
         path = self.folder / file
         arrays = {k: v.cpu() if hasattr(v, "cpu") else v for k, v in arrays.items()}
@@ -92,32 +92,34 @@ class Run:
         self.wandb_run.save(str(path), base_path=str(self.folder), policy="now")
 
     def summarize(self, summary: Mapping[str, Any]) -> None:
-        """Set the run's summary."""
+        """Update the run's summary."""
         self.wandb_run.summary.update(dict(summary))
 
     def log_media(self, panels: Callable[..., dict[str, Any]], *results: Any) -> None:
-        """Log what ``panels`` (lib/tracking/media.py) makes of the test results, if asked for."""
-        if self.log_pictures and (shown := panels(*results)):
-            self.wandb_run.log(shown)
+        """Log the images that ``panels`` (of lib/tracking/media.py) returns, with media: true."""
+        if self.log_pictures and (images := panels(*results)):
+            self.wandb_run.log(images)
 
 
 @contextlib.contextmanager
 def start(flags: T) -> Iterator[tuple[T, Run]]:
-    """Begin a W&B run; give its checked configuration and the Run; end it when the block ends.
+    """Start a W&B run; yield its validated configuration and the Run; finish it after the block.
 
-    ``flags`` is the script's dataclass from the command line; values that a sweep sets replace its
-    own, with a line for each that was given. Files go to $WANDB_DIR (default runs/), this run's
-    own to the folder of its id in it. With $DRY_RUN, a file with the configurations of a sweep's
-    runs, each of them is checked and a dry Run given: the script then reads its data and returns.
-    A run with the same id in another process is waited for; one that is finished is not repeated.
+    ``flags`` is the script's dataclass from the command line. Values that a sweep sets replace
+    those of flags; a line is printed for each flag that was given and replaced. Files are written
+    to $WANDB_DIR (default runs/), those of this run to its subfolder <run id>. If another process
+    runs the same run id, this one waits; a finished run is skipped.
+
+    If $DRY_RUN names a file with the configurations of a sweep's runs, all of them are validated
+    and a dry Run is yielded; the script then reads its data and returns.
 
     Raises:
-        SystemExit: with what to do, on anything the user can mend: a sweep that sets what the
-            dataclass does not allow, bad data, no W&B account while WANDB_MODE does not say
-            offline; and after Ctrl-C or SIGTERM, with how to continue.
+        SystemExit: with instructions, on every error that the user can fix (a sweep that sets
+            invalid values, bad data, no W&B account and no WANDB_MODE=offline), and after Ctrl-C or
+            SIGTERM.
     """
     root = Path(os.environ.get("WANDB_DIR") or "runs")
-    if root.resolve() == Path.cwd():  # as W&B's agent sets it when nobody did
+    if root.resolve() == Path.cwd():  # W&B's agent sets it to this folder by default
         root = Path("runs")
     started: list[Run] = []
     _stop_on_sigterm(started)
@@ -127,7 +129,7 @@ def start(flags: T) -> Iterator[tuple[T, Run]]:
         if "DRY_RUN" in os.environ:
             yield _first_of(flags, Path(os.environ["DRY_RUN"])), Run(run_id, folder, None, dry=True)
             return
-        with locked(folder / "lock", f"waiting: another process works on run {run_id}"):
+        with locked(folder / "lock", f"waiting: another process is running {run_id}"):
             remove_leftovers(folder)
             if finished.is_kept(folder, finished.offline_files(root)):
                 print(f"run {run_id} already finished ({folder}), skipping")
@@ -148,15 +150,15 @@ def start(flags: T) -> Iterator[tuple[T, Run]]:
             except KeyboardInterrupt:
                 _ignore_signals()
                 if run.stopped_at > 0:
-                    wandb_run.mark_preempting()  # W&B then hands the run out again
+                    wandb_run.mark_preempting()  # makes W&B requeue the run
                 wandb_run.finish(exit_code=INTERRUPTED)
-                message = f"stopped; WANDB_RUN_ID={run_id} and the same command continue it"
+                message = f"stopped; to resume, run the same command with WANDB_RUN_ID={run_id}"
                 raise SystemExit(message) from None
             except BaseException:
                 _ignore_signals()
                 wandb_run.finish(exit_code=1)
                 raise
-            summary = wandb_run.summary  # offers keys() and [], not items()
+            summary = wandb_run.summary  # has keys() and [], but not items()
             public = {key: summary[key] for key in summary.keys() if key[0] != "_"}  # noqa: SIM118
             public = {key: v for key, v in public.items() if isinstance(v, str | int | float)}
             offline = wandb_run.offline
@@ -165,52 +167,54 @@ def start(flags: T) -> Iterator[tuple[T, Run]]:
             _require_whole(file, run)
             finished.write(folder, public, dataclasses.asdict(cfg), file)
             tests = [f"{key} {value:.4f}" for key, value in public.items() if key[:5] == "test/"]
-            print(f"run {run_id} finished: {', '.join(tests)}; see {folder}", flush=True)
+            print(f"run {run_id} finished: {', '.join(tests)}; files in {folder}", flush=True)
     except UserError as error:
         raise SystemExit(f"error: {error}") from error
-    except ConnectionError as error:  # wandb-core, W&B's own process, was killed
+    except ConnectionError as error:  # wandb-core, W&B's background process, was killed
         print(
-            f"error: W&B's process ended ({error!r}); WANDB_RUN_ID={run_id} and the same command "
-            "continue the run from its last checkpoint",
+            f"error: W&B's background process ended ({error!r}). To resume from the last "
+            f"checkpoint, run the same command with WANDB_RUN_ID={run_id}",
             file=sys.stderr,
         )
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(1)  # W&B's own end would only raise the same again
+        os._exit(1)  # W&B's exit handlers would raise the same error
     except KeyboardInterrupt:  # while waiting, or inside wandb.init
-        raise SystemExit(f"stopped before run {run_id} began; the same command starts it") from None
+        raise SystemExit(
+            f"stopped before run {run_id} began; run the same command to start it"
+        ) from None
 
 
 def _require_whole(file: Path | None, run: Run) -> None:
-    """Raise a UserError when W&B's offline file lacks rows: on a full disk W&B only logs that."""
+    """Raise a UserError if W&B's offline file is incomplete: on a full disk W&B only logs that."""
     if file is not None and not offline_file.is_whole(file, run.logged, offline_file.PATIENCE_S):
         kept = offline_file.count_records(file)[offline_file.HISTORY]
         raise UserError(
-            f"W&B's file {file} has {kept} of {count(run.logged, 'history row')}, or no end: is "
-            f"the disk full? Free some space; then WANDB_RUN_ID={run.id} and the same command "
-            "write it again from the checkpoint"
+            f"W&B's file {file} is incomplete: it has {kept} of {count(run.logged, 'history row')} "
+            "or no exit record. Is the disk full? Free some space, then run the same command with "
+            f"WANDB_RUN_ID={run.id} to write it again from the checkpoint"
         )
 
 
 def _first_of(flags: T, cells: Path) -> T:
-    """Check the configurations of all runs in a file; return the first.
+    """Validate the configurations of all runs in the JSON file ``cells``; return the first.
 
     Raises:
-        ConfigError: listing the faults of all of them, each once.
+        ConfigError: listing the problems of all configurations, each once.
     """
-    checked, faults = [], {}
+    valid, problems = [], {}
     for cell in json.loads(cells.read_text()):
         try:
-            checked.append(config.parse(type(flags), dataclasses.asdict(flags) | cell))
+            valid.append(config.parse(type(flags), dataclasses.asdict(flags) | cell))
         except config.ConfigError as error:
-            faults[str(error)] = error
-    if faults:
-        raise config.ConfigError("\n".join(faults))
-    return checked[0]
+            problems[str(error)] = error
+    if problems:
+        raise config.ConfigError("\n".join(problems))
+    return valid[0]
 
 
 def _declared(folder: Path, values: dict[str, Any]) -> dict[str, str]:
-    """Return the hashes of the run's studies as they were declared when it first started."""
+    """Return a summary entry: hashes of the run's studies as declared when it first started."""
     path = folder / DECLARED
     if not path.exists():
         write_atomically(path, hashes_of(sys.argv[0], values).encode())
@@ -219,12 +223,12 @@ def _declared(folder: Path, values: dict[str, Any]) -> dict[str, str]:
 
 
 def progress_bar(total: int, done: int) -> tqdm:
-    """Return a bar over the steps of a run with the time left; silent when not on a terminal."""
+    """Return a progress bar over the steps of a run; disabled if stderr is not a terminal."""
     return tqdm(total=total, initial=done, unit="step", dynamic_ncols=True, disable=None)
 
 
 def show_epoch(bar: tqdm, row: Mapping[str, float], epochs: int, metric: str) -> None:
-    """Show epoch and validation metric on the bar, or as a line where there is no terminal."""
+    """Show epoch and ``metric`` on the bar, or print them if the bar is disabled."""
     text = f"epoch {row['epoch']}/{epochs}, {metric} {row[metric]:.4f}"
     if bar.disable:
         print(
@@ -237,42 +241,43 @@ def show_epoch(bar: tqdm, row: Mapping[str, float], epochs: int, metric: str) ->
 def _init(run_id: str, root: Path, values: dict[str, Any]) -> Any:
     root.mkdir(parents=True, exist_ok=True)
     try:
-        given = None if "WANDB_RUN_ID" in os.environ else run_id  # W&B reads that one by itself
+        given = None if "WANDB_RUN_ID" in os.environ else run_id  # W&B reads the variable itself
         return wandb.init(id=given, dir=str(root), config=values, resume="allow", **_names())
     except wandb.errors.Error as error:
         raise SystemExit(
-            f"W&B: {error}\nWithout account or network set WANDB_MODE=offline: everything is then "
-            f"kept in {root}/ and can be sent later with `wandb sync`."
+            f"W&B: {error}\nWithout account or network, set WANDB_MODE=offline. All data is then "
+            f"written to {root}/ and can be uploaded later with `wandb sync`."
         ) from error
 
 
 def _names() -> dict[str, str]:
-    """Return the W&B names of a run that `wandb agent` started; the local agent sets them itself.
+    """Return name, group and job type of a run of `wandb agent`; empty for other runs.
 
-    Only the server knows which of a cell's parameters vary in its sweep.
+    The sweep is read from the server, because only it knows which parameters vary. The local agent
+    sets the names in the environment.
     """
     sweep_id, file = (os.environ.get(f"WANDB_SWEEP_{name}") for name in ("ID", "PARAM_PATH"))
     if sweep_id is None or file is None or "WANDB_RUN_GROUP" in os.environ:
         return {}
-    place = [os.environ.get(f"WANDB_{name}") for name in ("ENTITY", "PROJECT")]
-    path = "/".join([part for part in place if part] + [sweep_id])
+    parents = [os.environ.get(f"WANDB_{name}") for name in ("ENTITY", "PROJECT")]
+    path = "/".join([part for part in parents if part] + [sweep_id])
     try:
         cell = yaml.safe_load(Path(file).read_text())
         cell = {key: item["value"] for key, item in cell.items() if isinstance(item, dict)}
         config = wandb.Api(timeout=GRACE_S).sweep(path).config
         sweep = read_sweep(config, config.get("name", sweep_id))
         names = run_names.names(sweep.varied, cell, sweep.name)
-    except Exception as error:  # of many kinds; the run is worth more than its name
-        print(f"cannot read the sweep {path} ({error!r}): W&B names this run", flush=True)
+    except Exception as error:  # a run must not fail because of its name
+        print(f"cannot read the sweep {path} ({error!r}); W&B chooses the run's name", flush=True)
         return {}
     return dict(zip(("name", "group", "job_type"), names, strict=True))
 
 
 def _stop_on_sigterm(started: list[Run]) -> None:
-    """Let SIGTERM end the run in ``started`` after its epoch, at most GRACE_S seconds later.
+    """Make SIGTERM end the run in ``started`` after its epoch, but at most GRACE_S seconds later.
 
-    Before there is a run, it ends the process as Ctrl-C does. The same signal often comes twice at
-    once (a scheduler, an agent that passes it on); one that comes later ends the run at once.
+    Before the run has started, SIGTERM acts like Ctrl-C. A second SIGTERM ends the run immediately,
+    unless it comes within SECOND_SIGTERM_S: schedulers and agents often both send the signal.
     """
 
     def stop(number: int, _frame: FrameType | None) -> None:
@@ -281,7 +286,7 @@ def _stop_on_sigterm(started: list[Run]) -> None:
             raise KeyboardInterrupt
         if started[0].stopped_at == 0:
             started[0].stopped_at = now
-            if hasattr(signal, "alarm"):  # Windows has none: there an epoch may take its time
+            if hasattr(signal, "alarm"):  # not on Windows, where the epoch always finishes
                 signal.alarm(GRACE_S)
         elif now > started[0].stopped_at + SECOND_SIGTERM_S:
             raise KeyboardInterrupt
@@ -291,6 +296,6 @@ def _stop_on_sigterm(started: list[Run]) -> None:
 
 
 def _ignore_signals() -> None:
-    """Let nothing disturb the end of a run: W&B's files are being closed."""
+    """Ignore signals while a run ends, because W&B is closing its files."""
     for name in STOPPING:
         signal.signal(getattr(signal, name), signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""Keep a run's state on disk so that it resumes bit for bit where it stopped."""
+"""Write and load checkpoints, from which a run resumes bit for bit."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ from lib.spec.files import write_atomically
 from lib.spec.study import NUISANCE_FIELDS
 from lib.training.torch_files import read_torch
 
-KEEP = 2  # checkpoints, the one just written among them
+KEEP = 2  # number of checkpoints to keep, including the one just written
 
 
 def save(
@@ -21,11 +21,11 @@ def save(
     loop_state: dict[str, Any],
     state: dict[str, Any],
 ) -> None:
-    """Write ``checkpoint-<epoch>.pt`` atomically; of the others keep the newest.
+    """Write ``checkpoint-<epoch>.pt`` atomically; remove all but the newest KEEP checkpoints.
 
-    ``config_key`` is what must be equal to resume: all that shapes the numbers, the data by its
-    hash and not by its path, which differs between machines; ``loop_state`` is what the loop keeps
-    next to ``state``: models, optimizers, schedulers and torch generators by name.
+    ``config_key``: everything that must be equal to resume, because it affects the results. It has
+    the hash of the data instead of the path, which differs between machines. ``state``: models,
+    optimizers, schedulers and torch generators by name; ``loop_state``: the state of the loop.
     """
     content = {
         "config_key": _without_nuisance(config_key, state),
@@ -42,13 +42,14 @@ def save(
 def resume(
     folder: Path, config_key: dict[str, Any], state: dict[str, Any]
 ) -> dict[str, Any] | None:
-    """Set ``state`` to the newest readable checkpoint and return its loop state, or None.
+    """Load the newest readable checkpoint into ``state``; return its loop state, or None.
 
-    A damaged file (a full or failing disk) is named and moved aside, and the one before it taken.
+    Damaged files (of a full or failing disk) are reported and renamed, and the next older
+    checkpoint is used.
 
     Raises:
-        UserError: when the checkpoint belongs to another configuration, other data or another kind
-            of device, which no generator's state fits.
+        UserError: if the checkpoint is of another configuration, other data or another type of
+            device, whose generator state cannot be loaded.
     """
     config_key = _without_nuisance(config_key, state)
     for path in reversed(paths(folder)):
@@ -56,15 +57,16 @@ def resume(
         if content is None:
             aside = path.with_name(f"{path.name}.damaged")
             path.replace(aside)
-            print(f"kept it as {aside.name}", flush=True)
+            print(f"renamed it to {aside.name}", flush=True)
             continue
-        _require_known(path, content)
+        _require_format(path, content)
         saved = {k: v for k, v in content["config_key"].items() if k not in NUISANCE_FIELDS}
         if saved != config_key:
-            other = [key for key in config_key | saved if config_key.get(key) != saved.get(key)]
+            differ = [key for key in config_key | saved if config_key.get(key) != saved.get(key)]
             raise UserError(
-                f"{path} belongs to another configuration, data or device (different: "
-                f"{', '.join(other)}). Use another run id, or move that folder away to start over."
+                f"cannot resume from {path}: it was written with different {', '.join(differ)}. "
+                "Use the same configuration, data and device, or another run id, or move the "
+                "folder away to start over."
             )
         for name, part in state.items():
             _set(part, content["state"][name])
@@ -74,34 +76,37 @@ def resume(
 
 
 def newest(folder: Path) -> dict[str, Any]:
-    """Return what a run's last checkpoint holds: config_key, loop_state and state by name.
+    """Return the content of a run's newest checkpoint: config_key, loop_state, state.
 
     Raises:
-        UserError: when the folder has no readable checkpoint.
+        UserError: if the folder has no checkpoint, or the newest cannot be read.
     """
-    found = paths(folder)
-    content = read_torch(found[-1]) if found else None
+    checkpoints = paths(folder)
+    content = read_torch(checkpoints[-1]) if checkpoints else None
     if content is None:
-        raise UserError(f"{folder} has no readable checkpoint; is it a run's folder, runs/…/<id>?")
-    _require_known(found[-1], content)
+        raise UserError(
+            f"{folder} has no readable checkpoint. Give a run's folder, runs/<study>/<run id>"
+        )
+    _require_format(checkpoints[-1], content)
     return content
 
 
-def _require_known(path: Path, content: Any) -> None:
+def _require_format(path: Path, content: Any) -> None:
+    """Raise a UserError unless ``content`` has the keys that ``save`` writes."""
     if not isinstance(content, dict) or not {"config_key", "loop_state", "state"} <= set(content):
         raise UserError(
-            f"{path} was written by another version of this program or by another program. Use "
-            "that version, another run id, or move the folder away to start over."
+            f"{path} is not a checkpoint of this version of the program. Use the version that "
+            "wrote it or another run id, or move the folder away to start over."
         )
 
 
 def paths(folder: Path) -> list[Path]:
-    """Return a run's checkpoints, the newest last."""
+    """Return the paths of a run's checkpoints, the newest last."""
     return sorted(p for p in folder.glob("checkpoint-*.pt") if re.search(r"-\d{6}\.pt$", p.name))
 
 
 def _without_nuisance(config_key: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what changes no number; add the devices: no generator's state fits another kind."""
+    """Return ``config_key`` without NUISANCE_FIELDS, but with the generators' device types."""
     generators = [part for part in state.values() if isinstance(part, torch.Generator)]
     devices = {"devices": ", ".join(generator.device.type for generator in generators)}
     return {k: v for k, v in config_key.items() if k not in NUISANCE_FIELDS} | devices

@@ -1,4 +1,4 @@
-"""Read hyperparameters strictly: from flags, from a W&B sweep, always into one frozen dataclass."""
+"""Validate hyperparameters from flags or a W&B sweep into a frozen dataclass."""
 
 import dataclasses
 import difflib
@@ -16,40 +16,40 @@ STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 
 
 class ConfigError(UserError):
-    """A hyperparameter that the script does not accept; says which, what was given and what is."""
+    """Raised for hyperparameters that the script does not accept."""
 
 
 def parse(cls: type[T], values: Mapping[str, Any]) -> T:
-    """Build the dataclass ``cls`` from ``values``; absent keys take their defaults.
+    """Return the dataclass ``cls`` with ``values``; missing keys take their defaults.
 
-    Types are strict: no text for a number, no 1 for True, no 2.5 for an int; an int may stand for a
-    float (W&B writes 1.0 as 1). NaN and infinities are refused. All faults are reported at once.
+    Types are strict: text is not accepted for a number, 1 not for True, 2.5 not for an int. An int
+    is accepted for a float, because W&B writes 1.0 as 1. NaN and infinities are rejected.
 
     Raises:
-        ConfigError: naming each faulty key, its value and what is allowed.
+        ConfigError: listing all invalid keys, their values and what is accepted.
     """
     hints = get_type_hints(cls, include_extras=True)
-    faults, checked = [], {}
+    problems, valid = [], {}
     for key, value in values.items():
         if key not in hints:
             near = difflib.get_close_matches(key, hints, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(hints)}"
-            faults.append(f"{key} = {value!r}: unknown key; {hint}")
+            hint = f"did you mean {near[0]!r}?" if near else f"accepted: {', '.join(hints)}"
+            problems.append(f"{key} = {value!r}: unknown key; {hint}")
             continue
         try:
-            checked[key] = TypeAdapter(hints[key], config=STRICT).validate_python(value)
+            valid[key] = TypeAdapter(hints[key], config=STRICT).validate_python(value)
         except ValidationError as error:
-            faults.append(f"{key} = {value!r}: {_allowed(error, value)}")
-    if faults:
-        raise ConfigError("invalid configuration\n  " + "\n  ".join(faults))
-    return cls(**checked)
+            problems.append(f"{key} = {value!r}: {_accepted(error, value)}")
+    if problems:
+        raise ConfigError("invalid configuration\n  " + "\n  ".join(problems))
+    return cls(**valid)
 
 
 def from_flags(cls: type[T], argv: Sequence[str] | None = None) -> T:
     """Parse command-line flags (``--epochs 3 --batch-norm True``); ``argv`` defaults to sys.argv.
 
     Raises:
-        SystemExit: on an unknown flag or a value that ``parse`` refuses, or after ``--help``.
+        SystemExit: on an unknown flag or an invalid value, or after ``--help``.
     """
     flags = tyro.cli(cls, args=argv, config=(tyro.conf.FlagConversionOff,))
     try:
@@ -59,7 +59,7 @@ def from_flags(cls: type[T], argv: Sequence[str] | None = None) -> T:
 
 
 def overridden(flags: Any, final: Any, argv: Sequence[str]) -> list[str]:
-    """Say which flags that ``argv`` gives a sweep replaced, one line each."""
+    """Return a message for each flag in ``argv`` whose value a sweep replaced."""
     given = {word.split("=")[0].lstrip("-").replace("-", "_") for word in argv}
     return [
         f"{name}: the sweep's {getattr(final, name)!r} replaces the flag's {getattr(flags, name)!r}"
@@ -68,14 +68,13 @@ def overridden(flags: Any, final: Any, argv: Sequence[str]) -> list[str]:
     ]
 
 
-def _allowed(error: ValidationError, value: Any) -> str:
-    fault = error.errors()[0]["msg"].replace("Input should be", "should be", 1)
+def _accepted(error: ValidationError, value: Any) -> str:
+    """Return what is accepted instead of ``value``, with a hint if it is a number as text."""
+    message = error.errors()[0]["msg"].replace("Input should be", "should be", 1)
     if isinstance(value, str) and _is_number(value):
         example = f"{float(value):.1e}" if "e" in value.lower() else value
-        fault += (
-            f"; this is text, not a number: in YAML write {example} (with a dot, without quotes)"
-        )
-    return fault
+        message += f"; this is text, in YAML write {example} (with a dot, without quotes)"
+    return message
 
 
 def _is_number(text: str) -> bool:

@@ -1,7 +1,7 @@
-"""The bookkeeping that every training loop shares; the loop itself stays in its script.
+"""Bookkeeping for training loops: history, best weights, checkpoints, divergence.
 
-A script resumes the loop, trains while it is unfinished, and after each epoch calls ``end_epoch``
-with the row, ``add_tail`` with test scores while ``in_tail``, and ``save_if_due``.
+The loop itself is in the training script. It calls ``resume``, trains while ``unfinished``, and
+after each epoch calls ``end_epoch``, then ``add_tail`` if ``in_tail``, then ``save_if_due``.
 """
 
 import dataclasses
@@ -15,17 +15,18 @@ from lib.spec.study import CHANGED
 from lib.tracking.wandb_run import Run
 from lib.training import checkpoint
 
-TAIL = 5  # last epochs whose test scores are averaged: one of the score rules
+TAIL = 5  # number of last epochs for the score rule mean_last_5
 
 
 @dataclasses.dataclass
 class Loop:
-    """Epoch rows, best weights, tail scores, checkpoints and divergence of one run.
+    """The state of one run's training loop.
 
-    ``state``: models, optimizers, schedulers and generators by name, as a checkpoint keeps them.
-    ``watched``: the history key whose best epoch's weights are kept; None, where there is no
-    validation, keeps the last epoch's. ``made_by``: commit, versions, device, threads of this
-    process; ``segments``: the same of each process that trained a part of the run.
+    ``config_key``, ``state``: see lib/training/checkpoint.py. ``watched``: the validation metric
+    that selects the best epoch, whose weights are kept; None without a validation set, which
+    selects the last epoch. ``tail``: test scores of the last TAIL epochs. ``made_by``: commit,
+    versions, device and threads of this process; ``segments``: those of all processes that trained
+    a part of the run.
     """
 
     run: Run
@@ -44,7 +45,7 @@ class Loop:
     segments: list[dict[str, str]] = dataclasses.field(default_factory=list)
 
     def resume(self) -> None:
-        """Continue from the newest checkpoint, if there is one, and log its epochs where needed."""
+        """Load the newest checkpoint, if there is one; log its epochs that W&B does not have."""
         saved = checkpoint.resume(self.run.folder, self.config_key, self.state)
         for name, value in (saved or {}).items():
             setattr(self, name, value)
@@ -55,24 +56,23 @@ class Loop:
 
     @property
     def epoch(self) -> int:
-        """The number of epochs done."""
+        """The number of completed epochs."""
         return len(self.history)
 
     @property
     def unfinished(self) -> bool:
-        """Whether another epoch is to be trained."""
+        """Whether there are epochs left to train."""
         return self.epoch < self.epochs and not self.diverged
 
     @property
     def in_tail(self) -> bool:
-        """Whether the last epoch done is one of the last ``TAIL`` of the run."""
+        """Whether the last completed epoch is one of the run's last TAIL epochs."""
         return self.epoch > self.epochs - TAIL and not self.diverged
 
     def end_epoch(self, row: dict[str, float], model: nn.Module) -> None:
-        """Log an epoch's row; notice divergence; keep ``model``'s weights if they are the best.
+        """Log an epoch's row, check for divergence, and keep the weights of the best epoch.
 
-        A run has diverged when its training loss, or its validation loss where it has one, is not
-        finite.
+        A run has diverged if its training or validation loss is not finite.
         """
         row = {"epoch": self.epoch + 1} | row
         self.history.append(row)
@@ -84,20 +84,20 @@ class Loop:
             self.best_weights = {k: v.clone() for k, v in model.state_dict().items()}
 
     def _is_best(self, row: dict[str, float]) -> bool:
-        """Say whether this epoch is better than all before it; the first of equal ones stays."""
+        """Return whether this epoch is strictly better than all epochs before."""
         if self.watched is None or not self.best_epoch:
             return True
         best, now = self.history[self.best_epoch - 1][self.watched], row[self.watched]
         return now < best if self.goal == "minimize" else now > best
 
     def add_tail(self, scores: Any) -> None:
-        """Keep the test scores of an epoch of the tail."""
+        """Keep the test scores of one of the last TAIL epochs."""
         self.tail.append(scores)
 
     def save_if_due(self) -> None:
-        """Write a checkpoint every ``checkpoint_every`` epochs, at the end, and at a stop.
+        """Write a checkpoint every ``checkpoint_every`` epochs, at the end, and after SIGTERM.
 
-        Then end the run here if SIGTERM asked for it.
+        After SIGTERM, raises KeyboardInterrupt, which ends the run.
         """
         due = self.epoch % self.checkpoint_every == 0 or not self.unfinished
         if due or self.run.stop_requested:
@@ -108,12 +108,12 @@ class Loop:
 
 
 def joined(segments: list[dict[str, str]]) -> dict[str, str]:
-    """Return what made a run: where its parts differ, all values in order, joined by CHANGED.
+    """Return the provenance of a whole run; values that changed are joined by CHANGED, in order.
 
-    The analysis takes a value with CHANGED in it for a reason to ask.
+    The analysis reports runs with such values.
     """
-    found = {}
-    for name in dict.fromkeys(key for one in segments for key in one):
-        values = [str(one.get(name, "unknown")) for one in segments]
-        found[name] = CHANGED.join(v for i, v in enumerate(values) if v not in values[i - 1 : i])
-    return found
+    whole = {}
+    for name in dict.fromkeys(key for segment in segments for key in segment):
+        values = [str(segment.get(name, "unknown")) for segment in segments]
+        whole[name] = CHANGED.join(v for i, v in enumerate(values) if v not in values[i - 1 : i])
+    return whole

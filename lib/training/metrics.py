@@ -1,4 +1,4 @@
-"""What is measured: the size of a network, and how far a segmentation is from the truth."""
+"""Measure the size of a network and the quality of a segmentation."""
 
 import torch
 from torch import nn
@@ -7,14 +7,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Return the number of trainable values."""
+    """Return the number of trainable parameters."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 def count_macs(model: nn.Module, shape: tuple[int, ...]) -> int:
     """Return the multiply-adds of convolutions and matrix products for one input of ``shape``.
 
-    torch's own counter counts two operations for each multiply-add.
+    torch's counter counts two operations per multiply-add.
     """
     example = next(model.parameters()).new_zeros(1, *shape)
     was_training = model.training
@@ -31,10 +31,10 @@ def size(model: nn.Module, shape: tuple[int, ...]) -> dict[str, int]:
 
 
 def overlap(predicted: torch.Tensor, truth: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return Jaccard and Dice, each (N,) float64, of bool masks (N, ...), image by image.
+    """Return the Jaccard index and Dice coefficient (N,) float64 of bool masks (N, ...), per image.
 
-    J = |A ∩ B| / |A ∪ B| and D = 2 |A ∩ B| / (|A| + |B|), so J = D / (2 - D). Both are 1 when both
-    masks are empty (they agree everywhere) and 0 when exactly one is; full masks need no rule.
+    J = |A ∩ B| / |A ∪ B| and D = 2 |A ∩ B| / (|A| + |B|), so J = D / (2 - D). Both are 1 if both
+    masks are empty, and 0 if exactly one is.
     """
     predicted, truth = predicted.flatten(1), truth.flatten(1)
     common = (predicted & truth).sum(1).double()
@@ -45,10 +45,11 @@ def overlap(predicted: torch.Tensor, truth: torch.Tensor) -> tuple[torch.Tensor,
 
 
 def soft_dice_loss(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """Return the mean over images of 1 - soft Dice, a scalar, for logits and masks (N, ...).
+    """Return the mean over images of 1 - soft Dice, for logits and bool masks (N, ...).
 
-    Soft Dice puts probabilities in the place of the predicted set (Milletari et al. 2016, without
-    their squares); 1 pixel is added above and below, so that an empty mask has a gradient.
+    Soft Dice replaces the predicted mask by probabilities (Milletari et al. 2016, but without
+    squares in the denominator). 1 is added to numerator and denominator, so that images with an
+    empty mask have a gradient.
     """
     probabilities, truth = logits.sigmoid().flatten(1), truth.to(logits.dtype).flatten(1)
     common = (probabilities * truth).sum(1)
@@ -58,6 +59,6 @@ def soft_dice_loss(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
 def segmentation_loss(
     logits: torch.Tensor, truth: torch.Tensor, dice_weight: float
 ) -> torch.Tensor:
-    """Return binary cross-entropy plus ``dice_weight`` times the soft Dice loss, a mean."""
+    """Return the mean binary cross-entropy plus ``dice_weight`` times the soft Dice loss."""
     loss = F.binary_cross_entropy_with_logits(logits, truth.to(logits.dtype))
     return loss + dice_weight * soft_dice_loss(logits, truth) if dice_weight > 0 else loss

@@ -1,4 +1,4 @@
-"""The two optimizers and the learning-rate schedules of the studies."""
+"""The optimizers, learning-rate schedules and the moving average (EMA) of the studies."""
 
 import math
 from collections.abc import Iterable
@@ -9,16 +9,16 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 Schedule = Literal["constant", "cosine", "one_cycle"]
-RISE = 0.2  # share of the steps in which one_cycle's rate rises
+RISE = 0.2  # share of the steps in which one_cycle increases the learning rate
 
 
 def sgd(
     parameters: Iterable[nn.Parameter], lr: float, momentum: float, weight_decay: float = 0.0
 ) -> torch.optim.SGD:
-    """Return SGD with Nesterov momentum (Sutskever et al. 2013, as torch formulates it).
+    """Return SGD with Nesterov momentum (Sutskever et al. 2013, in torch's formulation).
 
-    torch refuses Nesterov with momentum 0, where it would change nothing: plain SGD then.
-    ``weight_decay`` times a weight is added to its gradient.
+    With momentum 0 it is plain SGD, because torch rejects Nesterov momentum of 0.
+    ``weight_decay`` is L2: times the weight, added to the gradient.
     """
     parameters = list(parameters)
     return torch.optim.SGD(
@@ -32,60 +32,64 @@ def sgd(
 
 
 def adam(parameters: Iterable[nn.Parameter], lr: float, eps: float) -> torch.optim.Adam:
-    """Return Adam (Kingma & Ba 2015) with torch's decay rates 0.9 and 0.999.
+    """Return Adam (Kingma & Ba 2015) with torch's default betas, 0.9 and 0.999.
 
-    The assignment's template sets eps = 0.1, far above the usual 1e-8: where gradients are small
-    the step is then about lr / eps times their running mean.
+    The assignment's template sets eps = 0.1, far above the usual 1e-8. Where gradients are small,
+    the update is then about lr / eps times their running mean.
     """
     parameters = list(parameters)
     return torch.optim.Adam(parameters, lr=lr, eps=eps, fused=_on_gpu(parameters))
 
 
 def _on_gpu(parameters: list[nn.Parameter]) -> bool:
-    """Say whether a step is to be one kernel on the device, which a CUDA graph can record."""
+    """Return whether the parameters are on a GPU, where the fused step works in a CUDA graph."""
     return parameters[0].is_cuda
 
 
 def schedule_lr(
     optimizer: torch.optim.Optimizer, schedule: Schedule, steps: int
 ) -> torch.optim.lr_scheduler.LambdaLR:
-    """Return a scheduler to be stepped once per batch, for ``steps`` batches in all.
+    """Return a scheduler to be stepped after every batch, for ``steps`` batches in total.
 
-    constant: the optimizer's rate throughout. cosine: from that rate to 0 along half a cosine
-    (Loshchilov & Hutter 2017, without restarts). one_cycle: straight up to that rate in the first
-    fifth of the steps, then down to 0 along half a cosine (after Smith & Topin 2019).
+    constant: the optimizer's learning rate. cosine: cosine annealing from that rate to 0
+    (Loshchilov & Hutter 2017, without restarts). one_cycle: linear warm-up to that rate in the
+    first fifth of the steps, then cosine annealing to 0 (after Smith & Topin 2019).
     """
 
     def factor(step: int) -> float:
         if schedule == "constant":
             return 1.0
-        rise = RISE * steps if schedule == "one_cycle" else 0
-        if step < rise:
-            return (step + 1) / (rise + 1)
-        return (1 + math.cos(math.pi * (step - rise) / (steps - rise))) / 2
+        warm_up = RISE * steps if schedule == "one_cycle" else 0
+        if step < warm_up:
+            return (step + 1) / (warm_up + 1)
+        return (1 + math.cos(math.pi * (step - warm_up) / (steps - warm_up))) / 2
 
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
 def moving_average(model: nn.Module, decay: float) -> AveragedModel:
-    """Return a network whose ``update_parameters(model)`` keeps the average of the model's weights.
+    """Return an exponential moving average (EMA) of ``model``; call its ``update_parameters``.
 
-    Exponential, of weights and of batch normalization's statistics: after step t the average moves
-    by 1 - min(decay, (1 + t) / (10 + t)) of the way, so that the first weights are soon forgotten.
+    Averages weights and batch normalization's statistics. The decay of update t is min(decay,
+    (1 + t) / (10 + t)), so that the initial weights are forgotten quickly.
     """
 
     @torch.no_grad()
     def move(averages: list[torch.Tensor], values: list[torch.Tensor], done: torch.Tensor) -> None:
-        share = 1 - min(decay, (1 + int(done)) / (10 + int(done)))  # counted on the CPU
+        # ``done`` is on the CPU, so int() does not wait for the GPU.
+        share = 1 - min(decay, (1 + int(done)) / (10 + int(done)))
         for average, value in zip(averages, values, strict=True):
             if value.is_floating_point():
                 average.lerp_(value, share)
-            else:  # batch normalization's count of batches
+            else:  # batch normalization's num_batches_tracked
                 average.copy_(value)
 
     return AveragedModel(model, multi_avg_fn=move, use_buffers=True)
 
 
 def current_lr(scheduler: torch.optim.lr_scheduler.LRScheduler) -> float:
-    """Return the learning rate of the next step, to the seven digits that a GPU's float32 has."""
+    """Return the learning rate of the next step, rounded to float32's seven digits.
+
+    On a GPU the learning rate is a float32 tensor; rounding makes logs of CPU and GPU agree.
+    """
     return float(f"{float(scheduler.get_last_lr()[0]):.7g}")

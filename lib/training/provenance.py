@@ -1,4 +1,4 @@
-"""What made a run's numbers: commit of the code, device, versions."""
+"""Record the provenance of a run: commit, device, threads, versions."""
 
 import platform
 import subprocess
@@ -9,19 +9,20 @@ import torch
 
 
 def provenance(device: torch.device) -> dict[str, str]:
-    """Return what made the numbers: commit of the code, device, threads, versions."""
+    """Return commit, device, threads and versions of this process, for the summary."""
     return {
         "git_commit": git_commit(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "threads": str(torch.get_num_threads()),  # sums of floats depend on their number
-        "torch_version": str(torch.__version__),  # a class of its own, which checkpoints refuse
+        "threads": str(torch.get_num_threads()),  # affects the order of floating-point sums
+        # torch.__version__ is not a plain str, which is all that checkpoints can contain.
+        "torch_version": str(torch.__version__),
         "numpy_version": np.__version__,
         "python_version": platform.python_version(),
     }
 
 
 def git_commit() -> str:
-    """Return the commit of the code, with "-dirty" when tracked files differ, or "unknown"."""
+    """Return the commit of the code, with "-dirty" if tracked files were changed, or "unknown"."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     here = Path(__file__).parent
     try:

@@ -1,4 +1,4 @@
-"""One seed, separate named random streams: a factor that draws more shifts no other's draws."""
+"""Derive independent random streams from a seed, so that one stream does not shift another."""
 
 import hashlib
 import zlib
@@ -10,12 +10,12 @@ STREAMS = ("split", "init", "order", "augmentation", "dropout")
 
 
 def stream_seed(seed: int, stream: str) -> int:
-    """Return the 63-bit seed of the named stream (one of ``STREAMS``) of a run's ``seed`` (>= 0).
+    """Return the 63-bit seed of a stream (one of STREAMS) for a run's ``seed`` (>= 0).
 
-    Source: numpy.random.SeedSequence, whose words are hashed so that neighbours are unrelated.
+    Uses numpy.random.SeedSequence, whose hashing makes neighboring seeds independent.
     """
     if stream not in STREAMS:
-        raise ValueError(f"unknown stream {stream!r}; the streams are {', '.join(STREAMS)}")
+        raise ValueError(f"unknown stream {stream!r}; accepted: {', '.join(STREAMS)}")
     words = np.random.SeedSequence([seed, zlib.crc32(stream.encode())])
     return int(words.generate_state(1, np.uint64)[0]) >> 1
 
@@ -31,16 +31,16 @@ def torch_generator(seed: int, stream: str, device: torch.device | str = "cpu") 
 
 
 def pairing_hashes(seed: int, split: tuple[np.ndarray, ...]) -> dict[str, str]:
-    """Hash a run's split and the order of its first epoch: runs with equal ones are a pair.
+    """Return hashes of a run's split and first epoch's order; runs with equal hashes are paired.
 
-    ``split``: index arrays, the training images' first.
+    ``split``: index arrays, that of the training images first.
     """
     order = torch.randperm(len(split[0]), generator=torch_generator(seed, "order"))
     return {"split_sha256": sha256(*split), "order_sha256": sha256(split[0][order])}
 
 
 def sha256(*arrays: np.ndarray | torch.Tensor) -> str:
-    """Hash the shapes, types and bytes of the arrays, in order."""
+    """Return the SHA-256 of the arrays' shapes, types and bytes, in order."""
     digest = hashlib.sha256()
     for array in arrays:
         array = np.ascontiguousarray(array)

@@ -90,7 +90,7 @@ def test_killed_and_started_again_it_ends_as_if_undisturbed(
     wait_for_file(broken, "*/state.json", process)
     second = run_agent(sweep, broken, offline)
     assert second.returncode == 1
-    assert f"another agent works on {broken}" in second.stderr
+    assert f"another agent is running in {broken}" in second.stderr
     process.kill()  # its two runs live on: the next agent waits for them, run by run
     process.wait()
     done = run_agent(sweep, broken, offline)
@@ -147,7 +147,7 @@ def test_what_a_script_refuses_fails_once(offline: dict[str, str], tmp_path: Pat
     )
     done = run_agent(sweep, tmp_path / "out", offline)
     assert done.returncode == 1
-    assert "no run was started, since tests/fakes/stub.py says" in done.stderr
+    assert "no run was started, because the dry run of tests/fakes/stub.py failed" in done.stderr
     assert "learning_rate = 0.1: unknown key" in done.stderr
     assert "optimizer = 'adamw': should be 'adam' or 'sgd'" in done.stderr
     assert not list((tmp_path / "out").glob("wandb/offline-run-*"))
@@ -189,10 +189,13 @@ def test_what_a_run_is_given(sweep: Path, tmp_path: Path, monkeypatch: pytest.Mo
     [
         ("method: bayes\nprogram: train_gtsrb.py\nparameters: {a: {value: 1}}", "`wandb sweep"),
         ("method: grid\nprogram: nope.py\nparameters: {a: {value: 1}}", "'nope.py' not found"),
-        (GRID + "{a: {value: 1}}\ncommand: ['${arg}']", "holds ${arg}, which W&B does not have"),
-        (GRID.replace("train_gtsrb.py", "") + "{a: {value: 1}}", "has no `program:`"),
-        (GRID + "{a: {value: 1}}\ncommand: python", "command must be a list, got 'python'"),
-        (GRID + "{a: {value: 1}}\nearly_terminate: {type: hyperband}", "without early_terminate"),
+        (GRID + "{a: {value: 1}}\ncommand: ['${arg}']", "command has the unknown macro ${arg}"),
+        (GRID.replace("train_gtsrb.py", "") + "{a: {value: 1}}", "`program:` is missing"),
+        (GRID + "{a: {value: 1}}\ncommand: python", "must be a list of words, got 'python'"),
+        (
+            GRID + "{a: {value: 1}}\nearly_terminate: {type: hyperband}",
+            "not support early_terminate",
+        ),
         ("method: [", "cannot read"),
     ],
 )
@@ -233,13 +236,45 @@ def test_a_finished_run_of_another_recipe_is_not_taken_for_finished(
     script.write_text(text.replace("lr: PositiveFloat = 0.1", "lr: PositiveFloat = 0.2"))
     done = run_agent(sweep, out, offline)
     assert done.returncode == 1
-    assert "finished with another recipe" in done.stderr
-    assert "lr was 0.1, is 0.2" in done.stderr
+    assert "finished with a different recipe" in done.stderr
+    assert "lr was 0.1, is now 0.2" in done.stderr
     assert marker.exists(), "nothing that is finished is lost"
     script.write_text(
         text.replace("checkpoint_every: PositiveInt = 1", "checkpoint_every: int = 2")
     )
     assert "1 of 1 run finished" in run_agent(sweep, out, offline).stdout
+
+
+@pytest.mark.parametrize(
+    ("source", "out", "expected"),
+    [
+        ("gtsrb_short", None, "gtsrb_short"),
+        ("demo_gtsrb", None, "demo_gtsrb --out runs/demo_gtsrb/analysis"),
+        (
+            "gtsrb_short",
+            "other/my runs",
+            "'other/my runs' --sweep sweeps/gtsrb_short.yaml --out 'other/my runs/analysis'",
+        ),
+        (
+            "sweeps/unet.yaml",
+            None,
+            "runs/unet --sweep sweeps/unet.yaml --out runs/unet/analysis",
+        ),
+    ],
+)
+def test_the_last_line_is_the_reports_command(
+    source: str, out: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `make demo` calls it for a demo; a report on runs in another folder goes next to them."""
+    monkeypatch.chdir(ROOT)
+    (sweep,) = agent.load_sweeps(source)
+    for executable, python in {
+        str(ROOT / ".venv" / "bin" / "python"): ".venv/bin/python",
+        "/usr/bin/python3": "python",
+    }.items():
+        monkeypatch.setattr("sys.executable", executable)
+        found = agent.report_command(source, sweep, Path(out) if out else None)
+        assert found == f"{python} -m analysis.report {expected}"
 
 
 def test_the_agent_starts_without_torch_and_wandb() -> None:

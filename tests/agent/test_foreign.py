@@ -1,6 +1,7 @@
 """Scripts that know nothing of this project, under the local agent as under W&B's."""
 
 import os
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -95,11 +96,11 @@ def test_the_command_line_is_wandbs(
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        ({"command": "python x.py"}, "command must be a list, got 'python x.py'"),
-        ({"command": ["${python}"]}, "holds ${python}, which W&B does not have"),
-        ({"command": [["a"]]}, "each word must be text"),
-        ({"program": ""}, "has no `program:`"),
-        ({"program": None, "command": []}, "has no `program:`"),
+        ({"command": "python x.py"}, "command must be a list of words, got 'python x.py'"),
+        ({"command": ["${python}"]}, "command has the unknown macro ${python}"),
+        ({"command": [["a"]]}, "each word of command must be a string or number"),
+        ({"program": ""}, "`program:` is missing"),
+        ({"program": None, "command": []}, "`program:` is missing"),
     ],
 )
 def test_commands_that_cannot_be_are_refused(raw: dict, message: str) -> None:
@@ -131,6 +132,10 @@ def test_a_foreign_script_runs_and_is_fetched(project: Path, offline: dict[str, 
     words = ("-m", "lib.agent", sweep, "--workers", "2", "--out", out)
     done = call(*words, env=offline)
     assert "4 of 4 runs finished" in done.stdout, done.stdout + done.stderr
+    last = shlex.split(done.stdout.splitlines()[-1])
+    assert last[0] == "next:"
+    assert call(*last[2:], env=offline).returncode == 0  # as printed, but for the interpreter
+    assert (out / "analysis" / "report.html").exists()
     before = sorted(out.glob("wandb/offline-run-*"))
     assert "4 of 4 runs finished" in call(*words, env=offline).stdout
     assert sorted(out.glob("wandb/offline-run-*")) == before
@@ -148,7 +153,7 @@ def test_a_foreign_script_runs_and_is_fetched(project: Path, offline: dict[str, 
     lost = runs["run_id"][0]
     shutil.rmtree(next(out.glob(f"wandb/offline-run-*-{lost}")))
     done = call(*words, env=offline)
-    assert f"keeps no checkpoints that the agent knows of: starting again: {lost}" in done.stdout
+    assert f"restarting 1 unfinished run from the beginning: {lost}" in done.stdout
     assert "4 of 4 runs finished" in done.stdout
 
 
@@ -221,7 +226,7 @@ def test_a_script_that_logs_nothing_has_failed(project: Path, offline: dict[str,
     )
     assert done.returncode == 1
     assert (
-        "ended with exit code 0 but left no W&B file; does the script call wandb.init()?"
+        "exited with code 0 but wrote no W&B file. Does the script call wandb.init()?"
         in done.stdout
     )
     assert os.path.exists(project / "o")

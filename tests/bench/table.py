@@ -1,4 +1,4 @@
-"""Make tables of what `make bench` measured; with a second file, between its markers `bench`.
+"""Print the tables of `make bench`, or write them between the markers `bench` of a file.
 
 python -m tests.bench.table runs/bench.jsonl [README.md]
 """
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.readme import insert
+from lib.spec.metric import count
 
 Line = dict[str, Any]
 EPOCH = 39_209  # images of the official training set
@@ -26,7 +27,7 @@ def tables(lines: list[Line]) -> str:
         f"{machine['torch'].split('+')[0]}; signs in `{machine['data']}`.",
         "",
         "| training, batches of 128 | images/s | × template's best | data, share of time "
-        "| step, share of matmul peak | peak memory of the largest process, MiB |",
+        "| step, share of the peak matrix-product rate | peak memory of the largest process, MiB |",
         "|---|---|---|---|---|---|",
     ]
     for line in by_bench["training"]:
@@ -39,7 +40,7 @@ def tables(lines: list[Line]) -> str:
             f"{line['times_best_template']:.2f} | {line['data_share']:.0%} | {share} | "
             f"{line['peak_mib']:,} |"
         )
-    text += ["", "| what else | measured |", "|---|---|"]
+    text += ["", "| other measurements | value |", "|---|---|"]
     (start,), (other,) = by_bench["start"], by_bench["other parts"]
     text.append(f"| start-up to the first step, data cached | {start['seconds']:.1f} s |")
     for line in by_bench["whole run"]:
@@ -52,26 +53,26 @@ def tables(lines: list[Line]) -> str:
     text.append(f"| a checkpoint | {milliseconds:.0f} ms, {other['checkpoint_mib']:.1f} MiB |")
     for line in by_bench["side by side"]:
         text.append(
-            f"| {line['k']} run(s) at a time, bfloat16 | {line['images_per_second']:,} images/s, "
-            f"{line['epochs_per_hour']:,} times the {EPOCH:,} training images an hour |"
+            f"| {count(line['k'], 'run')} at a time, bfloat16 | {line['images_per_second']:,} "
+            f"images/s, {line['epochs_per_hour']:,} epochs of {EPOCH:,} images per hour |"
         )
     for bench, what in {"fetch": "offline runs to tables", "report": "tables to report"}.items():
         for line in by_bench.get(bench, []):
-            beside = ""
+            ratio = ""
             if "times_reading" in line:
-                beside = f" ({line['times_reading']:.0f} times as long as reading the tables)"
+                ratio = f" ({line['times_reading']:.0f} times as long as reading the tables)"
             text.append(
                 f"| {what}: {line.get('study', line['runs'])} runs of {line['epochs']} epochs | "
-                f"{line['seconds']} s{beside}, {line['peak_mib']:,} MiB |"
+                f"{line['seconds']} s{ratio}, {line['peak_mib']:,} MiB |"
             )
     for line in by_bench.get("foreign", []):
         text.append(
-            f"| another's project, {line['of']} to report: {line['runs']} runs of {line['epochs']} "
+            f"| foreign project, {line['of']} to report: {line['runs']} runs of {line['epochs']} "
             f"rows | {line['seconds']} s, {line['peak_mib']:,} MiB |"
         )
     for line in by_bench.get("agent", []):
         text.append(
-            f"| the local agent looks over {line['runs']:,} finished runs; starts | "
+            f"| local agent: check of {line['runs']:,} finished runs; start-up | "
             f"{line['seconds']} s, {line['peak_mib']:,} MiB; {line['start']} s |"
         )
     return "\n".join(text)

@@ -127,12 +127,12 @@ SHAPES: dict[str, tuple[Shape, str, str]] = {
     "an epoch that is NaN": (
         with_history(lambda history: [*history, {"epoch": NAN, "val/error": 1}]),
         "algo",
-        "12 history rows left out: epoch is no finite number there",
+        "dropping 12 history rows: epoch is not a finite number",
     ),
     "text in the history": (
         with_history(lambda history: [row | {"best_model": "ckpt.pt"} for row in history]),
         "algo",
-        "history columns with text are left out: best_model",
+        "dropping history columns that contain text: best_model",
     ),
     "infinity in the history": (
         with_history(lambda history: [history[0] | {"val/loss": "Infinity"}, history[1]]),
@@ -210,7 +210,7 @@ def test_a_crashed_run_that_was_made_again(
     put(server, "b3x", plain("b", 3, 0.9), "crashed")
     assert graded(source, tmp_path / "out")["difference"] == pytest.approx(-0.01)
     page = (tmp_path / "out" / "report.md").read_text()
-    assert "run b3x is crashed, after epoch 2 of 2; it was made again" in page
+    assert "run b3x is crashed after epoch 2 of 2; it was rerun" in page
 
 
 def test_a_seed_twice_is_listed(fill: Callable, server: WandbServer, tmp_path: Path) -> None:
@@ -242,7 +242,7 @@ def test_an_empty_sweep_and_a_server_that_refuses(
     before = (tmp_path / "out" / "runs.csv").read_bytes()
     runs = dict(server.runs)
     server.runs.clear()
-    with pytest.raises(FetchError, match="has no runs"):
+    with pytest.raises(FetchError, match="no runs in the sweep"):
         graded(source, tmp_path / "out")
     server.runs |= runs
     server.faults.refuse = True

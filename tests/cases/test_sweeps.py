@@ -22,7 +22,7 @@ CASES: dict[str, tuple[str, Outcome, Outcome]] = {
     "booleans without a seed": (
         TOP + "parameters:\n  opt: {values: [sgd, adam]}\n  gate: {values: [false, true]}\n",
         (4, {"opt": "sgd", "gate": False}),
-        "there are no replicates, and nothing can be tested. Add `seed: {values:",
+        "Tests need replicates. Add `seed: {values:",
     ),
     "nested": (
         TOP + METRIC + f"parameters:\n  seed: {SIX}\n  optimizer:\n    parameters:\n"
@@ -76,7 +76,7 @@ CASES: dict[str, tuple[str, Outcome, Outcome]] = {
         "program: toy.py\nmethod: bayes\nmetric: {name: val_loss, goal: minimize}\n"
         "parameters:\n  lr: {min: 1.0e-5, max: 0.1}\n  experiment: {values: [e1, e2]}\n",
         "got 'bayes'",
-        "what it runs depends on the scores before",
+        "its settings depend on the scores of earlier runs",
     ),
     "constant and categorical": (
         TOP + "metric: {goal: maximize, name: val/accuracy}\nparameters:\n"
@@ -87,8 +87,8 @@ CASES: dict[str, tuple[str, Outcome, Outcome]] = {
     ),
     "goal: maximum": (
         TOP + "metric: {name: test/accuracy, goal: maximum, target: 0.6}\n" + TWO,
-        "metric.goal 'maximum' is unknown; accepted: minimize, maximize",
-        "metric.goal 'maximum' is unknown",
+        "unknown metric.goal 'maximum'; accepted: minimize, maximize",
+        "unknown metric.goal 'maximum'",
     ),
     "no metric": (TOP + TWO, (12, {"seed": 0, "algo": "a"}), "a name and a goal, got none"),
     "no goal": (
@@ -108,7 +108,7 @@ CASES: dict[str, tuple[str, Outcome, Outcome]] = {
     ),
     "a command as text": (
         TOP + METRIC + "command: python toy.py\n" + TWO,
-        "command must be a list, got 'python toy.py'. Write it word by word, such as command: [\"",
+        "command must be a list of words, got 'python toy.py'. Example: command: [\"",
         (AB, 6),
     ),
     "an empty command": (
@@ -118,12 +118,12 @@ CASES: dict[str, tuple[str, Outcome, Outcome]] = {
     ),
     "no program": (
         "method: grid\n" + METRIC + TWO,
-        "has no `program:`; write the script that a run starts",
+        "`program:` is missing; set it to the training script",
         (AB, 6),
     ),
     "an empty program": (
         "program:\nmethod: grid\n" + METRIC + TWO,
-        "has no `program:`; write the script that a run starts",
+        "`program:` is missing; set it to the training script",
         (AB, 6),
     ),
     "a command with flags": (
@@ -134,22 +134,22 @@ CASES: dict[str, tuple[str, Outcome, Outcome]] = {
     ),
     "two documents": (
         "---\n" + TOP + METRIC + TWO + "...\n---\nother: document\n",
-        "holds 2 YAML documents; write one per file",
-        "holds 2 YAML documents",
+        "has 2 YAML documents; write one per file",
+        "has 2 YAML documents",
     ),
     "1e-3": (
         TOP + METRIC + f"parameters:\n  seed: {SIX}\n  lr: {{values: [1e-3, 0.001]}}\n",
-        "1e-3 is text to YAML 1.1, not a number. Write 0.001 for the number or '1e-3'",
+        "1e-3 is text in YAML 1.1, not a number. Write 0.001 for the number or '1e-3'",
         ({"lr": ["1e-3", 0.001]}, 6),  # somebody's runs, made with W&B's agent
     ),
     "one seed three times": (
         TOP + METRIC + TWO.replace("0, 1, 2, 3, 4, 5", "1, 1, 1"),
-        "seed lists a level twice: [1, 1, 1]. Each level counts once.",
+        "seed lists a level twice: [1, 1, 1]. Remove the duplicate.",
         "seed lists a level twice",
     ),
     "a parameter named on": (
         TOP + METRIC + TWO.replace("algo", "on"),
-        "the key True is not text (on, off, yes and no are booleans to YAML 1.1). Put it in quotes",
+        "the key True is not text (on, off, yes and no are booleans in YAML 1.1). Put it in quotes",
         "the key True is not text",
     ),
     "value: with a list": (

@@ -85,32 +85,38 @@ def edit(path: Path, old: str, new: str) -> None:
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (lambda r: shutil.rmtree(r / TRAINING / "00007"), "lacks 1 of 43 class folders: 00007"),
-        (lambda r: shutil.rmtree(r / "Final_Test"), "Final_Test not found"),
+        (lambda r: shutil.rmtree(r / TRAINING / "00007"), "missing class folders: 00007"),
+        (lambda r: shutil.rmtree(r / "Final_Test"), "Final_Test was not found"),
         (
             lambda r: truncate(r / TRAINING / "00003" / "00001_00001.ppm"),
             "00001_00001.ppm is damaged",
         ),
         (lambda r: truncate(r / TEST / "Images" / "00004.ppm"), "00004.ppm is damaged"),
-        (lambda r: (r / TRAINING / "00003" / "00001_00001.ppm").unlink(), "lacks 1 image"),
-        (lambda r: (r / TEST / "Images" / "00001.ppm").unlink(), "lacks 1 image"),
+        (lambda r: (r / TRAINING / "00003" / "00001_00001.ppm").unlink(), "1 image listed in"),
+        (lambda r: (r / TEST / "Images" / "00001.ppm").unlink(), "1 image listed in"),
         (
             lambda r: edit(r / TRAINING / "00003" / "GT-00003.csv", ";3\n", ";4\n"),
-            "the folder's is 3",
+            "its folder is that of class 3",
         ),
         (lambda r: edit(r / TEST / "GT-final_test.csv", "00000.ppm", "00001.ppm"), "twice"),
-        (lambda r: edit(r / TEST / "GT-final_test.csv", "ClassId", "Class"), "column(s) ClassId"),
-        (lambda r: edit(r / TEST / "GT-final_test.csv", "00000.ppm;", "00000.ppm;w"), "or Width"),
-        (lambda r: (r / TEST / "GT-final_test.csv").write_text(""), "not a GTSRB CSV"),
+        (
+            lambda r: edit(r / TEST / "GT-final_test.csv", "ClassId", "Class"),
+            "missing columns: ClassId",
+        ),
+        (
+            lambda r: edit(r / TEST / "GT-final_test.csv", "00000.ppm;", "00000.ppm;w"),
+            "and Width must be integers",
+        ),
+        (lambda r: (r / TEST / "GT-final_test.csv").write_text(""), "not a CSV table of GTSRB"),
         (lambda r: (r / TEST / "GT-final_test.csv").unlink(), "GTSRB_Final_Test_GT.zip"),
         (lambda r: (r / TRAINING / "00000" / "GT-00000.csv").unlink(), "GT-00000.csv not found"),
         (
             lambda r: [p.unlink() for p in (r / TRAINING / "00009").glob("*.ppm")],
-            "00009 has no image",
+            "00009 has no images",
         ),
         (
             lambda r: (r / TEST / "Images" / "00001.ppm").rename(r / TEST / "Images" / "9.ppm"),
-            "lacks",
+            "1 image listed in",
         ),
     ],
 )
@@ -127,7 +133,7 @@ def test_a_class_id_out_of_range(copy: Path) -> None:
     lines = csv.read_text().splitlines()
     lines[1] = lines[1].rsplit(";", 1)[0] + ";43"
     csv.write_text("\n".join(lines) + "\n")
-    with pytest.raises(gtsrb.DataError, match="class 43; allowed are 0 to 42"):
+    with pytest.raises(gtsrb.DataError, match="ClassId 43; it must be 0 to 42"):
         gtsrb.load(copy)
 
 
@@ -145,7 +151,7 @@ def test_no_validation_and_too_much(signs: Path) -> None:
     generator = seeding.numpy_generator(0, "split")
     train, val = gtsrb.split_by_track(part, 0, generator)
     assert (len(train), len(val)) == (len(part.labels), 0)
-    with pytest.raises(gtsrb.DataError, match="class 0 has 3 track"):
+    with pytest.raises(gtsrb.DataError, match="no training track in class 0, which has 3"):
         gtsrb.split_by_track(part, 0.9, generator)
 
 

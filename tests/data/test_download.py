@@ -66,7 +66,7 @@ def test_download_unpacks_what_the_loader_reads(
     for archive in archives:
         (server[1] / archive.name).unlink()
     download.download(root, server[0], archives)  # nothing is fetched again
-    assert capsys.readouterr().out.count("is there already") == 3
+    assert capsys.readouterr().out.count("already exists, skipping") == 3
 
 
 def test_another_archive_is_kept_and_the_official_one_downloaded(

@@ -116,7 +116,7 @@ def test_splits_are_disjoint_and_complete(chests: Path, fold: str) -> None:
 def test_a_split_that_leaves_nothing_is_refused(chests: Path) -> None:
     data = jsrt.load(chests, 32)
     few = data.select(torch.tensor([0, 2]))
-    with pytest.raises(jsrt.DataError, match="leave 2 for training and 0 for testing"):
+    with pytest.raises(jsrt.DataError, match="leave 2 of 2 images for training and 0 for testing"):
         jsrt.split(few, "even", 0.0, seeding.numpy_generator(0, "split"))
 
 
@@ -130,18 +130,34 @@ def ramp(pixels: np.ndarray) -> np.ndarray:
 
 LEFT, IMAGE = "masks/left lung/JPCLN003.gif", "images/JPCLN003.png"
 DAMAGES = {
-    "mask without an image": (IMAGE, Path.unlink, "left lung without an image: JPCLN003"),
-    "image without a mask": (LEFT, Path.unlink, "mask of the left lung is missing: JPCLN003"),
+    "mask without an image": (
+        IMAGE,
+        Path.unlink,
+        "JPCLN003 has a mask of the left lung but no image",
+    ),
+    "image without a mask": (LEFT, Path.unlink, "JPCLN003 has no mask of the left lung"),
     "truncated image": (IMAGE, lambda p: p.write_bytes(p.read_bytes()[:900]), "damaged"),
-    "text for an image": (IMAGE, lambda p: p.write_text("no image"), "damaged or no image"),
-    "not square": (IMAGE, lambda p: repaint(p, lambda a: a[:200]), "wrong size, 256×200"),
+    "text for an image": (IMAGE, lambda p: p.write_text("no image"), "damaged or not an image"),
+    "not square": (IMAGE, lambda p: repaint(p, lambda a: a[:200]), "is 256×200 pixels"),
     "lungs of two sizes": (LEFT, lambda p: repaint(p, lambda a: a[:200, :200]), "differ in size"),
-    "grey mask": (LEFT, lambda p: repaint(p, ramp), "is not two-valued: it holds 256 grey values"),
+    "grey mask": (LEFT, lambda p: repaint(p, ramp), "is not a binary mask: it has 256 grey values"),
     "empty mask": (LEFT, lambda p: repaint(p, lambda a: 0 * a), "is empty: no pixel belongs"),
-    "full mask": (LEFT, lambda p: repaint(p, lambda a: 0 * a + 255), "is not two-valued"),
-    "one grey": (IMAGE, lambda p: repaint(p, lambda a: 0 * a + 9), "a single grey value"),
+    "full mask": (
+        LEFT,
+        lambda p: repaint(p, lambda a: 0 * a + 255),
+        "is not a binary mask: it has 1 grey value, ",
+    ),
+    "one grey": (
+        IMAGE,
+        lambda p: repaint(p, lambda a: 0 * a + 9),
+        "all pixels have the same grey value",
+    ),
     "twice": (IMAGE, lambda p: shutil.copy(p, p.with_name("JPCLN002.png")), "are the same image"),
-    "a second copy": (IMAGE, lambda p: shutil.copy(p, p.parent.parent / p.name), "JPCLN003 twice"),
+    "a second copy": (
+        IMAGE,
+        lambda p: shutil.copy(p, p.parent.parent / p.name),
+        "two files for JPCLN003",
+    ),
 }
 
 
@@ -157,8 +173,8 @@ def test_damage_is_reported(copy: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (np.zeros(2048 * 2047, ">u2"), "has 8,384,512 bytes, an original has 8,388,608"),
-        (np.full(2048 * 2048, 4369, ">u2"), "holds 4369, allowed are 0 to 4095"),
+        (np.zeros(2048 * 2047, ">u2"), "has 8,384,512 bytes, but an original has 8,388,608"),
+        (np.full(2048 * 2048, 4369, ">u2"), "has the grey value 4369; values must be 0 to 4095"),
     ],
 )
 def test_a_damaged_original_is_reported(copy: Path, content: np.ndarray, message: str) -> None:
@@ -172,7 +188,7 @@ def test_a_damaged_original_is_reported(copy: Path, content: np.ndarray, message
         jsrt.load(copy, 32)
 
 
-@pytest.mark.parametrize(("value", "message"), [(7, "holds 7"), (None, "no pixel is 255")])
+@pytest.mark.parametrize(("value", "message"), [(7, "grey value 7"), (None, "has no lung")])
 def test_a_damaged_label_is_reported(tmp_path: Path, value: int | None, message: str) -> None:
     root = write_mini(tmp_path)
     path = root / "segmentation" / "label_train" / "case002_label.png"
@@ -184,13 +200,13 @@ def test_a_damaged_label_is_reported(tmp_path: Path, value: int | None, message:
 def test_no_folder_and_an_empty_one_are_reported(tmp_path: Path) -> None:
     with pytest.raises(jsrt.DataError, match="`make data` downloads"):
         jsrt.load(tmp_path / "none", 32)
-    with pytest.raises(jsrt.DataError, match="holds no radiograph"):
+    with pytest.raises(jsrt.DataError, match="has no radiographs"):
         jsrt.load(tmp_path, 32)
 
 
 def test_two_data_sets_in_one_folder_are_refused(copy: Path) -> None:
     write_mini(copy / "mini")
-    with pytest.raises(jsrt.DataError, match="holds both JSRT"):
+    with pytest.raises(jsrt.DataError, match="has both JSRT"):
         jsrt.load(copy, 32)
 
 

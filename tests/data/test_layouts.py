@@ -185,13 +185,13 @@ def test_widths_without_tables_are_the_files_own(signs: Path, copy: Path) -> Non
         (lambda root: (root / "Final_Training").rename(root / "pictures"), "Kaggle's Train and"),
         (
             lambda root: (root / "Final_Test").rename(root / "pictures"),
-            "Final_Training/Images is there",
+            "Final_Training/Images exists, but",
         ),
         (
             lambda root: (root / IMAGES / "00007/00000_00000.ppm").rename(
                 root / IMAGES / "00007/sign.ppm"
             ),
-            "lacks 1 image",
+            "1 image listed in",
         ),
     ],
 )
@@ -333,28 +333,28 @@ def test_originals_of_either_byte_order(drawn: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda root: shutil.rmtree(root / "masks"), "but no masks of the lungs"),
-        (lambda root: shutil.rmtree(root / "masks/left lung"), "mask of the left lung is missing"),
+        (lambda root: shutil.rmtree(root / "masks"), "but no lung masks"),
+        (lambda root: shutil.rmtree(root / "masks/left lung"), "has no mask of the left lung"),
         (
             lambda root: [
                 regrey(path, lambda a: np.asarray(Image.fromarray(a).resize((200, 200), 2)))
                 for path in list((root / "masks").rglob("*.gif"))
             ],
-            "without smoothing",
+            "with nearest-neighbor interpolation",
         ),
         (
             lambda root: [
                 regrey(path, lambda a: 255 - (a > 0) * np.uint8(255))
                 for path in list((root / "masks").rglob("*.gif"))
             ],
-            "it seems to be inverted",
+            "seems to be inverted",
         ),
         (
             lambda root: [
                 np.zeros((1024, 1024), ">u2").tofile(path.with_suffix(".IMG"))
                 for path in (root / "images").glob("*.png")
             ],
-            "can be read as PNG",
+            "bit depth to PNG",
         ),
     ],
 )

@@ -111,7 +111,7 @@ def test_known_fields_and_the_512() -> None:
     sizes = [layer.field.size for layer in layers if "conv" in layer.kind or "max" in layer.kind]
     assert sizes == [5, 9, 10, 14, 16]
     notes = " ".join(describe.notes(layers))
-    assert "512 inputs because the last max-pooling leaves 32 channels of 4×4 pixels" in notes
+    assert "512 inputs, because the output of the last max-pooling has 32 channels of 4×4" in notes
     assert "32 · 4 · 4 = 512" in notes
     assert "87,659 parameters" in notes
     assert notes.count("batch normalization is after features") == 3
@@ -137,7 +137,7 @@ def test_the_command() -> None:
     assert "24 − 5 + 1 = 20" in done.stdout
     bad = call("-m", "lib.describe", "unet", "--image-size", "100")
     assert bad.returncode == 1
-    assert "use a multiple of 16, such as 96 or 112" in bad.stderr
+    assert "Use a multiple of 16, such as 96 or 112" in bad.stderr
     assert "Traceback" not in bad.stderr
 
 
@@ -172,12 +172,12 @@ def test_steps_are_input_pixels_between_outputs() -> None:
 
 def test_what_has_no_words_is_refused() -> None:
     (layer,) = trace(nn.Conv2d(1, 1, 3, stride=2), (1, 9, 9))
-    with pytest.raises(UnknownOperationError, match="no words for a convolution"):
+    with pytest.raises(UnknownOperationError, match="no description of a convolution"):
         describe.arithmetic(layer)
 
 
 def test_what_cannot_be_followed_is_refused() -> None:
     with pytest.raises(UnknownOperationError, match="tanh"):
         trace(nn.Sequential(nn.Conv2d(1, 1, 3), nn.Tanh()), (1, 8, 8))
-    with pytest.raises(ValueError, match="receptive fields here are of squares"):
+    with pytest.raises(ValueError, match="images must be square"):
         trace(nn.Conv2d(1, 1, 3), (1, 8, 9))

@@ -122,7 +122,7 @@ def test_signs_reach_the_report(signs: Path, sign_run: Path, tmp_path: Path) -> 
     table = text[text.index("| layer ") :].split("\n\n")[0]
     assert {len(re.findall(r"\|", row)) for row in table.splitlines()} == {11}
     html = (folder / "report.html").read_text()
-    assert "<h2>Network, as in run bnsgd00</h2>" in html
+    assert "<h2>Network of run bnsgd00</h2>" in html
     assert "is after features.0 convolution and before features.2 ELU" in html
 
 
@@ -167,8 +167,8 @@ def test_runs_that_show_nothing_and_other_data_are_refused(
     sign_run: Path, signs: Path, tmp_path: Path
 ) -> None:
     for changes, words in (
-        ({"diverged": True}, "diverged: its network shows nothing"),
-        ({"data_sha256": "0" * 64}, "holds other data than the run saw"),
+        ({"diverged": True}, "diverged, its weights are useless"),
+        ({"data_sha256": "0" * 64}, "was trained on other data"),
     ):
         copy = tmp_path / words[:4] / sign_run.name
         shutil.copytree(sign_run, copy)
@@ -224,7 +224,7 @@ def test_a_network_that_cannot_be_followed_is_refused(
     run = wandb_run.Run("id", folder, recorder)
     train_gtsrb_challenge.train(cfg, train_gtsrb_challenge.load_data(cfg), run)
     finished.write(folder, recorder.summary, dataclasses.asdict(cfg))
-    with pytest.raises(UserError, match="mean in the network: how it moves receptive fields"):
+    with pytest.raises(UserError, match="mean in the network: its effect on receptive fields"):
         trained.inspect_run(folder, str(signs), {})
     with pytest.raises(SystemExit, match="error: mean in the network"):
         describe.main(["challenge"])

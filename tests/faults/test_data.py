@@ -35,13 +35,16 @@ def bomb(path: Path) -> None:
     [
         (
             lambda r: os.symlink(r / "nowhere.ppm", r / "Final_Test/Images/99999.ppm"),
-            "is a link that leads nowhere",
+            "is a broken link",
         ),
         (
             lambda r: os.symlink(r / "Final_Training", r / "Final_Training/Images/loop"),
-            "is a link to a folder that it is in",
+            "is a link to one of its parent folders",
         ),
-        (lambda r: bomb(r / "Final_Training/Images/00003/00001_00001.ppm"), "damaged or no image"),
+        (
+            lambda r: bomb(r / "Final_Training/Images/00003/00001_00001.ppm"),
+            "damaged or not an image",
+        ),
     ],
 )
 def test_signs(copy: Path, change: Callable[[Path], object], message: str) -> None:
@@ -56,7 +59,7 @@ def test_signs(copy: Path, change: Callable[[Path], object], message: str) -> No
 
 def test_radiographs(drawn: Path) -> None:
     bomb(drawn / "images/JPCLN001.png")
-    with pytest.raises(DataError, match="damaged or no image"):
+    with pytest.raises(DataError, match="damaged or not an image"):
         jsrt.load(drawn, 32)
     done = call("-m", "lib.jsrt", drawn, "--size", "0")
     assert done.returncode == 2

@@ -85,7 +85,7 @@ def test_a_flipped_bit_in_a_finished_file(
         os.utime(file, ns=(about.st_atime_ns, about.st_mtime_ns))
         fetch = ("-m", "analysis.fetch", out, "--sweep", sweep, "--out", tmp_path / "tables")
         said = call(*fetch, env=offline).stdout
-        assert f"run {run_id} had finished, but its file in" in said
+        assert f"run {run_id} is marked as finished, but its file in" in said
         marker = out / run_id / FINISHED
         assert f"Delete {marker} and run the sweep's command again" in said
         marker.unlink()
@@ -115,7 +115,7 @@ def test_a_full_disk_is_no_good_end(offline: dict[str, str], tmp_path: Path) -> 
     try:
         done = stub(env, "full", "--epochs", "400", "--checkpoint-every", "100")
         assert done.returncode == 1
-        assert "cannot write" in done.stderr or "is the disk full?" in done.stderr, done.stderr
+        assert "cannot write" in done.stderr or "Is the disk full?" in done.stderr, done.stderr
         assert finished.read(disk / "full") is None
         subprocess.run(["mount", "-o", "remount,size=50m", str(disk)], check=True)
         done = stub(env, "full", "--epochs", "400", "--checkpoint-every", "100")
@@ -164,7 +164,7 @@ def test_two_damaged_checkpoints_neither_stop_nor_displace_new_ones(
         foreign(path) if kind == "foreign" else damage(path, kind)
     state = {"model": torch.nn.Linear(20, 20)}
     assert checkpoint.resume(tmp_path, {"seed": 1}, state) is None
-    assert capsys.readouterr().out.count("is unreadable") == 2
+    assert capsys.readouterr().out.count("cannot read") == 2
     assert len(list(tmp_path.glob("*.damaged"))) == 2  # kept, for whoever wants to look
     save(tmp_path, 1, 2, 3)
     assert [path.stem[-1] for path in checkpoint.paths(tmp_path)] == ["2", "3"]
@@ -260,7 +260,7 @@ def test_file_systems_without_locks(
             files.lock_of(tmp_path / "lock").acquire(timeout=0)
     assert not (tmp_path / "lock.soft").exists()
     held = agent.study_lock(tmp_path)
-    with held, pytest.raises(UserError, match="another agent works on"):
+    with held, pytest.raises(UserError, match="another agent is running in"):
         agent.study_lock(tmp_path).__enter__()
 
 
@@ -271,7 +271,7 @@ def test_other_faults_of_locks_are_reported(
         raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr(filelock.UnixFileLock, "_acquire", acquire)
-    with pytest.raises(UserError, match="cannot write in"), files.locked(tmp_path / "l", "busy"):
+    with pytest.raises(UserError, match="cannot write to"), files.locked(tmp_path / "l", "busy"):
         pass
 
 

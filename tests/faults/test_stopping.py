@@ -34,7 +34,7 @@ def test_before_there_is_a_run(
         process.send_signal(sent)
         assert process.wait(30) == 1
     text = log.read_text()
-    assert "stopped before run r began; the same command starts it" in text
+    assert "stopped before run r began; run the same command to start it" in text
     assert "Traceback" not in text
 
 
@@ -62,7 +62,7 @@ def test_a_closed_terminal_is_a_preemption(offline: dict[str, str], tmp_path: Pa
     wait_for(log, "epoch 3/", process)
     process.send_signal(signal.SIGHUP)
     assert process.wait(30) == 1
-    assert "the same command continue" in log.read_text()
+    assert "to resume, run the same command with WANDB_RUN_ID=" in log.read_text()
     assert (Path(offline["WANDB_DIR"]) / "r" / "state.json").exists()  # of the epoch it was in
 
 
@@ -77,7 +77,7 @@ def test_wandbs_process_is_killed(offline: dict[str, str], tmp_path: Path) -> No
         os.kill(int(child), signal.SIGKILL)
     assert process.wait(120) != 0
     text = log.read_text()
-    assert "continue the run from its last checkpoint" in text or "is the disk full?" in text
+    assert "To resume from the last checkpoint" in text or "Is the disk full?" in text
     assert "Traceback" not in text
 
 
@@ -139,7 +139,7 @@ def test_project_names_that_wandb_refuses(
     Path("s.py").write_text("")
     text = "program: s.py\nmethod: grid\nparameters: {seed: {values: [1, 2]}}\n"
     Path("s.yaml").write_text(f"{text}project: '{project}'\n")
-    with pytest.raises(SweepError, match="W&B refuses the project name"):
+    with pytest.raises(SweepError, match="W&B does not accept the project name"):
         agent.load_sweep(Path("s.yaml"))
 
 

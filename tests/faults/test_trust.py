@@ -122,7 +122,7 @@ def test_runs_are_checked_where_they_enter(text: str) -> None:
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,128}", text):
         with pytest.raises(FetchError, match="they name files"):
             build_record(text, "finished", 0, "s", {}, {}, [])
-    with pytest.raises(FetchError, match="has the state"):
+    with pytest.raises(FetchError, match="state must be at most"):
         build_record("r", text, 0, "s", {}, {}, [])
     assert build_record("r", "finished", 0, "s", {}, {}, [], text).row["url"] == ""
 
@@ -148,7 +148,7 @@ def test_columns_and_items_with_names_like_formulas(
     names = ["=1+1", "-a", "plain", "@x", "007"]
     np.savez(path, items=names, score=[0.1, 0.2, 0.3, 0.4, 0.5])
     collect(["e/p/s"], tmp_path / "out", None)
-    assert "history columns left out for their names: '=cmd', 'x\\ny'" in capsys.readouterr().out
+    assert "dropping history columns '=cmd', 'x\\ny': names" in capsys.readouterr().out
     assert "val/error" in read_tables(tmp_path / "out")[1]
     text = (tmp_path / "out" / per_item.NAME).read_text()
     assert not re.search(r"^[=+@-]", text, re.MULTILINE)
@@ -190,10 +190,10 @@ def test_a_shortened_table_of_items_is_reported(tmp_path: Path) -> None:
     write_tables(folder, runs_table(runs.to_dict("records")), history)
     items.to_csv(folder / per_item.NAME, index=False)
     factories.report(folder, sweep)
-    assert "per item are not used" not in (folder / "report.md").read_text()
+    assert "per-item test outputs are not used" not in (folder / "report.md").read_text()
     items.iloc[:300].to_csv(folder / per_item.NAME, index=False)
     factories.report(folder, sweep)
-    assert "per item are not used: their means are not" in (folder / "report.md").read_text()
+    assert "per-item test outputs are not used because" in (folder / "report.md").read_text()
 
 
 @pytest.mark.parametrize("column", ["git_commit", "parameters", "resumed_from_epoch", "device"])

@@ -32,7 +32,7 @@ def sweep_path(tmp_path: Path) -> Path:
 def load(
     sweep_path: Path, runs: pd.DataFrame, history: pd.DataFrame, **declared: object
 ) -> StudyData:
-    """Return the data of made-up tables, with a smallest effect of half a point."""
+    """Return the data of simulated tables, with a smallest effect of half a point."""
     declared = {"smallest_effect": 0.005} | declared
     return factories.data(factories.study(sweep_path, **declared), runs, history)
 
@@ -92,11 +92,11 @@ def test_runs_that_stopped_early_are_seen_where_they_stopped(sweep_path: Path) -
     assert stop == (2, pytest.approx(100 * last))
     assert "1 failed" in [text.get_text() for axis in figure.axes for text in axis.texts]
     assert max(axis.get_ylim()[1] for axis in figure.axes) < 50, "not stretched to 100 %"
-    assert "Without 1 failed run (crosses at the edge)." in caption
+    assert "Crosses at the edge: 1 failed run, not drawn." in caption
     assert "Crosses: 1 run stopped before the end" in caption
     strip, caption = score_figures.integrity(data), score_figures.integrity_caption(data)
     texts = [text.get_text() for text in strip.axes[0].texts]
-    assert sum("again" in text for text in texts) == 1
+    assert sum("rerun" in text for text in texts) == 1
     assert sum("diverged" in text for text in texts) == 1
     assert "27 finished, 1 diverged" in caption
 
@@ -109,7 +109,7 @@ def test_an_incomplete_study_is_drawn_apart_until_it_is_complete(
     half = runs.assign(state=runs["state"].mask(runs["run_id"] == "bnsgd03", "crashed"))
     folder = tmp_path / "s"
     factories.write_study(folder, half, cut)
-    with pytest.raises(report.IncompleteError, match="What there is, drawn"):
+    with pytest.raises(report.IncompleteError, match="Figures of the available runs"):
         factories.report(folder, sweep_path)
     drawn = {path.stem for path in (folder / report.INCOMPLETE).iterdir()}
     assert drawn == {"fig1_learning_curves", "fig7_integrity"}
@@ -192,7 +192,7 @@ def test_runs_that_never_reach_the_target_stay_in_the_share(sweep_path: Path, go
     assert labels[2].endswith(": 7 of 7")
     assert "(declared)" in curves.epochs_until_caption(data, shown)
     data = factories.data(factories.study(sweep_path, metric=own), runs, history)
-    assert "weakest variant's median" in curves.epochs_until_caption(data, shown)
+    assert "worst variant's median" in curves.epochs_until_caption(data, shown)
 
 
 def test_every_figure_is_readable_in_a_papers_column(sweep_path: Path, tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def test_higher_is_better_in_words_and_figures(study: tuple[Path, Path]) -> None
 
     shutil.rmtree(folder / "files")  # as in a clone: the committed figure stays, with its runs
     page = (folder / "report.md").read_text()
-    assert "nothing about new radiographs" in page
+    assert "do not extend to new radiographs" in page
     factories.report(folder, sweep_path, draw=True)
     assert (folder / "report.md").read_text() == page
     (folder / "figures" / "fig9_overlays.png").unlink()
@@ -142,7 +142,7 @@ def test_images_of_signs_have_labels(tmp_path: Path) -> None:
     assert per_item.write(tmp_path, ["a", "b"]) == []
     assert (tmp_path / per_item.NAME).read_text() == text, "what an earlier fetch wrote is kept"
     (tmp_path / per_item.NAME).write_text(text[:-3])
-    with pytest.raises(TableError, match="cut off"):
+    with pytest.raises(TableError, match="is truncated"):
         per_item.read(tmp_path)
 
 
@@ -155,7 +155,7 @@ def test_damaged_files_are_reported(tmp_path: Path) -> None:
 
 @pytest.fixture
 def folds(tmp_path: Path) -> StudyData:
-    """Give the data of a made-up two-fold sweep, next to the lungs' tables."""
+    """Give the data of a simulated two-fold sweep, next to the lungs' tables."""
     path = tmp_path / "folds.yaml"
     path.write_text(FOLDS)
     rng, columns, runs, history = np.random.default_rng(0), {}, [], []
@@ -197,7 +197,7 @@ def test_other_images_are_never_compared_with_the_published_table(folds: StudyDa
         summarize(table.iloc[1:])
     twice = table.copy()
     twice.loc["JPCLN001", "jaccard.even2"] = 0.9
-    with pytest.raises(StudyError, match="seed 2: not every image is tested exactly once"):
+    with pytest.raises(StudyError, match="seed 2: each image must be tested exactly once"):
         summarize(twice)
 
 
@@ -219,4 +219,4 @@ def test_report_and_readme_show_the_folds(
     assert "per item" in jsrt_benchmark.load(chosen)["missing"]
     shutil.rmtree(folds.folder)
     missing = jsrt_benchmark.load(chosen)
-    assert missing == {"sweep": "folds", "missing": "it has not been run and fetched"}
+    assert missing == {"sweep": "folds", "missing": "its runs have not been fetched"}

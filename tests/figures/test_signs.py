@@ -71,7 +71,7 @@ def test_confusions_are_means_over_the_best_variants_runs(sweep_path: Path, tmp_
     mean = np.mean([((table["label"] == 0) & (table[r] == 1)).sum() for r in best])
     picture = classification.confusion(data).axes[0].images[0].get_array()
     assert picture[0, 1] == pytest.approx(mean)
-    assert f"class 0 taken for class 1: {mean:.1f}" in classification.confusion_caption(data)
+    assert f"class 0 as class 1: {mean:.1f}" in classification.confusion_caption(data)
     assert np.ma.masked_invalid(picture).count() == 1
 
 
@@ -87,8 +87,8 @@ def test_the_interval_over_items_is_next_to_the_one_over_seeds(
         assert row["items_low"] <= row["difference"] <= row["items_high"]
         assert row["both_low"] <= row["difference"] <= row["both_high"]
     text = (tmp_path / "s" / "report.md").read_text()
-    assert "Seeds: what other seeds would give on these test items (exact, 95 % or as much" in text
-    assert "Test items: what other items of the same kind would give" in text
+    assert "Seeds: uncertainty from the seeds, with the test items fixed (exact, 95 %" in text
+    assert "Test items: uncertainty from the test items, with the trained networks fixed" in text
     assert robustness.SEVERAL_OF_ONE_SIGN in text
     assert results["failures"] == {}
 

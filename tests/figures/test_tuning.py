@@ -81,7 +81,7 @@ def test_without_its_tables_there_is_no_figure(
     places = dataclasses.replace(data.study.places, results=tmp_path / "elsewhere")
     data = dataclasses.replace(data, study=dataclasses.replace(data.study, places=places))
     assert catalogue._of_tuning(data) == []
-    assert f"left out: no tables in {tmp_path / 'elsewhere' / 'tune'}" in capsys.readouterr().out
+    assert f"skipped: no tables in {tmp_path / 'elsewhere' / 'tune'}" in capsys.readouterr().out
 
 
 def test_what_tunes_nothing_or_is_incomplete_is_refused(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_what_tunes_nothing_or_is_incomplete_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_study_that_repeats_a_tuning_seed_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StudyError, match="was tuned on seeds that study tests"):
+    with pytest.raises(StudyError, match="tune and study must not share seeds"):
         tuning.load(write(tmp_path, 0.01, seed=100))
 
 
@@ -107,5 +107,5 @@ def test_unlike_budgets_are_refused(tmp_path: Path) -> None:
     factories.write_study(tmp_path / "more", runs, history)
     declaration = data.study.declaration.model_copy(update={"tuning": ["tune", "more"]})
     study = dataclasses.replace(data.study, declaration=declaration)
-    with pytest.raises(StudyError, match="had unlike budgets"):
+    with pytest.raises(StudyError, match="must have equal budgets"):
         tuning.load(dataclasses.replace(data, study=study))

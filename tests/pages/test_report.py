@@ -112,20 +112,20 @@ def test_a_study_that_diverged_altogether(sweep_path: Path, tmp_path: Path) -> N
     runs["summary.diverged"] = True
     folder = factories.write_study(tmp_path / "s", runs, history[history["epoch"] == 1])
     rows = factories.report(folder, sweep_path, draw=True)["contrasts"]
-    assert ["nothing to compare, failed runs" in row["sentence"] for row in rows] == [True] * 3
+    assert ["seeds are equal, failed runs" in row["sentence"] for row in rows] == [True] * 3
 
 
 def test_undeclared_contrasts_are_exploratory_and_text_is_escaped(tmp_path: Path) -> None:
     sweep_path = factories.write_sweep(tmp_path / "made_up.yaml")
     folder = factories.write_study(tmp_path / "s", *factories.tables(sweep_path))
     factories.report(folder, sweep_path)
-    assert "Exploratory: nothing was declared." in (folder / "report.md").read_text()
+    assert "Exploratory: the study has no declaration." in (folder / "report.md").read_text()
     question = "is a <b> & c?"
     factories.report(folder, sweep_path, question=question)
     html = (folder / "report.html").read_text()
     assert "is a &lt;b&gt; &amp; c?" in html
     assert "is a &lt;b> &amp; c?" in (folder / "report.md").read_text()
-    assert "whether the declaration is as it was before the runs is not known" in html
+    assert "Exploratory: the declaration cannot be verified" in html
 
 
 def test_one_of_anything_is_not_several(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_readme_and_docs_show_what_the_committed_reports_say(
     readme.main()
     assert "old" not in copy.read_text()
     assert "*preliminary support*: Batch normalization" in copy.read_text()
-    assert f"renewed: {copy}" in capsys.readouterr().out
+    assert f"updated: {copy}" in capsys.readouterr().out
     assert readme.renewed(copy) == copy.read_text()
 
 
@@ -202,7 +202,7 @@ def test_seeds_that_are_no_pairs_are_tested_by_mann_whitney(
     results = factories.report(tmp_path / "made_up", sweep_path)
     row = results["contrasts"][0]
     assert row["p"] == pytest.approx(2 / 3432)  # 14 choose 7
-    assert "the seeds are no pairs" in row["sentence"]
+    assert "(unpaired, A12 = 0.00)" in row["sentence"]
     assert f"seed 3: 2 different values of {column}" in results["unpaired"][0]
 
 

@@ -38,7 +38,9 @@ def test_without_the_package_it_says_where_to_get_it(monkeypatch: pytest.MonkeyP
     results = json.loads((FOLDER / "results.json").read_text())
     with pytest.raises(wandb_report.ReportError, match="pip install wandb-workspaces"):
         wandb_report.build(PATH, results, study, ["val/error"])
-    with pytest.raises(wandb_report.ReportError, match="'e/p' is not entity/project/sweep_id"):
+    with pytest.raises(
+        wandb_report.ReportError, match="must be entity/project/sweep_id, got 'e/p'"
+    ):
         wandb_report.build("e/p", results, study, [])
 
 

@@ -78,8 +78,8 @@ def test_all_runs_must_have_the_axis() -> None:
 def test_rows_without_a_number_on_the_axis_are_counted() -> None:
     rows = [{"epoch": 1, "val/error": 0.3}, {"epoch": NAN, "val/error": 0.2}]
     rows += [{"epoch": "two", "val/error": 0.2}, {"media": 3}]
-    kept, lacking = record(rows).over("epoch")
-    assert ([row["epoch"] for row in kept], lacking) == ([1], 2)
+    kept, dropped = record(rows).over("epoch")
+    assert ([row["epoch"] for row in kept], dropped) == ([1], 2)
 
 
 def test_a_summary_that_is_a_mapping() -> None:
@@ -135,8 +135,8 @@ def test_steps_that_differ_between_runs_become_curves(
     rows["a0"].append({"global_step": NAN, "val/error": 0.5})
     out, sweep_path = collected(tmp_path, monkeypatch, rows)
     message = capsys.readouterr().out
-    assert "1 history row left out: global_step is no finite number there" in message
-    assert "history columns with text are left out: note" in message
+    assert "dropping 1 history row: global_step is not a finite number" in message
+    assert "dropping history columns that contain text: note" in message
     assert (out / "history.csv").read_text().startswith("run_id,global_step,val/error\n")
     results = factories.report(out, sweep_path, draw=True)
     assert results["contrasts"][0]["grade"] == "preliminary_support"
@@ -156,7 +156,7 @@ def test_a_run_that_ends_early_is_short(tmp_path: Path, monkeypatch: pytest.Monk
     steps = {n: [{"global_step": s, "val/error": 0.1} for s in (10, 90, 100)] for n in IDS}
     steps["b3"] = steps["b3"][:2]
     out, sweep_path = collected(tmp_path, monkeypatch, steps)
-    assert "run b3 ends at 90, others at 100" in factories.refusal(out, sweep_path)
+    assert "run b3 ends at 90, but the longest run at 100" in factories.refusal(out, sweep_path)
     steps["b3"] = [*steps["b3"], {"global_step": 96, "val/error": 0.1}]  # near enough
     (tmp_path / "x").mkdir()
     out, sweep_path = collected(tmp_path / "x", monkeypatch, steps)

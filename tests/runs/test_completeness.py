@@ -40,8 +40,8 @@ def again(tables: factories.Tables, run_id: str, **changes: object) -> factories
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"state": "crashed", "exit_code": None}, "run bnsgd01 is crashed, after epoch 3 of 3"),
-        ({"summary.test/error": np.nan}, "no number as test/error in its summary: none"),
+        ({"state": "crashed", "exit_code": None}, "run bnsgd01 is crashed after epoch 3 of 3"),
+        ({"summary.test/error": np.nan}, "has no test/error in its summary"),
     ],
 )
 def test_a_run_made_again_counts_and_the_first_one_is_reported(
@@ -53,7 +53,7 @@ def test_a_run_made_again_counts_and_the_first_one_is_reported(
     assert found.runs((True, "sgd")) == ["bnsgd00", "again", "bnsgd02"]
     (repeated,) = found.repeated
     assert repeated.startswith("batch_norm=True, optimizer=sgd, seed=1: run bnsgd01 ")
-    assert repeated.endswith(f"{message}; it was made again")
+    assert repeated.endswith(f"{message}; it was rerun")
 
 
 def test_two_finished_runs_of_a_variant_are_not_chosen_from(sweep_path: Path) -> None:
@@ -124,7 +124,26 @@ def test_fill_in_sweeps_are_exactly_what_is_missing(
             k: first[k] for k in first if k != "parameters"
         }
         number = len(read_sweep(path).grid())
-        assert f"has no finished run of: {number} run{'s' * (number > 1)}." in path.read_text()
+        assert f"without a finished run: {number} run{'s' * (number > 1)}." in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("gone", "summary"),
+    [
+        (["bnsgd01"], ["batch_norm=True, optimizer=sgd, seed=1: missing"]),
+        (range(1, 3), ["seeds 1, 2 missing in every variant"]),
+        (range(3), ["seeds 0 to 2 missing in every variant"]),
+        (range(2, 3), ["seed 2 missing in every variant"]),
+    ],
+)
+def test_seeds_that_are_missing_everywhere_are_named_once(
+    sweep_path: Path, gone: list[str] | range, summary: list[str]
+) -> None:
+    runs, history = factories.tables(sweep_path)
+    kept = ~(runs["config.seed"].isin(gone) | runs["run_id"].isin(gone))
+    found = check(sweep_path, runs[kept], history)
+    assert len(found.problems) == (~kept).sum()
+    assert completeness.summarize_problems(factories.study(sweep_path), found) == summary
 
 
 def test_a_run_too_many_asks_for_no_further_run(sweep_path: Path, tmp_path: Path) -> None:
@@ -141,7 +160,7 @@ def test_a_setting_that_goes_along_with_a_factor_is_named(sweep_path: Path) -> N
     message = "128 in all runs of optimizer=adam, 512 in all runs of optimizer=sgd"
     assert f"batch_size: {message}: confounded with optimizer" in waivable["recipe"]
     assert not check(sweep_path, runs, history, free=["batch_size"]).waivable
-    with pytest.raises(TableError, match="`free:` names batchsize, which no run has in its config"):
+    with pytest.raises(TableError, match="free: no run has batchsize in its config"):
         check(sweep_path, runs, history, free=["batchsize"])
 
 
@@ -150,7 +169,7 @@ def test_a_setting_that_differs_at_random_or_is_not_set_is_named(sweep_path: Pat
     runs["config.rotation"] = [5.0] * 11 + [np.nan]
     runs["config.width"] = pd.Series([32, 32.0, 32] * 4, dtype=object)  # equal, written in two ways
     (message,) = check(sweep_path, runs, history).waivable.values()
-    assert "rotation: 5 in 11 runs, not set in 1 run (bnsgd02): along with no single" in message
+    assert "rotation: 5 in 11 runs, not set in 1 run (bnsgd02): not confounded" in message
 
 
 def test_settings_that_change_no_number_may_differ(sweep_path: Path) -> None:
@@ -175,7 +194,7 @@ def test_scores_outside_the_metrics_bounds_stop_the_study(sweep_path: Path) -> N
     runs, history = factories.tables(sweep_path)
     runs.loc[3, "summary.test/error"] = 10.3
     (problem,) = check(sweep_path, runs, history).problems
-    assert "test/error = 10.3 lies outside the metric's bounds, 0 to 1" in problem
+    assert "test/error = 10.3 is outside the metric's bounds, 0 to 1" in problem
     percent = {"key": "test/error", "bounds": [0, 100]}
     assert not check(sweep_path, runs, history, metric=percent).problems
 

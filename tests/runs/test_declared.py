@@ -1,4 +1,4 @@
-"""Was the study declared before its runs? Hashes that runs log, and the history of the code."""
+"""Whether a study was declared before its runs: by the hashes that runs log, and by git."""
 
 import json
 import subprocess
@@ -49,14 +49,14 @@ def test_a_hash_that_all_runs_logged_verifies_the_declaration(
     own = f"other:0123 made_up:{study_hash(plan.declaration, varied(plan.sweeps))}"
     found = verdict(tmp_path / "s", sweep_path, own, smallest_effect=0.01)
     assert found["declared"] is True
-    assert found["declaration"].startswith("Declared before the runs: all 28 logged the hash")
+    assert found["declaration"].startswith("Declared before the runs: all 28 runs logged")
     assert "Declared before the runs" in (tmp_path / "s" / "report.md").read_text()
     later = verdict(tmp_path / "s", sweep_path, own, smallest_effect=0.02)
     assert later["declared"] is False
-    assert "28 runs logged another hash of this study" in later["declaration"]
+    assert "28 runs logged another hash than the current one" in later["declaration"]
     logged = [own] * 27 + [float("nan")]
     one = verdict(tmp_path / "s", sweep_path, logged, smallest_effect=0.01)
-    assert (one["declared"], "since 1 run logged no hash" in one["declaration"]) == (False, True)
+    assert (one["declared"], "because 1 run logged no hash" in one["declaration"]) == (False, True)
     (tmp_path / "s" / declared.NAME).write_text(
         json.dumps({"c" * 40: {"metric": "test/error", "smallest_effect": 0.01}})
     )
@@ -68,7 +68,7 @@ def test_without_a_declaration_all_is_exploratory(sweep_path: Path, tmp_path: Pa
     found = verdict(tmp_path / "s", sweep_path, float("nan"))
     assert (found["declared"], found["declaration"]) == (
         False,
-        "Exploratory: nothing was declared.",
+        "Exploratory: the study has no declaration.",
     )
 
 
@@ -111,7 +111,7 @@ def test_the_history_of_the_code_says_what_was_declared(
     folder = factories.write_study(tmp_path / "s", *at(history[1], sweep_path))
     found = factories.report(folder, sweep_path, **keys)
     assert found["declared"] is True
-    where = f"28 runs logged no hash, and at their commit {history[1][:8]} the declaring keys "
+    where = f"28 runs logged no hash, but at their commit {history[1][:8]} the declaring keys "
     keys_then = "(metric, primary, score, smallest_effect) and the sweep's levels and seeds were"
     assert where + keys_then in found["declaration"]
     recorded = json.loads((folder / declared.NAME).read_text())
@@ -120,17 +120,20 @@ def test_the_history_of_the_code_says_what_was_declared(
     fewer = factories.write_sweep(sweep_path, seeds=6)
     six = factories.write_study(tmp_path / "six", *at(history[1], fewer))
     said = factories.report(six, fewer, **keys)["declaration"]
-    assert "seed was [0, 1, 2, 3, 4, 5, 6], is [0, 1, 2, 3, 4, 5]" in said
+    assert "seed was [0, 1, 2, 3, 4, 5, 6], now [0, 1, 2, 3, 4, 5]" in said
     factories.write_sweep(sweep_path)
     changed = factories.report(folder, sweep_path, **keys | {"smallest_effect": 0.02})
     assert changed["declared"] is False
-    assert "smallest_effect was 0.01, is 0.02." in changed["declaration"]
+    assert "smallest_effect was 0.01, now 0.02." in changed["declaration"]
     earlier = factories.write_study(tmp_path / "e", *at(history[0], sweep_path))
     said = factories.report(earlier, sweep_path, **keys)["declaration"]
     assert said.endswith(f"(commit {history[0][:8]}): there was no declaration.")
     dirty = factories.write_study(tmp_path / "d", *at(f"{history[1]}-dirty", sweep_path))
     found = factories.report(dirty, sweep_path, **keys)
-    assert (found["declared"], "not committed then" in found["declaration"]) == (False, True)
+    assert (found["declared"], "ran with uncommitted changes" in found["declaration"]) == (
+        False,
+        True,
+    )
 
 
 @pytest.mark.slow
@@ -143,9 +146,9 @@ def test_a_record_outlives_the_repository(
     (tmp_path / ".git").rename(tmp_path / "away")
     assert factories.report(folder, sweep_path, **keys)["declaration"] == first
     (folder / declared.NAME).unlink()
-    assert "is not known" in factories.report(folder, sweep_path, **keys)["declaration"]
+    assert "cannot be verified" in factories.report(folder, sweep_path, **keys)["declaration"]
     (folder / declared.NAME).write_text("[cut")
-    assert "is not known" in factories.report(folder, sweep_path, **keys)["declaration"]
+    assert "cannot be verified" in factories.report(folder, sweep_path, **keys)["declaration"]
 
 
 def test_a_run_belongs_to_the_studies_whose_sweep_has_it(sweep_path: Path, tmp_path: Path) -> None:

@@ -89,8 +89,8 @@ def test_what_was_unfinished_is_read_again_and_what_is_gone_goes(
     assert runs["state"].tolist() == ["finished", "finished"]
     assert history["run_id"].tolist() == ["a"] * 3 + ["b"] * 3
     del server.runs["b"]
-    words = "1 finished run that the sources no longer have"
-    assert f"{words} kept (--prune removes them)" in fetched().stdout
+    words = "1 finished run no longer in any source:"
+    assert f"{words} kept (use --prune to remove)" in fetched().stdout
     assert tables.read_tables(tmp_path / "tables")[0]["run_id"].tolist() == ["a", "b"]
     assert f"{words} removed" in fetched("tables", "--prune").stdout
     assert tables.read_tables(tmp_path / "tables")[0]["run_id"].tolist() == ["a"]

@@ -53,7 +53,7 @@ def test_scores_of_the_history(tmp_path: Path, score: Any, rows: list[int], step
         for algo in "ab"
     ]
     if step == "epoch":  # ten times too few rows: short runs, and said so
-        assert "lacks epochs" in data.completeness.problems[0]
+        assert "has missing epochs" in data.completeness.problems[0]
     np.testing.assert_allclose(data.values(data.study.score_key()), expected, rtol=1e-12)
     assert ("evaluation" in data.study.rule_words) == (step == "global_step")
     assert all(data.has(data.study.score_key(rule)) for rule in ("last", "mean_last_5"))
@@ -66,12 +66,12 @@ def test_a_summary_is_not_replaced_by_the_history(tmp_path: Path) -> None:
     runs, history = factories.scored(sweep, scores)
     history["test/error"] = 0.5
     message = factories.refusal(factories.write_study(tmp_path / "t", runs, history), sweep)
-    assert "run b-5 has no number as test/error in its summary" in message
+    assert "run b-5 has no test/error in its summary" in message
 
 
 def test_runs_with_fewer_rows_than_the_rule_needs(tmp_path: Path) -> None:
     data = logged(tmp_path, "global_step", epochs=4, score={"mean_last": 5})
-    assert "has no number as eval/f1_mean_last_5" in data.completeness.problems[0]
+    assert "has no eval/f1_mean_last_5" in data.completeness.problems[0]
 
 
 # Replicates without a seed
@@ -108,13 +108,13 @@ def test_runs_without_a_seed_are_unpaired_replicates(tmp_path: Path) -> None:
     folder, sweep, scores = repeats(tmp_path, (8, 8))
     with pytest.raises(StudyError) as error:
         factories.study(sweep, metric="test/error")
-    assert "`seed: {repeat: true}` where variants were run several times" in str(error.value)
+    assert "declare `seed: {repeat: true}`" in str(error.value)
     results = factories.report(folder, sweep, seed={"repeat": True})
     (row,) = results["contrasts"]
     expected = mannwhitneyu(scores["b"], scores["a"], method="exact").pvalue
     assert (row["paired"], row["n"]) == (False, 8)
     assert row["p"] == pytest.approx(expected)
-    assert results["unpaired"][0].startswith("the replicates are runs in the order")
+    assert results["unpaired"][0].startswith("replicates are numbered in the order")
     found = study_data.load(factories.study(sweep, seed={"repeat": True}), folder)
     assert found.values("test/error")[0].tolist() == scores["a"]  # by creation, not by id
 
@@ -123,19 +123,19 @@ def test_unequal_numbers_of_runs_are_reported(tmp_path: Path) -> None:
     folder, sweep, scores = repeats(tmp_path, (8, 6), crashed=1)
     declared = {"seed": {"repeat": True}}
     message = factories.refusal(folder, sweep, **declared)
-    assert "Runs to add, started as the others were: algo=b: 2 more" in message
+    assert "Runs to add, started in the same way as the others: algo=b: 2 more" in message
     assert "algo=b, (repeat)=6: missing" in message
     results = factories.report(folder, sweep, "seeds", **declared)
-    assert "left out: a92, a93" in results["allowed"]["seeds"]  # the last two of algo a
+    assert "excluded runs: a92, a93" in results["allowed"]["seeds"]  # the last two of algo a
     expected = mannwhitneyu(scores["b"], scores["a"][:6], method="exact").pvalue
     assert results["contrasts"][0]["p"] == pytest.approx(expected)
     page = (folder / "report.md").read_text()
-    assert "Not included: run b93 is crashed and does not count." in page
+    assert "Not included: run b93 is crashed." in page
 
 
 def test_looks_need_seeds(tmp_path: Path) -> None:
     _, sweep, _ = repeats(tmp_path, (2, 2))
-    with pytest.raises(StudyError, match="looks need seeds that are planned"):
+    with pytest.raises(StudyError, match="looks need planned seeds"):
         factories.study(sweep, seed={"repeat": True}, looks={8: 0.05})
     with pytest.raises(StudyError, match=r"seed\.Repeat\.again: unknown key|seed"):
         factories.study(sweep, seed={"again": True})

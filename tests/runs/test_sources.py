@@ -43,11 +43,11 @@ def test_addresses_as_people_have_them(source: str, path: str) -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("abc123", "is it entity/project/abc123?"),
-        ("e/p/s/t", "the address of either in the browser"),
-        ("https://wandb.ai/e/p/runs/r1", "is the address of one of a project's runs"),
-        ("https://wandb.ai", "neither a study's name"),
-        ("e/p/../../x", "neither a study's name"),
+        ("abc123", "Did you mean entity/project/abc123?"),
+        ("e/p/s/t", "or the URL of either"),
+        ("https://wandb.ai/e/p/runs/r1", "is the URL of a project's runs"),
+        ("https://wandb.ai", "must be a study's name"),
+        ("e/p/../../x", "must be a study's name"),
     ],
 )
 def test_other_addresses_are_refused_with_the_right_form(source: str, message: str) -> None:
@@ -129,7 +129,7 @@ def test_runs_of_a_project_without_a_sweep(
     project: WandbServer, online: dict[str, str], tmp_path: Path
 ) -> None:
     path, out, declaration = f"{ENTITY}/p", tmp_path / "out", tmp_path / "mine.yaml"
-    with pytest.raises(FetchError, match="say with --study what is compared in it"):
+    with pytest.raises(FetchError, match="is a project, not a sweep"):
         resolve(Request([path], out=out))
     declaration.write_text("metric: test/error\nfactors: {algo: [a, b]}\n")
     done = fetch(out, online, path, "--study", declaration, "--group", "main")
@@ -140,19 +140,19 @@ def test_runs_of_a_project_without_a_sweep(
     assert row["grade"] == "preliminary_support"
     only = json.dumps({"config.algo": "c"})
     done = fetch(tmp_path / "c", online, path, "--study", declaration, "--filter", only)
-    assert "factors.algo = 'a' is no level of the sweep, which has ['c']" in done.stderr
+    assert "factors.algo = 'a' is not a level in the sweep; accepted: 'c'" in done.stderr
     runs, _ = read_tables(tmp_path / "c")
     assert sorted(runs["run_id"]) == ["x1", "x2"]
     none = json.dumps({"config.algo": "nothing"})
     done = fetch(tmp_path / "d", online, path, "--study", declaration, "--filter", none)
-    assert 'has no runs with the filter {"config.algo": "nothing"}' in done.stderr
+    assert 'with the filter {"config.algo": "nothing"}' in done.stderr
 
 
 def test_a_filter_is_json() -> None:
     parser = argparse.ArgumentParser()
     add_source_arguments(parser)
     for text in ("algo=a", "[1]"):
-        with pytest.raises(FetchError, match="is no JSON mapping"):
+        with pytest.raises(FetchError, match="must be a JSON object"):
             request(parser.parse_args(["e/p", "--filter", text]))
     asked = request(parser.parse_args(["e/p", "--filter", '{"state": "finished"}', "--group", "g"]))
     assert asked.filters == {"state": "finished", "group": "g"}
@@ -168,7 +168,8 @@ def test_filters_for_runs_in_a_folder() -> None:
     assert selection.matches(row, {"summary_metrics.x": {"$exists": True}})
     assert not selection.matches(row, {"config.other": {"$exists": True}})
     for filters, message in (
-        ({"tags": "x"}, "the keys are config"),
+        ({"tags": "x"}, "keys must be config"),
+        ({"group": "x"}, "--group works only for W&B projects"),
         ({"config.n": {"$gt": 1}}, "$gt"),
     ):
         with pytest.raises(FetchError) as error:
@@ -190,8 +191,8 @@ def test_what_runs_vary_is_the_declarations() -> None:
     found = selection.sweep_of(runs, declared)["parameters"]
     assert found == {"lr": {"values": [0.1, 1]}, "seed": {"values": [1, 3]}}
     for values, message in (
-        ({}, "must say what is compared"),
-        ({"factors": {"x": [1]}}, "no run has x"),
+        ({}, "must have `factors:`"),
+        ({"factors": {"x": [1]}}, "no run has the declared key x"),
     ):
         with pytest.raises(FetchError, match=message):
             selection.sweep_of(runs, Declaration(metric="test/error", **values))

@@ -38,13 +38,13 @@ def test_complete_pairs_are_compared_on_request(sweep_path: Path, tmp_path: Path
     assert "--allow seeds compares the complete pairs" in message
     found = factories.report(folder, sweep_path, "seeds")
     assert found["seeds"] == [0, 1, 2, 4, 5, 6, 7]
-    assert "left out: b-3, more" in found["allowed"]["seeds"]
+    assert "excluded runs: b-3, more" in found["allowed"]["seeds"]
     row = found["contrasts"][0]
     wide = {algo: runs[runs["config.algo"] == algo].set_index("config.seed") for algo in "ab"}
     column = "summary.test/error"
     d = [wide["b"].loc[s, column] - wide["a"].loc[s, column] for s in found["seeds"]]
     assert row["p"] == pytest.approx(wilcoxon(d, method="exact").pvalue)
-    assert "Allowed although a check failed" in (folder / "report.md").read_text()
+    assert "**Waived check:**" in (folder / "report.md").read_text()
 
 
 def test_seeds_of_their_own_are_no_pairs(sweep_path: Path, tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_seeds_of_their_own_are_no_pairs(sweep_path: Path, tmp_path: Path) -> No
     }
     (row,) = found["contrasts"]
     assert row["p"] == pytest.approx(mannwhitneyu(scores["b"], scores["a"], method="exact").pvalue)
-    assert found["unpaired"][0] == "each variant has seeds of its own, so none are pairs"
+    assert found["unpaired"][0] == "each variant has its own seeds"
 
 
 def test_other_faults_are_not_waived_with_it(sweep_path: Path, tmp_path: Path) -> None:
@@ -71,11 +71,16 @@ def test_other_faults_are_not_waived_with_it(sweep_path: Path, tmp_path: Path) -
 
 
 def test_one_complete_pair_is_a_description(sweep_path: Path, tmp_path: Path) -> None:
-    lost = [f"{algo}-{seed}" for algo in "ab" for seed in range(1, 8)]
-    folder = factories.write_study(tmp_path / "t", *without(tables(sweep_path), *lost))
-    (row,) = factories.report(folder, sweep_path, "seeds", draw=True)["contrasts"]
+    gone = [f"{algo}-{seed}" for algo in "ab" for seed in range(1, 8)]
+    folder = factories.write_study(tmp_path / "t", *without(tables(sweep_path), *gone))
+    found = factories.report(folder, sweep_path, "seeds", draw=True)
+    assert found["allowed"]["seeds"] == (
+        "not every variant has every planned seed (seeds 1 to 7 missing in every variant); only "
+        "seed 0 is compared; no runs are excluded"
+    )
+    (row,) = found["contrasts"]
     assert row["grade"] == "not_testable"
-    assert "description only" in row["sentence"]
+    assert "smallest possible Holm p" in row["sentence"]
 
 
 def test_a_seed_without_any_effect_stops_the_study(sweep_path: Path, tmp_path: Path) -> None:

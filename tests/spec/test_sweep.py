@@ -52,21 +52,21 @@ def test_forms_that_wandb_has(tmp_path: Path, parameters: str, expected: dict) -
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("method: grid", "has no `parameters:`"),
-        ("method: walk\nparameters: {a: {value: 1}}", "method 'walk' is unknown"),
+        ("method: grid", "`parameters:` is missing"),
+        ("method: walk\nparameters: {a: {value: 1}}", "unknown method 'walk'"),
         (GRID + "{a: 5}", "a must be a mapping with `value:` or `values:`, got 5"),
         (GRID + "{a: {values: []}}", "`values:` must be a list of levels, got []"),
         (GRID + "{a: {values: adam}}", "`values:` must be a list of levels, got 'adam'"),
         (GRID + "{a: {value: [0, 1]}}", 'Did you mean "values: [0, 1]"?'),
-        (GRID + "{a: {min: 0.1, max: 1.0}}", "a range of whole numbers"),
-        (GRID + "{a: {min: 1}}", "a needs `value:`, `values:`, or whole"),
+        (GRID + "{a: {min: 0.1, max: 1.0}}", "min and max must be integers"),
+        (GRID + "{a: {min: 1}}", "a needs `value:`, `values:`, or integer"),
         (GRID + "{a: {values: [1, 1.0]}}", "a lists a level twice"),
         (GRID + "{a: {values: [{b: 1}]}}", "a level cannot be a mapping, got {'b': 1}"),
         (GRID + "{a: {value: 2026-01-01}}", "levels must be strings, numbers"),
-        (GRID + "{m: {parameters: }}", "m.parameters must be a mapping of names to values"),
+        (GRID + "{m: {parameters: }}", "m.parameters must be a mapping of names to parameters"),
         (GRID + "{m: {parameters: [1]}}", "m.parameters must be a mapping"),
         (GRID + "{m: {parameters: {}}}", "m.parameters must be a mapping"),
-        (GRID + "{a: {value: 1}, a: {value: 2}}", "the key 'a' is there twice"),
+        (GRID + "{a: {value: 1}, a: {value: 2}}", "duplicate key 'a'"),
         (
             GRID
             + "&a {x: {value: 1}}\nb: &b [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n"
@@ -74,13 +74,13 @@ def test_forms_that_wandb_has(tmp_path: Path, parameters: str, expected: dict) -
                 f"{n}: &{n} [{', '.join(['*' + p] * 10)}]\n"
                 for p, n in itertools.pairwise("bcdefg")
             ),
-            "its aliases make more than 100,000 values",
+            "its aliases expand to more than 100,000 values",
         ),
         (GRID + "{a: {value: 1}}\nmetric: {name: x, goal: maximum}", "metric.goal 'maximum'"),
         (GRID + "{a: {value: 1}}\nmetric: accuracy", "metric must be a mapping"),
-        (GRID + "{a: {value: 1}}\nprogram: [x]", "program must be text, got ['x']"),
+        (GRID + "{a: {value: 1}}\nprogram: [x]", "program must be a string, got ['x']"),
         (GRID + "{on: {value: 1}}", "the key True is not text (on, off, yes and no"),
-        (GRID + "{a: {value: 1}}\n---\na: 1", "holds 2 YAML documents"),
+        (GRID + "{a: {value: 1}}\n---\na: 1", "has 2 YAML documents"),
         ("- 1", "is not a mapping"),
         ("method: [", "cannot read"),
     ],
@@ -100,7 +100,7 @@ def test_a_number_that_yaml_reads_as_text(tmp_path: Path) -> None:
     assert sweep.parameters == {"a": ["1e-3", 0.001, "1e-4"]}
     with pytest.raises(SweepError) as error:
         sweep.require_clear()
-    message = "1e-3 is text to YAML 1.1, not a number. Write 0.001 for the number or '1e-3' for"
+    message = "1e-3 is text in YAML 1.1, not a number. Write 0.001 for the number or '1e-3' for"
     assert message in str(error.value)
     assert str(path) in str(error.value)
 
@@ -150,7 +150,7 @@ def test_values_are_compared_by_kind_and_content(one: object, other: object, sam
             "method: random\nparameters: {seed: {values: [1]}}",
             "the runs of `method: random` cannot be compared",
         ),
-        (GRID + "{a: {value: 1}}", "there are no replicates"),
+        (GRID + "{a: {value: 1}}", "Tests need replicates"),
         (GRID + "{random_seed: {values: [1, 2]}}", "Candidates: random_seed (write `seed: random_"),
         (GRID + "{seed: {values: [1, 2]}}", "metric must have a name and a goal, got none"),
     ],

@@ -45,9 +45,7 @@ def test_a_look_takes_its_seeds_and_its_alpha(sweep_path: Path, tmp_path: Path) 
     late = factories.write_study(tmp_path / "late", runs[almost], kept)
     third = factories.report(late, sweep_path, **LOOKS)
     assert third["n_seeds"] == 8
-    missing = (
-        "The look at 12 seeds is not complete: batch_norm=True, optimizer=sgd, seed=11: missing"
-    )
+    missing = "The look at 12 seeds is incomplete: batch_norm=True, optimizer=sgd, seed=11: missing"
     assert missing in third["look"]
     assert "Planned look 2 of 2" in (folder / "report.md").read_text()
 
@@ -71,7 +69,7 @@ def test_too_few_runs_for_any_look_are_listed(sweep_path: Path, tmp_path: Path) 
     ("looks", "message"),
     [
         ({8: 0.02, 10: 0.02}, "must end at the sweep's 12 seeds"),
-        ({8: 0.03, 12: 0.03}, "they spend 0.06"),
+        ({8: 0.03, 12: 0.03}, "which spends 0.06"),
         ({0: 0.01, 12: 0.03}, "must end at"),
     ],
 )
@@ -134,7 +132,7 @@ def test_blocks_are_averaged_over_and_never_compared(tmp_path: Path) -> None:
         own = intervals.paired_interval(block[1] - block[0])
         assert (one["difference"], one["ci_high"]) == pytest.approx((own.estimate, own.high))
     page = (folder / "report.md").read_text()
-    assert "the mean over the 3 blocks (dataset) of the scores as they are" in page
+    assert "the mean over the 3 blocks (dataset) of the raw scores" in page
     assert (folder / "figures" / "fig7_integrity.png").exists()
 
 
@@ -163,7 +161,7 @@ def test_a_failed_run_takes_its_seed_out_of_all_blocks(tmp_path: Path) -> None:
     (row,) = found["contrasts"]
     assert (row["n"], row["n_trained"], row["per_seed"][3]) == (7, 6, None)
     assert [one["n"] for one in found["within_blocks"]] == [7, 6, 7]
-    assert "Seeds with a failed run in some block: 0 of 7 with" in row["sentence"]
+    assert "Seeds with a failed run in some block: 0 of 7 with" in row["notes"][0]
 
 
 @pytest.mark.parametrize("scale", ["rank", "relative"])
@@ -205,17 +203,17 @@ def test_blocks_may_have_other_data_but_not_other_recipes(tmp_path: Path) -> Non
     runs.loc[0, "summary.data_sha256"] = "e" * 64  # within one block
     factories.write_study(folder, runs, history)
     message = factories.refusal(folder, tmp_path / "s.yaml", block=["dataset"])
-    assert "the runs saw different data" in message
+    assert "the runs used different data" in message
 
 
 @pytest.mark.parametrize(
     ("declared", "message"),
     [
-        ({"block": ["datasets"]}, "block names datasets, which is no parameter"),
-        ({"block": ["seed"]}, "block names seed"),
+        ({"block": ["datasets"]}, "block: datasets must be a parameter of the sweep"),
+        ({"block": ["seed"]}, "block: seed must be a parameter of the sweep other than the seed"),
         (
             {"block": ["dataset", "optimizer"], "published_scores": {"them": 0.5}},
-            "cannot be compared with means over the blocks",
+            "cannot be compared with means over blocks",
         ),
         ({"block": ["dataset"], "factors": {"dataset": ["a", "b"]}}, "both a block and a factor"),
     ],
@@ -260,7 +258,7 @@ def test_a_control_is_what_the_others_are_compared_with(tmp_path: Path) -> None:
     built = contrasts.build(plan, np.arange(28.0).reshape(4, 7))
     assert [c.name for c in built] == ["act: relu - elu", "act: gelu - elu", "act: silu - elu"]
     assert built[0].differences.tolist() == [-7] * 7
-    with pytest.raises(StudyError, match="control 'tanh' is no level of a factor; accepted: relu"):
+    with pytest.raises(StudyError, match="control 'tanh' is not a level of a factor"):
         factories.study(path, compare={"control": "tanh"})
     with pytest.raises(StudyError, match="compare"):
         factories.study(path, compare="all")
@@ -278,4 +276,4 @@ def test_levels_that_are_not_reported_apart_are_joined(tmp_path: Path) -> None:
     folder = factories.write_study(tmp_path / "study", *factories.scored(path, scores))
     factories.report(folder, path, draw=True)
     assert (folder / "figures" / "fig16_levels.png").exists()
-    assert "Bars at the right join neighbours" in (folder / "report.md").read_text()
+    assert "Bars at the right join levels" in (folder / "report.md").read_text()

@@ -71,15 +71,15 @@ def test_estimates_are_of_the_seeds_without_failures(sweep_path: Path, tmp_path:
     assert second["failures"] == {"failed": (0, 2), "seeds": (0, 2)} | both
     assert interaction["failures"]["p"] is None
     text = "Failed runs: 2 of 16 with batch_norm = False, 0 of 16 with batch_norm = True (on "
-    assert text + "2 and 0 of 8 seeds, exact McNemar p = .5)." in first["sentence"]
-    assert "Among the 6 seeds without a failed run" in first["sentence"]
-    assert "over all 8 seeds, failed runs counted as worst" in first["sentence"]
+    assert first["notes"][0] == text + "2 and 0 of 8 seeds, exact McNemar p = .5)."
+    assert "in 6 of the 6 seeds without failed runs, Holm p = " in first["sentence"]
+    assert first["sentence"].endswith(" over all 8 seeds.")
     message = (
         "averages over a variant whose runs fail (batch_norm = False, optimizer = sgd: 2 of 8)"
     )
     assert any(message in note for note in first["notes"])
     page = (tmp_path / "s" / "report.md").read_text()
-    assert "2 (3 to 65 %)" in page  # Clopper and Pearson's interval of 2 in 8
+    assert "2 of 8 (3 to 65 %)" in page  # Clopper and Pearson's interval of 2 in 8
 
 
 def test_failures_that_carry_a_claim_are_said_to(sweep_path: Path, tmp_path: Path) -> None:
@@ -90,16 +90,16 @@ def test_failures_that_carry_a_claim_are_said_to(sweep_path: Path, tmp_path: Pat
     found = factories.report(folder, sweep_path, smallest_effect=0.01)
     row = found["contrasts"][1]
     assert (row["grade"], row["difference"], row["p_within"]) == ("preliminary_support", None, 1.0)
-    assert "No seed is without a failed run, so there is no estimate." in row["sentence"]
-    assert "8 of 16 with" not in row["sentence"]
-    assert "16 of 16 with optimizer = sgd (on 0 and 8 of 8 seeds, exact McNemar" in row["sentence"]
+    assert "no estimate, since no seed is without a failed run" in row["sentence"]
+    assert "8 of 16 with" not in row["notes"][0]
+    assert "16 of 16 with optimizer = sgd (on 0 and 8 of 8 seeds, exact McNemar" in row["notes"][0]
     few = [f"nosgd{seed:02d}" for seed in range(8) if seed not in (2, 5)]
     folder = factories.write_study(tmp_path / "few", fail(runs, *few), history)
     row = factories.report(folder, sweep_path, smallest_effect=0.01)["contrasts"][0]
     assert row["n_trained"] == 2
     assert row["grade"] == "preliminary_support"
-    said = "too few to show a difference alone (smallest Holm p 1): the claim rests on the failures"
-    assert said in row["sentence"]
+    said = "rests on the failures too: 2 seeds without them could not show a difference (smallest "
+    assert f"The claim {said}possible Holm p 1)." in row["notes"]
 
 
 def test_a_variant_that_fails_often_and_is_better_otherwise(tmp_path: Path) -> None:
@@ -113,11 +113,11 @@ def test_a_variant_that_fails_often_and_is_better_otherwise(tmp_path: Path) -> N
     folder = factories.write_study(tmp_path / "study", lost.drop(columns=[]), history)
     (row,) = factories.report(folder, path, smallest_effect=0.01)["contrasts"]
     assert row["p_beyond"] < 0.05
-    assert row["grade"] in ("preliminary_support", "inconclusive")
-    assert "beyond ±1.00 percentage points" in row["sentence"]
-    if row["grade"] == "preliminary_support":
-        assert "higher (worse)" in row["sentence"]
-        assert "without them the sign is the opposite one" in row["sentence"]
+    assert row["grade"] == "preliminary_support"
+    beyond = "Without failed runs, the difference lies beyond ±1.00 percentage points (Holm p = "
+    assert row["notes"][1].startswith(beyond)
+    assert "higher (worse)" in row["sentence"]
+    assert row["notes"][2].endswith("without them, the difference has the other sign.")
 
 
 def test_failures_are_worst_where_no_bound_says_how_bad(tmp_path: Path) -> None:
@@ -170,7 +170,8 @@ def test_all_runs_fail(sweep_path: Path, tmp_path: Path) -> None:
     folder = factories.write_study(tmp_path / "s", fail(runs, *runs["run_id"]), history)
     for row in factories.report(folder, sweep_path)["contrasts"]:
         assert row["grade"] == "not_testable"
-        assert "nothing to compare, failed runs counted as worst. Failed runs:" in row["sentence"]
+        assert row["sentence"].endswith("seeds are equal, failed runs counted as worst.")
+        assert row["notes"][0].startswith("Failed runs: ")
         assert "same code" not in row["sentence"]
 
 

@@ -110,5 +110,5 @@ def test_no_pairs(tmp_path: Path) -> None:
     assert row["p"] == pytest.approx(mannwhitneyu(y, x, method="exact").pvalue)
     assert not row["paired"]
     assert row["exact"]
-    assert "By rule the tests do not use pairs" in results["page"]
-    assert "**The seeds are no pairs**" in (tmp_path / "study" / "report.md").read_text()
+    assert "The seeds are not paired, so Mann–Whitney tests are used: " in results["page"]
+    assert "**The seeds are not paired**" in (tmp_path / "study" / "report.md").read_text()

@@ -170,7 +170,7 @@ def test_every_run_is_listed_with_its_mistakes(folder: Path) -> None:
     assert (step["lower"], step["higher"]) == (10, 0)
     page = (folder / "report.md").read_text()
     assert re.search(r"\| 4 +\| +98.20 \| +18 \| +98.19 \| +98.00 \| +1.0 \| r4 ", page)
-    assert "4 test items are pixel by pixel also among the training items" in page
+    assert "4 test items are identical to training items" in page
 
 
 @pytest.mark.slow
@@ -234,7 +234,7 @@ def test_runs_that_disagree_on_a_width_are_refused(folder: Path) -> None:
     arrays = dict(np.load(path))
     arrays["widths"][7] += 1
     np.savez(path, **arrays)
-    with pytest.raises(TableError, match="disagree on the width of 00007"):
+    with pytest.raises(TableError, match=r"'00007.*': runs have different values of width"):
         per_item.write(folder, [f"r{i}" for i in range(10)])
 
 
@@ -245,7 +245,7 @@ def test_a_validation_score_is_called_one(folder: Path) -> None:
 
 
 def test_a_published_score_in_percent_is_refused(folder: Path) -> None:
-    with pytest.raises(StudyError, match=r"published_scores.them = 99.46 lies outside the bounds"):
+    with pytest.raises(StudyError, match=r"published_scores.them = 99.46 is outside the bounds"):
         compared(folder, 99.46, [], "test/error")
 
 
@@ -274,15 +274,15 @@ def test_published_scores_need_a_sweep_that_varies_the_seed_only(
     path = plan.places.declaration("recipe")
     words = ["calibrate", str(sweep_of(folder)), "--study", str(path)]
     monkeypatch.setattr("sys.argv", words)
-    with pytest.raises(SystemExit, match="nothing to permute"):
+    with pytest.raises(SystemExit, match="requires a study with at least one factor"):
         calibrate.main()
     sweep = factories.write_sweep(tmp_path / "made_up.yaml")
-    with pytest.raises(StudyError, match="varies batch_norm, optimizer, but"):
+    with pytest.raises(StudyError, match="also varies batch_norm, optimizer"):
         factories.study(sweep, published_scores={"them": 0.03})
 
 
 def test_an_npz_of_another_kind_is_refused(folder: Path) -> None:
     path = folder / per_item.FILES / "r3" / per_item.SCORES
     np.savez(path, weights=np.zeros(3))
-    with pytest.raises(TableError, match="holds the arrays weights; expected `items`"):
+    with pytest.raises(TableError, match=r"must contain `items` .*; got weights"):
         per_item.write(folder, [f"r{i}" for i in range(10)])

@@ -1,4 +1,4 @@
-"""The exact tests and intervals against R's, on 240 made-up data sets of every size and shape."""
+"""The exact tests and intervals against R's, on 240 simulated data sets of many sizes."""
 
 import json
 

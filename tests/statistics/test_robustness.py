@@ -90,7 +90,7 @@ def test_ties_are_those_of_the_resolution_everywhere(sweep_path: Path, tmp_path:
     plain = [row["n_zero"] for row in again["contrasts"]]
     assert sum(zeros) > sum(plain)
     text = (tmp_path / "s" / "report.md").read_text()
-    assert "Survives all rules" in text
+    assert "Same under all rules" in text
 
 
 def test_rules_that_runs_lack_are_not_made_up(sweep_path: Path, tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_other_metrics_are_marked_exploratory(sweep_path: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize("rule", ["best_on_test", {"at_best": "test/error"}])
 def test_a_rule_that_looks_at_the_test_set_is_refused(sweep_path: Path, rule: object) -> None:
-    with pytest.raises(StudyError, match="optimistic"):
+    with pytest.raises(StudyError, match="biases"):
         factories.study(sweep_path, score=rule)
 
 
@@ -149,10 +149,10 @@ def test_the_mean_of_the_last_five_needs_five(sweep_path: Path, tmp_path: Path) 
     results = write_report(tmp_path / "s", sweep_path, runs, history)
     assert list(results["contrasts"][0]["other_rules"]) == ["at_best_val"]
     assert results["contrasts"][0]["grade"] == "preliminary_support"
-    said = "The mean of the last five epochs is no rule for runs of 3 epochs and is left out."
+    said = "The mean of the last five epochs does not apply to runs of 3 epochs and is skipped."
     assert said in (tmp_path / "s" / "report.md").read_text()
     refused = factories.refusal(tmp_path / "s", sweep_path, score={"mean_last": 5})
-    assert "the score is the mean of the last five epochs, but runs have 3 epochs" in refused
+    assert "needs at least 5 epochs, but the runs have 3 epochs" in refused
 
 
 def test_the_mean_of_the_last_five_may_be_declared(tmp_path: Path) -> None:

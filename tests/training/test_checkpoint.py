@@ -54,7 +54,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     path = tmp_path / "checkpoint-000002.pt"
     path.write_bytes(path.read_bytes()[:-200] if content is None else content)
     assert checkpoint.resume(tmp_path, CONFIG_KEY, parts(2)) == {"history": [1]}
-    assert "checkpoint-000002.pt is unreadable" in capsys.readouterr().out
+    assert "checkpoint-000002.pt: truncated" in capsys.readouterr().out
 
 
 def test_a_flipped_bit_is_seen(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -65,19 +65,19 @@ def test_a_flipped_bit_is_seen(tmp_path: Path, capsys: pytest.CaptureFixture) ->
     place = content.index(weight) + 2
     path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
     assert checkpoint.resume(tmp_path, CONFIG_KEY, parts(2)) == {"history": [1]}
-    assert "is unreadable: the checksum of" in capsys.readouterr().out
+    assert "checkpoint-000002.pt: the checksum of" in capsys.readouterr().out
 
 
 def test_another_runs_checkpoint_is_refused(tmp_path: Path) -> None:
     checkpoint.save(tmp_path, 1, CONFIG_KEY, {}, parts(1))
-    with pytest.raises(UserError, match="different: seed"):
+    with pytest.raises(UserError, match="written with different seed"):
         checkpoint.resume(tmp_path, CONFIG_KEY | {"seed": 2}, parts(1))
 
 
 def test_a_checkpoint_of_another_program_is_refused(tmp_path: Path) -> None:
     torch.save({"config_key": CONFIG_KEY, "model": {}}, tmp_path / "checkpoint-000003.pt")
     for read in (lambda: checkpoint.resume(tmp_path, CONFIG_KEY, parts(1)), checkpoint.newest):
-        with pytest.raises(UserError, match="another version of this program"):
+        with pytest.raises(UserError, match="not a checkpoint of this version"):
             read() if read is not checkpoint.newest else read(tmp_path)
 
 

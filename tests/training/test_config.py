@@ -27,7 +27,7 @@ from train_gtsrb import Config
         ("optimizer", "adamw", "'adam' or 'sgd'"),
         ("activation", None, "'elu', 'relu' or 'gelu'"),
         ("optimiser", "sgd", "did you mean 'optimizer'"),
-        ("zzz", 1, "known keys: seed"),
+        ("zzz", 1, "accepted: seed"),
     ],
 )
 def test_a_fault_names_key_value_and_what_is_allowed(key: str, value: object, words: str) -> None:

@@ -247,7 +247,7 @@ def test_a_graph_gives_the_plain_steps_numbers(
             step(torch.arange(5 if i == 9 else 8, device="cuda") + i)
             scheduler.step()
         weights = torch.cat([p.detach().flatten() for p in model.parameters()])
-        assert not (graph and step.refused)
+        assert not (graph and step.gave_up)
         found.append((weights.cpu(), sums.cpu(), generator.get_state()))
     torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-3, atol=1e-4)
@@ -280,7 +280,7 @@ def test_a_step_that_a_real_gpu_cannot_record(capsys: pytest.CaptureFixture) -> 
         found.append((sums.cpu(), generator.get_state()))
     torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-3, atol=1e-3)
     assert torch.equal(found[0][1], found[1][1])
-    assert capsys.readouterr().out.count("no CUDA graph") == 1
+    assert capsys.readouterr().out.count("training without a CUDA graph") == 1
 
 
 class _Stream:
@@ -329,10 +329,10 @@ def noisy_steps(fault: str | None) -> tuple:
             call.graph = types.SimpleNamespace(replay=replay)
 
         call._record = record
-        call._say_capturable = lambda _: None  # on a CPU Adam refuses it
+        call._set_capturable = lambda _: None  # on a CPU Adam refuses it
     for i in range(20):
         call(torch.arange(8 if i % 5 else 3) / 8)
-    refused = bool(fault) and call.refused
+    refused = bool(fault) and call.gave_up
     state = [*model.state_dict().values(), sums, torch.rand(3), torch.rand(3, generator=generator)]
     return refused, [value.detach().clone() for value in state]
 
@@ -342,9 +342,9 @@ def noisy_steps(fault: str | None) -> tuple:
     [
         ("none", None),
         ("refused", "RuntimeError: CUDA error: operation not permitted when stream is capturing"),
-        ("stale batch", "ArithmeticError: two recorded steps gave the losses ["),
-        ("no update", "ArithmeticError: two recorded steps left weights"),
-        ("half of it", "ArithmeticError: two recorded steps left weights"),
+        ("stale batch", "ArithmeticError: the losses of two recorded steps are ["),
+        ("no update", "ArithmeticError: after two recorded steps the weights differ"),
+        ("half of it", "ArithmeticError: after two recorded steps the weights differ"),
         ("memory", "OutOfMemoryError: CUDA out of memory"),
     ],
 )
@@ -361,7 +361,7 @@ def test_a_graph_that_cannot_be_used_is_done_without(
     for one, other in zip(plain, found, strict=True):
         assert torch.allclose(one, other, atol=1e-6)  # lr as a tensor rounds otherwise
     said = capsys.readouterr().out
-    assert said.count("no CUDA graph") == (reason is not None)
+    assert said.count("training without a CUDA graph") == (reason is not None)
     assert (reason or "") in said
 
 

@@ -88,7 +88,7 @@ def test_stopped_and_killed_it_continues_bit_for_bit(
     wait_for(log, "epoch 1/4", process)
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 1
-    assert "WANDB_RUN_ID=broken and the same command continue it" in log.read_text()
+    assert "run the same command with WANDB_RUN_ID=broken" in log.read_text()
     assert fetched(offline, "broken").row["state"] == "killed"
     process = start(script, offline, "broken", log, *flags)
     wait_for(log, "epoch 3/4", process)

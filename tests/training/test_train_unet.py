@@ -85,7 +85,7 @@ def test_a_side_that_does_not_fit_is_reported_before_data_is_read(offline: dict[
     flags = ["--data", "no/such/folder", "--image-size", "100"]
     done = call("train_unet.py", *flags, env=offline)
     assert done.returncode == 1
-    assert "use a multiple of 16, such as 96 or 112" in done.stderr
+    assert "Use a multiple of 16, such as 96 or 112" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -1,0 +1,227 @@
+"""Notes below a sentence: what qualifies its claim, and what the claim rests on."""
+
+from typing import Any
+
+from analysis.statistics.design import Outcome
+from analysis.statistics.grades import SUPPORTED
+from analysis.statistics.sentences import format_p
+from analysis.statistics.testing import Tested
+from lib.spec.metric import count
+from lib.spec.study import Study
+
+PLANNED = "In a new study of"  # how a note on more seeds begins
+
+
+def on_failures(grade: str, tested: Tested, family: int, study: Study) -> list[str]:
+    """Return the notes on a contrast with failed runs: how many, and what holds without them."""
+    if not tested.failures:
+        return []
+    notes = [_failure_counts(tested, study)]
+    if tested.trained is None or tested.all_equal:
+        return notes
+    for p, side in ((tested.p_beyond, "beyond"), (tested.p_within, "within")):
+        if grade != "practically_equivalent" and p is not None and p < study.alpha:
+            amount = study.metric.show_amount(study.smallest_effect)
+            notes.append(
+                f"Without failed runs, the difference lies {side} ±{amount} (Holm p = "
+                f"{format_p(p)})."
+            )
+            break
+    if grade not in SUPPORTED or tested.same_without_failures(study.alpha):
+        return notes
+    least = min(1.0, tested.trained.least_p * family)
+    if tested.interval.estimate * tested.direction < 0:
+        notes.append(
+            "The claim is about failures: without them, the difference has the other sign."
+        )
+    elif least >= study.alpha:
+        notes.append(
+            f"The claim rests on the failures too: {count(tested.n_trained, 'seed')} without them "
+            f"could not show a difference (smallest possible Holm p {format_p(least)})."
+        )
+    else:
+        notes.append("The claim rests on the failures: without them, it is not established.")
+    return notes
+
+
+def _failure_counts(tested: Tested, study: Study) -> str:
+    failures, contrast = tested.failures, tested.contrast
+    what = "Failed runs" if len(study.blocks) == 1 else "Seeds with a failed run in some block"
+    if contrast.kind != "main":
+        return f"{what}: {sum(failures.failed)} of {sum(failures.runs)}."
+    ((factor, baseline, treatment),) = contrast.parts
+    parts = [
+        f"{failed} of {runs} with {study.level_label(factor, level)}"
+        for failed, runs, level in zip(
+            failures.failed, failures.runs, (baseline, treatment), strict=True
+        )
+    ]
+    test = "McNemar" if tested.paired else "Fisher"
+    seeds = " and ".join(map(str, failures.seeds))
+    return (
+        f"{what}: {', '.join(parts)} (on {seeds} of {count(tested.n, 'seed')}, exact {test} p = "
+        f"{format_p(failures.p)})."
+    )
+
+
+def not_corrected(tested: Tested, study: Study) -> str:
+    """Return the note on a p that is below α only without the correction, or nothing."""
+    if not tested.test.p < study.alpha <= tested.p_holm:
+        return ""
+    return f"Uncorrected p = {format_p(tested.test.p)}; not established after correction."
+
+
+def demoted(before: str, grade: str, rules: dict[str, dict[str, Any]], study: Study) -> str:
+    """Return the note on a claim that other score rules do not confirm.
+
+    ``before``: its grade by the declared rule; ``rules``: what the others say, as in results.json.
+    """
+    others = "; ".join(
+        f"{study.words_of(rule)}: {one['grade'].replace('_', ' ')}, "
+        f"Holm p = {format_p(one['p_holm'])}"
+        for rule, one in rules.items()
+        if not one["agrees"] or one["grade"] != before
+    )
+    return (
+        f"Demoted from {before.replace('_', ' ')} to {grade.replace('_', ' ')}, since another "
+        f"score rule does not confirm it ({others})."
+    )
+
+
+def on_items(before: str, grade: str, both: tuple[float, float] | None, study: Study) -> str:
+    """Return the note on a claim against a published score, over seeds and test items together.
+
+    ``before``: the grade that the seeds alone would give.
+    """
+    if both is None:
+        return (
+            "A claim against a published score must hold for seeds and test items together; no "
+            "interval over both is known here, so none is made."
+        )
+    signed = study.metric.show_signed
+    interval = f"{signed(both[0])}, {signed(both[1])}"
+    weaker = ""
+    if grade != before:
+        weaker = f", which does not allow what seeds alone would: {before.replace('_', ' ')}"
+    return f"Interval over seeds and test items together: [{interval}]{weaker}."
+
+
+def fragile(
+    grade: str, lost: list[Any], n: int, could_not: bool, study: Study, nearest: str
+) -> str:
+    """Return the note on a claim that rests on single seeds.
+
+    ``lost``: the seeds without which it is not established, of ``n``; ``could_not``: whether one
+    seed fewer could not have given it, whatever the scores; ``nearest``: how near the interval
+    comes to the value that decides.
+    """
+    shown, seed = f"“{grade.replace('_', ' ')}”", study.declaration.replicate
+    if could_not:
+        words = f"No seed can be spared: {n - 1} seeds could not have given {shown}"
+    else:
+        named = ", ".join(map(str, lost))
+        which = f"{seed} {named}" if len(lost) == 1 else f"any one of the {seed}s {named}"
+        words = f"Fragile: without {which}, {shown} is not established"
+    return f"{words}.{nearest}"
+
+
+def nearest_bound(
+    distance: float, towards: float, confidence: float, items: int | None, study: Study, item: str
+) -> str:
+    """Say how far the nearest end of an interval is from what it must exclude, and in items."""
+    metric = study.metric
+    what = "0" if towards == 0 else f"{'+' if towards > 0 else '−'}δ"
+    number = f"{distance * items:.{0 if distance * items >= 10 else 1}f}" if items else ""
+    in_items = f" ({number} of {items:,} {item}s)" if items else ""
+    return (
+        f" The {100 * confidence:.3g} % interval behind it ends {metric.show_amount(distance)}"
+        f"{in_items} from {what}."
+    )
+
+
+def on_test(found: dict[str, Any], study: Study) -> str:
+    """Return the note that shows the same contrast on the test metric.
+
+    ``found``: difference, interval and p, as results.json has them.
+    """
+    metric = study.metric.on(found["metric"])
+    unit = f" {metric.difference_unit}" if metric.difference_unit else ""
+    if found["difference"] is None:
+        return ""
+    signed = metric.show_signed
+    return (
+        f"The same contrast on the {metric.title}, which decides nothing here: "
+        f"{signed(found['difference'])}{unit} [{100 * found['confidence']:.3g} % CI "
+        f"{signed(found['ci_low'])}, {signed(found['ci_high'])}], exact p = "
+        f"{format_p(found['p'])}, not corrected."
+    )
+
+
+def qualification(
+    row: dict, rows: list[dict], secondary: list[dict], study: Study, failed: dict[str, tuple]
+) -> list[str]:
+    """Return warnings that a main effect is an average over unlike variants.
+
+    ``row``: a primary contrast as results.json has it, one of ``rows``; ``secondary``: the simple
+    effects; ``failed``: failed runs of all runs, by the label of each of the contrast's variants.
+    """
+    if row["kind"] != "main":
+        return []
+    found = []
+    ((factor, *_),) = row["parts"]
+    if len(failed) > 2 and any(number for number, _ in failed.values()):
+        counts = ", ".join(
+            f"{words}: {number} of {n}" for words, (number, n) in failed.items() if number
+        )
+        found.append(f"This main effect averages over a variant whose runs fail ({counts}).")
+    for other in rows:
+        factors = [name for name, _, _ in other["parts"]]
+        if other["kind"] == "interaction" and factor in factors and other["grade"] in SUPPORTED:
+            (b,) = set(factors) - {factor}
+            found.append(
+                f"This is an average: the effect depends on {study.factor_label(b)} (see the "
+                "interaction and the simple effects)."
+            )
+            return found
+    own = [simple for simple in secondary if simple["levels"] == row["parts"][0]]
+    sure = [simple for simple in own if simple["p_holm"] < study.alpha]
+    if {simple["a12"] > 0.5 for simple in sure} == {True, False}:
+        found.append("This is an average: the simple effects have opposite signs.")
+    return found
+
+
+def other_scale(name: str) -> str:
+    """Return the warning that an interaction's conclusion belongs to one scale only."""
+    return f"Not scale-robust: on the {name} the conclusion is another."
+
+
+def not_known(at_delta: Outcome, at_zero: Outcome, study: Study) -> str:
+    """Return the note on what a new study would show, from the design analysis of one contrast."""
+    equivalent = at_zero.grades["practically_equivalent"]
+    return (
+        f"{PLANNED} {at_delta.n} seeds that spread like these and all train, a true effect "
+        f"of {study.metric.show_amount(study.smallest_effect)} would be shown as a difference with "
+        f"probability {at_delta.found:.2f}, and a true effect of 0 as practically equivalent "
+        f"with probability {equivalent:.2f}."
+    )
+
+
+def second_look(looks: list[int], n: int) -> str:
+    """Say that a study was looked at before with other seeds, and that this was not planned."""
+    before = " and ".join(map(str, looks))
+    return (
+        f"Exploratory: this study was reported before with {before} seeds and now has {n}. "
+        "Changing the number after a look makes more wrong claims than α; plan looks with `looks:`."
+    )
+
+
+def look(study: Study) -> str:
+    """Say which of the planned looks this is, and what α the others spend."""
+    looks, n = study.declaration.looks, len(study.seeds)
+    number = sorted(looks).index(n) + 1
+    others = ", ".join(f"{seeds} seeds: {looks[seeds]:g}" for seeds in sorted(looks) if seeds != n)
+    return (
+        f"Planned look {number} of {len(looks)}, at {n} seeds and α = {looks[n]:g} ({others}). All "
+        f"looks together make a wrong claim of a kind in at most {100 * study.declaration.alpha:g} "
+        "% of studies."
+    )
