@@ -68,7 +68,7 @@ def test_every_line_of_a_bench_has_its_place() -> None:
         "12 ms, 1.5 MiB",
         "184 epochs",
         "9.8 s, 200",
-        "10,000 finished runs; starts | 0.9 s, 56 MiB; 0.2 s",
+        "10,000 finished runs; start-up | 0.9 s, 56 MiB; 0.2 s",
         "files to report: 1000 runs of 400 rows | 61 s, 700 MiB",
     ):
         assert words in text
