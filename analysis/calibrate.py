@@ -29,12 +29,13 @@ from tqdm import tqdm
 
 from analysis.readme import insert
 from analysis.runs import blocks
-from analysis.runs import data as study_data
+from analysis.runs.load import load_data
 from analysis.statistics import contrasts, grades, many, rank_tests, testing
 from lib.spec.declaration import StudyError
 from lib.spec.errors import UserError, command
 from lib.spec.files import write_atomically
-from lib.spec.study import Study, load_study
+from lib.spec.load import load_study
+from lib.spec.study import Study
 
 KINDS = ("difference", "beyond ±δ", "within ±δ", "interval")
 DELTA = 1.0  # smallest effect of interest in simulated studies: a run's standard deviation
@@ -232,8 +233,8 @@ def scenarios(study: Study) -> dict[str, Callable[[Generator, int, int], Studies
         "30 % of one variant's runs fail, otherwise no effect": failing(0.3, 0),
         "10 % of one variant's runs fail, otherwise all effects δ": failing(0.1, 1),
         "30 % of one variant's runs fail, otherwise all effects δ": failing(0.3, 1),
-        "50 % of one variant's runs fail, otherwise all effects 3 δ for the worse": failing(
-            0.5, -3 * study.metric.sign
+        "50 % of one variant's runs fail, otherwise all effects 3 δ for the better": failing(
+            0.5, 3 * study.metric.sign
         ),
         "three blocks, no effect": blocked(0),
         "three blocks, all effects δ": blocked(1),
@@ -330,7 +331,7 @@ def main() -> None:
 
     tqdm.write(heading())
     if arguments.permute:
-        data = study_data.load(study, arguments.permute)
+        data = load_data(study, arguments.permute)
         if data.completeness.problems:
             problem = data.completeness.problems[0]
             raise UserError(f"{arguments.permute} is incomplete: {problem}")

@@ -38,8 +38,9 @@ from analysis.runs.tables import FORMULA, TableError, read_tables, runs_table, w
 from lib.spec.declaration import read_declaration
 from lib.spec.errors import command
 from lib.spec.files import write_atomically
+from lib.spec.load import load_study
 from lib.spec.metric import count
-from lib.spec.study import ROOT, Places, Study, load_study
+from lib.spec.study import ROOT, Places, Study
 
 SWEEP = "sweep.yaml"  # next to the tables: the sweep from the server, or collected from the runs
 FILE_NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
@@ -71,6 +72,11 @@ def collect(
     kept, fetched = set(), []
     failure: BaseException | None = None
     exports = [Path(source) for source in sources if is_export(source)]
+    if exports and filters:
+        raise FetchError(
+            "--filter and --group cannot select runs of a CSV export; filter the table in the W&B "
+            "app and export it again"
+        )
     for source in [*(s for s in sources if not is_export(s)), *([exports] if exports else [])]:
         if source is exports:
             unchanged, reading = wandb_csv.fetch_exports(exports, _config_keys(study))

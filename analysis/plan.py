@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from analysis.figures import style
 from analysis.figures.picture import Picture
 from analysis.pages import render
-from analysis.pages.tables import Table, to_markdown
+from analysis.pages.formats import Table, to_markdown
 from analysis.runs import provenance
 from analysis.statistics import contrasts, rank_tests
 from analysis.statistics.design import (
@@ -36,8 +36,9 @@ from analysis.statistics.design import (
 from analysis.statistics.pilot import Pilot, contrast_deviation, read_pilot
 from analysis.statistics.sentences import format_p
 from lib.spec.errors import UserError, command
+from lib.spec.load import load_study
 from lib.spec.metric import count
-from lib.spec.study import Places, Study, load_study
+from lib.spec.study import Places, Study
 
 SEEDS = range(3, 16)  # x axis of the figure
 

@@ -15,11 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from analysis.pages import tables
+from analysis.pages import formats, tables
 from analysis.statistics.sentences import format_p
 from lib.spec.errors import UserError, command
 from lib.spec.files import write_atomically
-from lib.spec.study import ROOT, RULES, Places, Study, load_study
+from lib.spec.load import load_study
+from lib.spec.study import ROOT, RULES, Places, Study
 
 RESULTS = re.compile(r"<!-- results:(?P<studies>[\w. -]+?)-->\n.*?<!-- /results -->", re.DOTALL)
 OPENING = re.compile(r"<!-- ([\w.-]+) -->\n")
@@ -30,7 +31,7 @@ def block(where: str, results: dict[str, Any], study: Study) -> str:
 
     ``where``: the study's folder, relative to the page.
     """
-    caption = tables.plain(results["captions"]["fig3_final_scores"])
+    caption = formats.plain(results["captions"]["fig3_final_scores"])
     lines = [sentences(results), ""]
     lines += [f"![{caption}]({where}/figures/fig3_final_scores.png)", "", f"*{caption}*", ""]
     rule = RULES[results["score_rule"]]
@@ -47,8 +48,8 @@ def sentences(results: dict[str, Any]) -> str:
     """Return the graded sentences as a Markdown list, with their notes as sublists."""
     lines = []
     for c in results["contrasts"]:
-        lines.append(f"- *{c['grade'].replace('_', ' ')}*: {tables.plain(c['sentence'])}")
-        lines += [f"  - {tables.plain(note)}" for note in c["notes"]]
+        lines.append(f"- *{c['grade'].replace('_', ' ')}*: {formats.plain(c['sentence'])}")
+        lines += [f"  - {formats.plain(note)}" for note in c["notes"]]
     return "\n".join(lines)
 
 
@@ -61,7 +62,7 @@ def all_tables(results: dict[str, Any], study: Study) -> str:
         tables.grades(results, metric),
         tables.cross_validation(results),
     ]
-    shown = [tables.to_markdown(table, list_runs=False) for table in candidates if table]
+    shown = [formats.to_markdown(table, list_runs=False) for table in candidates if table]
     return "\n\n".join(shown)
 
 
@@ -86,7 +87,7 @@ def overview(names: Sequence[str], page: Path) -> str:
 def _verdict(c: dict[str, Any], study: Study) -> str:
     """Return one line for a contrast: label, grade, difference with interval, Holm p."""
     show = study.metric.show_signed
-    text = f"{tables.plain(c['label'])}: *{c['grade'].replace('_', ' ')}*"
+    text = f"{formats.plain(c['label'])}: *{c['grade'].replace('_', ' ')}*"
     if c["difference"] is None:
         return text
     text += f", {show(c['difference'])}"

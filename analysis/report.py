@@ -21,10 +21,10 @@ from typing import Any
 from analysis import fetch
 from analysis.figures import catalogue
 from analysis.pages import render
-from analysis.runs import data as study_data
 from analysis.runs import declared, missing
-from analysis.runs.completeness import CHECKS
 from analysis.runs.data import StudyData
+from analysis.runs.load import load_data
+from analysis.runs.waivable import CHECKS
 from analysis.statistics import results as study_results
 from lib.spec.errors import UserError, command
 from lib.spec.study import Study
@@ -59,7 +59,7 @@ def report(study: Study, folder: Path, allow: Sequence[str] = (), draw: bool = T
         IncompleteError: listing all problems that prevent a comparison.
         UserError: when a table or declaration cannot be used.
     """
-    data = study_data.load(study, folder, unequal_seeds="seeds" in allow)
+    data = load_data(study, folder, unequal_seeds="seeds" in allow)
     require_complete(data, allow)
     declared.record(study, folder, data.included)
     results = study_results.analyze(data)

@@ -14,7 +14,8 @@ from typing import Any
 from analysis.readme import all_tables, read_results, sentences
 from analysis.runs.tables import read_tables
 from lib.spec.errors import UserError, command
-from lib.spec.study import Study, load_study
+from lib.spec.load import load_study
+from lib.spec.study import Study
 
 CLOCK = ("seconds", "images_per_second")  # history columns not worth plotting
 

@@ -13,7 +13,8 @@ from analysis import report as report_module
 from analysis.runs import completeness
 from analysis.runs.data import StudyData
 from analysis.runs.tables import runs_table, write_tables
-from lib.spec.study import Places, Study, load_study
+from lib.spec.load import load_study
+from lib.spec.study import Places, Study
 
 Tables = tuple[pd.DataFrame, pd.DataFrame]
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from lib.spec.declaration import StudyError
+from lib.spec.load import load_study
 from lib.spec.metric import metric
-from lib.spec.study import Places, load_study
+from lib.spec.study import Places
 from lib.spec.sweep import read_sweep
 from lib.training import config
 from tests import factories

@@ -17,7 +17,8 @@ from analysis.figures import (
 )
 from analysis.figures.picture import Picture
 from analysis.runs import histories, per_item
-from analysis.runs.data import StudyData, sibling
+from analysis.runs.data import StudyData
+from analysis.runs.load import sibling
 from analysis.statistics import jsrt_benchmark
 
 

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from analysis.figures import style
-from analysis.runs.data import StudyData, sibling
+from analysis.runs.data import StudyData
+from analysis.runs.load import sibling
 from analysis.runs.tables import CONFIG, numbers
 from lib.spec.declaration import StudyError
 from lib.spec.metric import Metric, capitalize, count, split_part

@@ -11,7 +11,7 @@ import jinja2
 
 from analysis.figures import style
 from analysis.figures.picture import Picture
-from analysis.pages import methods_text, tables
+from analysis.pages import formats, methods_text, tables
 from analysis.pages.sections import chapters, sections, sections_after_figures
 from analysis.runs.data import StudyData, unused_items
 from analysis.statistics.notes import PLANNED
@@ -77,6 +77,7 @@ def write(
         "head": head(data, results),
         "tests": methods_text.tests(results["contrasts"]),
         "tables": tables,
+        "formats": formats,
     }
     pages = {"results.json": _json(results)}
     for name in PAGES:
@@ -129,8 +130,8 @@ def _environment(name: str) -> jinja2.Environment:
     )
     environment.tests["starts"] = str.startswith
     environment.filters |= {
-        "tex": tables.tex,
-        "plain": tables.plain,
+        "tex": formats.tex,
+        "plain": formats.plain,
         "inline": inline_html,
         "lower_first": style.lower_first,
         "slug": lambda text: re.sub(r"[^A-Za-z0-9-]+", "-", str(text)),

@@ -6,7 +6,7 @@ from typing import Any
 
 from analysis.figures import networks
 from analysis.pages import methods_text, tables
-from analysis.pages.tables import Table
+from analysis.pages.formats import Table
 from analysis.runs.data import StudyData
 from analysis.statistics import grades
 from analysis.statistics.sentences import format_p

@@ -8,35 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.runs import recipe
-from analysis.runs.axis import EPOCH, KNOWN, label
+from analysis.runs.axis import EPOCH, label
+from analysis.runs.lengths import ENOUGH, lengths_of, whole
+from analysis.runs.pairing import splitting_factors, unpaired_seeds
 from analysis.runs.tables import CONFIG, NAN, SUMMARY, TableError, is_missing, keys, numbers
+from analysis.runs.waivable import failed_waivable
 from lib.spec.metric import count
-from lib.spec.study import CHANGED, LEAST_EPOCHS, RULES, Study, Variant
+from lib.spec.study import LEAST_EPOCHS, RULES, Study, Variant
 from lib.spec.sweep import same_value, show_value
-
-PAIR_HASHES = ("split_sha256", "order_sha256")  # data split; order of the first epoch
-
-CLOCK = ("seconds", "images_per_second")  # history columns that differ even in identical runs
-ENOUGH = 0.95  # least share of the longest run's steps, if runs may end at different steps
-
-# Checks that `analysis.report --allow NAME` waives, and the message if they fail.
-CHECKS = {
-    "seeds": "not every variant has every planned seed",
-    "recipe": "settings other than the factors and the seed differ between runs",
-    "data": "the runs used different data",
-    "commit": "the runs used different commits of the code",
-    "versions": "the runs used different library versions",
-    "identical": "runs that should differ have identical losses in all digits",
-}
-COMPARED = {
-    "data": ["data_sha256"],
-    "commit": ["git_commit"],
-    "versions": ["python_version", "numpy_version", "torch_version"],
-}
-
-# Summary keys that must not change when a run is resumed, by check.
-SAME_WITHIN_RUN = COMPARED | {"versions": [*COMPARED["versions"], "threads", "device"]}
 
 
 @dataclass(frozen=True)
@@ -115,7 +94,7 @@ def check(
     fits = pd.Series(True, index=runs.index)
     for name, value in study.fixed.items():
         fits &= _matches(runs, name, value)
-    epochs = _lengths(history, axis)
+    epochs = lengths_of(history, axis)
     seconds = pd.Series(dtype=float)
     if "seconds" in history:
         seconds = history.groupby("run_id")["seconds"].sum()
@@ -145,12 +124,12 @@ def check(
             f"score: the {study.rule_words} needs at least {LEAST_EPOCHS[study.rule]} epochs, but "
             f"the runs have {count(longest, 'epoch')}; declare another `score:`"
         )
-    splitting = _splitting(study, included)
+    splitting = splitting_factors(study, included)
     return Completeness(
         entries=entries,
         problems=problems,
-        waivable={} if problems else _failed_waivable(study, included, history),
-        unpaired=_unpaired(study, included, splitting),
+        waivable={} if problems else failed_waivable(study, included, history),
+        unpaired=unpaired_seeds(study, included, splitting),
         splitting=splitting,
         repeated=repeated,
     )
@@ -196,37 +175,6 @@ def name_seeds(study: Study, seeds: list[Any]) -> str:
         values = [value for _, value in group]
         parts += [f"{values[0]} to {values[-1]}"] if len(values) > 2 else map(str, values)
     return f"{name} {', '.join(parts)}"
-
-
-def _lengths(history: pd.DataFrame, axis: str) -> pd.DataFrame:
-    """Return each run's number of rows and last epoch or step (``count``, ``max``).
-
-    If epochs start at 0, ``max`` is increased by 1. ``exact``: whether all runs must have the same
-    length; runs over steps or fractions of epochs may differ a little.
-    """
-    history = history.reset_index(drop=True)
-    history = history.drop(index=_final_tests(history)) if axis == EPOCH else history
-    epochs = history.groupby("run_id")["epoch"].agg(["count", "max"])
-    values = history["epoch"]
-    whole = axis == EPOCH and bool((values % 1 == 0).all())
-    if whole and len(values) and values.min() == 0:
-        epochs["max"] += 1
-    return epochs.assign(exact=whole)
-
-
-def _final_tests(history: pd.DataFrame) -> pd.Index:
-    """Return the index of rows that are final tests and not epochs.
-
-    This is a run's last row if it has no metric in common with the run's other rows: Lightning logs
-    a test after the last epoch under the next epoch number.
-    """
-    metrics = history.columns.difference(["run_id", "epoch", "epoch (logged)", *KNOWN])
-    last = history.sort_values("epoch").drop_duplicates("run_id", keep="last").index
-    in_last = history.loc[last].set_index("run_id")[metrics].notna()
-    in_others = history.drop(index=last).groupby("run_id")[metrics].count() > 0
-    in_others = in_others.reindex(in_last.index, fill_value=False)
-    is_test = in_others.any(axis=1) & ~(in_last & in_others).any(axis=1)
-    return last[is_test.to_numpy()]
 
 
 def _planned(study: Study) -> dict[str, list[Any]]:
@@ -287,7 +235,7 @@ def _check_run(
         (int(n) for n in epochs.loc[name, ["count", "max"]]) if name in epochs.index else (0, 0)
     )
     exact = bool(epochs["exact"].all())
-    planned, longest = run.get(f"{CONFIG}epochs"), _whole(epochs["max"].max())
+    planned, longest = run.get(f"{CONFIG}epochs"), whole(epochs["max"].max())
     planned = planned if isinstance(planned, int) and exact and len(epochs) else longest
     key = study.score_key()
     score, problem = run.get(SUMMARY + key, math.nan), ""
@@ -320,10 +268,6 @@ def _check_run(
     known = isinstance(resumed, int | float) and math.isfinite(resumed) and resumed > 0
     resumed = int(resumed) if known else 0
     return Entry((), None, state, [name], last, float(seconds.get(name, 0.0)), resumed), problem
-
-
-def _whole(value: float) -> int:
-    return 0 if pd.isna(value) else int(value)
 
 
 def _out_of_bounds(study: Study, runs: pd.DataFrame) -> list[str]:
@@ -371,133 +315,3 @@ def _other_data(study: Study, runs: pd.DataFrame) -> list[str]:
         f"published_scores cannot be compared with runs on other data: {'; '.join(notes)}. Use "
         "the official data (`make data`), or remove published_scores"
     ]
-
-
-def _failed_waivable(study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> dict[str, str]:
-    """Return the messages of the waivable checks that failed, by name."""
-    waivable = {}
-    if differ := recipe.differences(study, runs):
-        waivable["recipe"] = f"{CHECKS['recipe']} ({'; '.join(differ)})"
-    for name, compared in COMPARED.items():
-        parts = []
-        for key in compared:
-            values = runs.get(SUMMARY + key, pd.Series(dtype=object))
-            values = values[~values.map(is_missing)].astype(str)
-            if values.groupby(_blocks(study, runs.loc[values.index], name)).nunique().max() > 1:
-                counts = values.value_counts()
-                short = [_short_hash(value) for value in counts.index]
-                shares = [f"{n} with {v}" for n, v in zip(counts, short, strict=True)]
-                parts.append(f"{key}: {', '.join(shares)}")
-        parts += _changed(runs, SAME_WITHIN_RUN[name])
-        if parts:
-            waivable[name] = f"{CHECKS[name]} ({'; '.join(parts)})"
-    if parts := _identical(study, runs, history):
-        waivable["identical"] = f"{CHECKS['identical']} ({'; '.join(parts)})"
-    return waivable
-
-
-def _changed(runs: pd.DataFrame, compared: list[str]) -> list[str]:
-    """Return messages about runs that were resumed with another value of a compared key."""
-    problems = []
-    for key in compared:
-        values = runs.get(SUMMARY + key, pd.Series(dtype=object))
-        for run_id, value in zip(runs.loc[values.index, "run_id"], values, strict=True):
-            if CHANGED in str(value):
-                problems.append(f"run {run_id} was resumed with another {key}: {value}")
-    return problems
-
-
-def _short_hash(value: str) -> str:
-    """Return the first eight digits of a hash and its suffix: "c0ffee00…-dirty"."""
-    digits, dash, rest = value.partition("-")
-    return value if len(digits) <= 12 else f"{digits[:8]}…{dash}{rest}"
-
-
-def _identical(study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> list[str]:
-    """Return messages about identical runs: all runs of a variant, or any two runs.
-
-    Within a variant, the score and all history columns except the clock are compared; identical
-    runs mean that the seed had no effect. Any other runs are compared by score and losses only,
-    because errors on few items may be equal by chance.
-    """
-    logged = history[history["run_id"].isin(runs["run_id"])]
-    numeric = logged.columns.difference(["run_id", "epoch", *CLOCK])
-    losses = [name for name in numeric if "loss" in name.lower()]
-    scores = numbers(runs, study.score_key()).set_axis(runs["run_id"])
-    with_history, with_losses = {}, {}
-    by_run = dict(list(logged.sort_values("epoch").groupby("run_id")))
-    for run_id in runs["run_id"]:
-        rows = by_run.get(run_id, logged.head(0))
-        with_history[run_id] = (scores[run_id], _content(rows[numeric]))
-        with_losses[run_id] = (scores[run_id], _content(rows[losses]))
-    problems, reported = [], set()
-    variant = runs[[CONFIG + key for key in [*study.factor_keys, *study.block_keys]]]
-    by_variant = (
-        variant.map(lambda v: f"{v!r} ").sum(axis=1)
-        if len(variant.columns)
-        else pd.Series("", runs.index)
-    )
-    for _, group in runs.groupby(by_variant):
-        ids = group["run_id"].tolist()
-        diverged = f"{SUMMARY}diverged" in group and (group[f"{SUMMARY}diverged"] == True).all()  # noqa: E712
-        if len(ids) > 1 and len({with_history[run] for run in ids}) == 1 and not diverged:
-            problems.append(f"the {study.declaration.replicate} had no effect: {' = '.join(ids)}")
-            reported |= set(ids)
-    by_content: dict[tuple[float, bytes], list[str]] = {}
-    for run_id, content in sorted(with_losses.items()):
-        if content[1] and run_id not in reported:
-            by_content.setdefault(content, []).append(run_id)
-    return problems + [" = ".join(ids) for ids in by_content.values() if len(ids) > 1]
-
-
-def _content(values: pd.DataFrame) -> bytes:
-    """Return a table's numbers as bytes, rounded to 12 decimals; empty without a finite number."""
-    array = values.to_numpy(dtype=float).round(12)
-    return array.tobytes() if np.isfinite(array).any() else b""
-
-
-def _blocks(study: Study, runs: pd.DataFrame, check: str = "data") -> pd.Series:
-    """Return each run's block for the data check (blocks may use different data); else empty."""
-    block = pd.Series("", index=runs.index)
-    for key in study.block_keys if check == "data" else []:
-        block = block + f"{key}=" + runs[CONFIG + key].map(show_value) + " "
-    return block
-
-
-def _splitting(study: Study, runs: pd.DataFrame) -> list[str]:
-    """Return the factors whose levels each have their own data split within each seed.
-
-    Empty if this holds for all factors, because no pairs would be left.
-    """
-    column, seed = f"{SUMMARY}split_sha256", CONFIG + study.declaration.replicate
-    if column not in runs or runs[column].map(is_missing).any() or runs.empty:
-        return []
-    hashes, seeds = runs[column].astype(str), runs[seed].astype(str) + _blocks(study, runs)
-    if hashes.groupby(seeds).nunique().max() == 1:
-        return []
-    keys = [key for key in study.factor_keys if CONFIG + key in runs]
-    levels = {key: runs[CONFIG + key].astype(str) for key in keys}
-    splitting = [
-        key
-        for key in keys
-        if levels[key].groupby([seeds, hashes]).nunique().max() == 1
-        and hashes.groupby([seeds, levels[key]]).nunique().max() == 1
-    ]
-    return [] if len(splitting) == len(keys) else splitting
-
-
-def _unpaired(study: Study, runs: pd.DataFrame, splitting: list[str]) -> list[str]:
-    """Return messages about seeds whose runs differ in the data split or order, so are unpaired."""
-    problems = []
-    group = runs[CONFIG + study.declaration.replicate].astype(str)
-    for key in [*splitting, *study.block_keys]:
-        group = group + f", {key} = " + runs[CONFIG + key].astype(str)
-    for name in PAIR_HASHES:
-        if (column := SUMMARY + name) in runs:
-            known = runs[~runs[column].map(is_missing).astype(bool)]
-            hashes = known[column].astype(str).groupby(group[known.index]).nunique()
-            problems += [
-                f"seed {which}: {number} different values of {name}"
-                for which, number in hashes[hashes > 1].items()
-            ]
-    return problems

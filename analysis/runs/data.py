@@ -1,8 +1,7 @@
 """StudyData, the input of the whole analysis: a study with its tables of runs."""
 
-import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,13 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.runs import blocks, completeness, history_scores, per_item, recipe
+from analysis.runs import blocks, per_item, recipe
 from analysis.runs.axis import EPOCH, label
-from analysis.runs.completeness import CHECKS, Completeness
-from analysis.runs.tables import CONFIG, SUMMARY, TableError, numbers, read_tables
+from analysis.runs.completeness import Completeness
+from analysis.runs.tables import SUMMARY, TableError, numbers
 from lib.spec.metric import Metric, count
-from lib.spec.study import LEAST_EPOCHS, Study, Variant, load_study
-from lib.spec.sweep import same_value
+from lib.spec.study import LEAST_EPOCHS, Study, Variant
 
 
 @dataclass(frozen=True)
@@ -209,171 +207,6 @@ class StudyData:
         return str(names.pop()) if len(names) == 1 else "test item"
 
 
-def load(study: Study, folder: Path, unequal_seeds: bool = False) -> StudyData:
-    """Return a study's data from the tables in ``folder``; with looks, of the last complete look.
-
-    ``unequal_seeds``: if some variants have missing seeds, use only the seeds that all variants
-    have, or unpaired seeds if each variant has its own.
-
-    Raises:
-        TableError: when a table is missing, damaged, or from another sweep.
-    """
-    runs, history = read_tables(folder)
-    table = per_item.read(folder)
-    later = ""
-    for n in sorted(study.declaration.looks or {}, reverse=True):
-        at = study.at_look(n)
-        data = _build(at, *_without_later(at, runs, history), table, folder)
-        if not data.completeness.problems:
-            return replace(data, later=later)  # the last complete look
-        earlier = [k for k in study.declaration.looks if k < n]
-        added = at.seeds[max(earlier, default=0) :]  # the seeds that this look adds
-        if any(e.seed in added and e.state != "missing" for e in data.completeness.entries):
-            problems = _first(completeness.summarize_problems(at, data.completeness), 3)
-            later = f"The look at {n} seeds is incomplete: {problems}."
-    if study.declaration.looks:
-        return data
-    data = _build(study, runs, history, table, folder)
-    if unequal_seeds and data.completeness.problems:
-        return _with_complete_seeds(data) or _with_own_seeds(data) or data
-    return data
-
-
-def _with_complete_seeds(data: StudyData) -> StudyData | None:
-    """Return the data of the seeds that every variant has; None if there are none."""
-    study, column = data.study, CONFIG + data.study.declaration.replicate
-    valid = ("finished", "diverged")
-    incomplete = [e.seed for e in data.completeness.entries if e.state not in valid]
-    seeds = [s for s in study.seeds if not any(same_value(s, other) for other in incomplete)]
-    kept = data.runs[column].map(lambda value: any(same_value(value, seed) for seed in seeds))
-    if not seeds:
-        return None
-    verb = "is" if len(seeds) == 1 else "are"
-    text = f"only {completeness.name_seeds(study, seeds)} {verb} compared"
-    return _restricted(data, replace(study, seeds=seeds), data.runs[kept.astype(bool)], text)
-
-
-def _with_own_seeds(data: StudyData) -> StudyData | None:
-    """Return unpaired data if each variant has its own seeds, of equal number; otherwise None."""
-    study = data.study
-    renamed, sizes = _numbered(study, data.runs.sort_values("run_id"))
-    if len(set(sizes)) != 1 or sizes[0] < 2 or not study.factor_keys:
-        return None
-    renamed = renamed[renamed["state"] == "finished"]
-    seeds = list(range(sizes[0]))
-    text = "each variant has its own seeds"
-    compared = f"{text}, so the comparison is unpaired"
-    restricted = _restricted(data, replace(study, seeds=seeds), renamed, compared)
-    if restricted is None:
-        return None
-    unpaired = [text, *restricted.completeness.unpaired]
-    return replace(restricted, completeness=replace(restricted.completeness, unpaired=unpaired))
-
-
-def _numbered(study: Study, runs: pd.DataFrame) -> tuple[pd.DataFrame, list[int]]:
-    """Return ``runs`` with replicates numbered from 0 within each variant and block.
-
-    Numbers follow the order of the table. Only finished runs with the study's settings get a
-    number. Also returns the number of replicates of each variant and block.
-    """
-    column = CONFIG + study.declaration.replicate
-    keys = [*study.factor_keys, *study.block_keys, *study.fixed]
-    numbered = pd.Series(np.nan, index=runs.index, dtype=object)
-    if not all(CONFIG + key in runs for key in keys):
-        return runs.assign(**{column: numbered}), [0]  # completeness.check reports these keys
-    sizes = []
-    for block, variant in itertools.product(study.blocks, study.variants):
-        matches = runs["state"] == "finished"
-        for key, level in (study.fixed | study.configs[variant] | block).items():
-            matches &= runs[CONFIG + key].map(lambda value, one=level: same_value(value, one))
-        sizes.append(int(matches.sum()))
-        numbered[matches] = list(range(sizes[-1]))
-    return runs.assign(**{column: numbered}), sizes
-
-
-def _repeated(study: Study, runs: pd.DataFrame) -> tuple[Study, pd.DataFrame, list[str]]:
-    """Return the study and its finished runs, numbered as replicates in the order of creation.
-
-    Also returns messages about the excluded unfinished runs.
-    """
-    numbered, sizes = _numbered(study, runs.sort_values(["created", "run_id"]))
-    unfinished = runs[runs["state"] != "finished"].sort_values("run_id")
-    numbered = numbered[numbered["state"] == "finished"]
-    messages = [f"run {r} is {s}" for r, s in unfinished[["run_id", "state"]].to_numpy()]
-    return replace(study, seeds=list(range(max(sizes, default=1)))), numbered, messages
-
-
-def _restricted(data: StudyData, study: Study, runs: pd.DataFrame, text: str) -> StudyData | None:
-    """Return the data of some of the runs, with `seeds` as a failed check; None if they are faulty.
-
-    ``text``: which seeds are compared.
-    """
-    history = data.history[data.history["run_id"].isin(runs["run_id"])]
-    history.attrs |= data.history.attrs
-    restricted = _build(study, runs, history, data.per_item, data.folder)
-    if restricted.completeness.problems:
-        return None
-    ids = sorted(set(data.runs["run_id"]) - set(runs["run_id"]))
-    excluded = f"excluded runs: {', '.join(ids)}" if ids else "no runs are excluded"
-    problems = _first(completeness.summarize_problems(data.study, data.completeness), 6)
-    message = f"{CHECKS['seeds']} ({problems}); {text}; {excluded}"
-    waivable = {"seeds": message} | restricted.completeness.waivable
-    repeated = [*data.completeness.repeated, *restricted.completeness.repeated]
-    repeated = list(dict.fromkeys(repeated))
-    checked = replace(restricted.completeness, waivable=waivable, repeated=repeated)
-    return replace(restricted, completeness=checked)
-
-
-def _first(problems: Sequence[str], number: int) -> str:
-    """Return the first ``number`` problems as text, and how many more there are."""
-    more = f" and {len(problems) - number} more" if len(problems) > number else ""
-    return f"{'; '.join(problems[:number])}{more}"
-
-
-def _without_later(
-    study: Study, runs: pd.DataFrame, history: pd.DataFrame
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the tables without the seeds that belong to a later look."""
-    column = CONFIG + study.declaration.replicate
-    if column not in runs:
-        return runs, history
-    later = runs[column].map(lambda value: any(same_value(value, seed) for seed in study.later))
-    runs = runs[~later.astype(bool)]
-    kept = history[history["run_id"].isin(runs["run_id"])]
-    kept.attrs |= history.attrs
-    return runs, kept
-
-
-def _build(
-    study: Study,
-    runs: pd.DataFrame,
-    history: pd.DataFrame,
-    table: pd.DataFrame | None,
-    folder: Path,
-) -> StudyData:
-    axis = history.attrs.get("axis", EPOCH)
-    study = replace(study, by_step=axis != EPOCH)
-    runs, excluded = history_scores.add(study, runs, history), []
-    if study.declaration.repeats and not study.seeds:
-        study, runs, excluded = _repeated(study, runs)
-        history = history[history["run_id"].isin(runs["run_id"])]
-    found = completeness.check(study, runs, history, axis)
-    study = _with_digits(study, runs, found)
-    if study.declaration.repeats:
-        unpaired = ["replicates are numbered in the order of creation"]
-        found = replace(found, unpaired=unpaired, repeated=[*found.repeated, *excluded])
-    return StudyData(study, runs, history, table, found, folder, axis)
-
-
-def _with_digits(study: Study, runs: pd.DataFrame, found: Completeness) -> Study:
-    """Return the study with enough decimals in its metric to distinguish the included scores."""
-    ids = [run for entry in found.entries if entry.state == "finished" for run in entry.runs]
-    scores = numbers(runs[runs["run_id"].isin(ids)], study.score_key()).to_numpy(float)
-    logged = study.logged.fitting(scores, study.smallest_effect)
-    same = study.metric == study.logged
-    return replace(study, metric=logged if same else study.metric, logged=logged)
-
-
 def test_scores(data: StudyData) -> pd.DataFrame | None:
     """Return the study's metric per test item (items, included runs), at the last epoch.
 
@@ -406,12 +239,3 @@ def unused_items(data: StudyData) -> str:
         f"{logged[run]:.6g}). They have another metric or unit, or test_images.csv is truncated; "
         "fetch the study again."
     )
-
-
-def sibling(study: Study, name: str) -> StudyData | None:
-    """Return the data of another study that ``study`` refers to, or None if it has no tables.
-
-    The other study is looked up in the same folders as ``study``.
-    """
-    folder = study.places.tables(name)
-    return load(load_study(name, study.places), folder) if (folder / "runs.csv").exists() else None

@@ -12,8 +12,9 @@ from analysis.runs.tables import SUMMARY, is_missing
 from lib.spec.declaration import DECLARING, declaring, study_hash
 from lib.spec.errors import UserError
 from lib.spec.files import write_atomically
+from lib.spec.load import varied
 from lib.spec.metric import count
-from lib.spec.study import ROOT, Study, varied
+from lib.spec.study import ROOT, Study
 from lib.spec.sweep import read_sweep, show_value
 
 NAME = "declared_at_runs.json"  # next to the tables: the declaring keys at the runs' commits

@@ -4,9 +4,9 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.runs import data as study_data
 from analysis.runs import per_item, provenance
 from analysis.runs.data import StudyData
+from analysis.runs.load import sibling
 from lib.spec.declaration import StudyError
 from lib.spec.study import Study
 
@@ -35,7 +35,7 @@ def load(study: Study) -> dict[str, Any] | None:
     name = study.declaration.cross_validation
     if name is None:
         return None
-    data = study_data.sibling(study, name)
+    data = sibling(study, name)
     if data is None:
         return {"sweep": name, "missing": "its runs have not been fetched"}
     wrong = data.completeness.problems + list(data.completeness.waivable.values())

@@ -27,6 +27,11 @@ def on_failures(grade: str, tested: Tested, family: int, study: Study) -> list[s
                 f"{format_p(p)})."
             )
             break
+    if grade == "inconclusive" and tested.interval.low * tested.interval.high > 0:
+        notes.append(
+            f"The interval excludes 0, but it is for {count(tested.n_trained, 'seed')} without "
+            "failed runs; the test also ranks the failed runs."
+        )
     if grade not in SUPPORTED or tested.same_without_failures(study.alpha):
         return notes
     least = min(1.0, tested.trained.least_p * family)
@@ -199,8 +204,8 @@ def not_known(at_delta: Outcome, at_zero: Outcome, study: Study) -> str:
     """Return the note on what a new study would show, from the design analysis of one contrast."""
     equivalent = at_zero.grades["practically_equivalent"]
     return (
-        f"{PLANNED} {at_delta.n} seeds that spread like these and all train, a true effect "
-        f"of {study.metric.show_amount(study.smallest_effect)} would be shown as a difference with "
+        f"{PLANNED} {at_delta.n} seeds with the same spread and no failed runs, a true effect of "
+        f"{study.metric.show_amount(study.smallest_effect)} would be shown as a difference with "
         f"probability {at_delta.found:.2f}, and a true effect of 0 as practically equivalent "
         f"with probability {equivalent:.2f}."
     )

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from analysis.runs import declared, provenance
-from analysis.runs.completeness import PAIR_HASHES
 from analysis.runs.data import StudyData
+from analysis.runs.pairing import PAIR_HASHES
 from analysis.runs.tables import SUMMARY, is_missing, numbers
 from analysis.statistics import (
     design,

@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 from lib.spec.errors import UserError
 from lib.spec.files import locked, remove_leftovers, write_atomically
+from lib.spec.load import hashes_of
 from lib.spec.metric import count
-from lib.spec.study import hashes_of
 from lib.spec.sweep import read_sweep
 from lib.tracking import finished, offline_file, run_names
 from lib.training import config

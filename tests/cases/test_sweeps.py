@@ -7,7 +7,7 @@ import pytest
 
 from lib import agent
 from lib.spec.errors import UserError
-from lib.spec.study import load_study
+from lib.spec.load import load_study
 
 TOP = "program: toy.py\nmethod: grid\n"
 METRIC = "metric: {name: val/error, goal: minimize}\n"

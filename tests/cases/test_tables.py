@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from analysis.runs.tables import read_tables, runs_table, write_tables
 from lib import agent
-from lib.spec.study import StudyError
+from lib.spec.declaration import StudyError
 from lib.spec.sweep import read_sweep, same_value
 from tests import factories
 

@@ -15,7 +15,7 @@ import train_gtsrb_challenge
 import train_unet
 from analysis.figures import catalogue, networks
 from analysis.pages import render
-from analysis.runs import data as study_data
+from analysis.runs.load import load_data
 from analysis.runs.tables import TableError
 from lib import describe
 from lib.data import gtsrb, jsrt
@@ -108,7 +108,7 @@ def test_signs_reach_the_report(signs: Path, sign_run: Path, tmp_path: Path) -> 
     done = call("-m", "lib.fields", sign_run, "--data", signs, "--out", folder)
     assert done.returncode == 0, done.stderr
     factories.report(folder, sweep_path)
-    data = study_data.load(factories.study(sweep_path), folder)
+    data = load_data(factories.study(sweep_path), folder)
     both = {picture.name: picture for picture in catalogue._of_networks(data)}
     assert list(both) == ["fig11_receptive_fields", "fig12_filters_and_maps"]
     for picture in both.values():

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from analysis.fetch import collect
-from analysis.pages import tables
+from analysis.pages import formats
 from analysis.runs import per_item
 from analysis.runs.record import FetchError, build_record
 from analysis.runs.tables import decode, encode, read_tables, runs_table, write_tables
@@ -113,8 +113,8 @@ def test_cells_come_back_as_they_were(text: str) -> None:
     cell = encode(text)
     assert decode(cell) == text
     assert cell[0] not in "=+-@"
-    assert "\n" not in tables.plain(text)
-    assert "\n" not in tables.tex(text)
+    assert "\n" not in formats.plain(text)
+    assert "\n" not in formats.tex(text)
 
 
 @pytest.mark.parametrize("text", HOSTILE)

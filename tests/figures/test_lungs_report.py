@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 
 from analysis.figures import catalogue, segmentation
+from analysis.pages import formats
 from analysis.pages import tables as page_tables
-from analysis.runs import data as study_data
 from analysis.runs import per_item
 from analysis.runs.data import StudyData
+from analysis.runs.load import load_data
 from analysis.runs.tables import TableError
 from analysis.statistics import jsrt_benchmark
 from analysis.statistics import results as study_results
@@ -171,7 +172,7 @@ def folds(tmp_path: Path) -> StudyData:
     folder = tmp_path / "results" / "folds"
     factories.write_study(folder, factories.runs_table(runs), pd.DataFrame(history))
     pd.DataFrame(columns).sort_index().to_csv(folder / per_item.NAME, index_label="item")
-    return study_data.load(factories.study(path), folder)
+    return load_data(factories.study(path), folder)
 
 
 def test_the_folds_are_pooled_over_all_images(folds: StudyData) -> None:
@@ -208,10 +209,10 @@ def test_report_and_readme_show_the_folds(
     places = dataclasses.replace(factories.places(tmp_path), results=tmp_path / "results")
     declared = {"metric": "test/jaccard", "cross_validation": "folds"}
     chosen = dataclasses.replace(factories.study(sweep_path, **declared), places=places)
-    data = study_data.load(chosen, folder)
+    data = load_data(chosen, folder)
     results = study_results.analyze(data)
     assert results["cross_validation"]["mean"] == jsrt_benchmark.summarize(folds)["mean"]
-    text = page_tables.to_markdown(page_tables.cross_validation(results))
+    text = formats.to_markdown(page_tables.cross_validation(results))
     assert re.search(r"\| Human observer \(2006\) +\| +0.946 ± 0.018 \|", text)
     names = [picture.name for picture in catalogue.pictures(data, results)]
     assert "fig9_worst_images" in names

@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 
 from analysis.figures import catalogue, classification
-from analysis.runs import data as study_data
 from analysis.runs import per_item
 from analysis.runs.data import StudyData
+from analysis.runs.data import test_scores as scores_by_item
+from analysis.runs.load import load_data
 from analysis.statistics import robustness
 from lib.spec.metric import metric
 from tests import factories
@@ -41,7 +42,7 @@ def write_study(folder: Path, sweep_path: Path) -> StudyData:
 
 
 def load(folder: Path, sweep_path: Path, **declared: object) -> StudyData:
-    return study_data.load(factories.study(sweep_path, **declared), folder)
+    return load_data(factories.study(sweep_path, **declared), folder)
 
 
 def test_errors_per_class_are_those_of_the_images(sweep_path: Path, tmp_path: Path) -> None:
@@ -107,7 +108,7 @@ def test_runs_that_see_one_class_everywhere_are_named(sweep_path: Path, tmp_path
 def test_item_scores_are_those_that_the_runs_logged(sweep_path: Path, tmp_path: Path) -> None:
     """And none where the means differ: then they are of another metric or in another unit."""
     data = write_study(tmp_path / "s", sweep_path)
-    found = study_data.test_scores(data)
+    found = scores_by_item(data)
     np.testing.assert_allclose(found.mean(), data.scores.ravel())
     assert data.resolution == 1 / len(found)
     assert data.resolution_of("mean_last_5") == 1 / (5 * len(found))
@@ -117,4 +118,4 @@ def test_item_scores_are_those_that_the_runs_logged(sweep_path: Path, tmp_path: 
     table.iloc[3, 1] = np.nan  # neither right nor wrong: the runs did not test the same items
     assert per_item.scores(table, metric("test/accuracy"), data.run_ids) is None
     data.runs["summary.test/error"] = data.runs["summary.test/error"] + 0.01
-    assert study_data.test_scores(dataclasses.replace(data)) is None
+    assert scores_by_item(dataclasses.replace(data)) is None

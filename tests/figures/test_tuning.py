@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from analysis.figures import catalogue, tuning
-from analysis.runs import data as study_data
 from analysis.runs.data import StudyData
+from analysis.runs.tables import read_tables
 from lib.spec.declaration import StudyError
 from tests import factories
 
@@ -102,7 +102,7 @@ def test_a_study_that_repeats_a_tuning_seed_is_refused(tmp_path: Path) -> None:
 def test_unlike_budgets_are_refused(tmp_path: Path) -> None:
     data = write(tmp_path, 0.01)
     (tmp_path / "more.yaml").write_text((tmp_path / "tune.yaml").read_text().replace("100", "200"))
-    runs, history = study_data.read_tables(tmp_path / "tune")
+    runs, history = read_tables(tmp_path / "tune")
     runs["config.seed"] = 200
     factories.write_study(tmp_path / "more", runs, history)
     declaration = data.study.declaration.model_copy(update={"tuning": ["tune", "more"]})

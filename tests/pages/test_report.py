@@ -10,7 +10,8 @@ from PIL import Image
 
 from analysis import readme
 from analysis import report as report_module
-from lib.spec.study import Places, load_study
+from lib.spec.load import load_study
+from lib.spec.study import Places
 from tests import factories
 from tests.conftest import ROOT, call
 from tests.factories import change, refusal

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from analysis import wandb_report
-from lib.spec.study import load_study
+from lib.spec.load import load_study
 from tests.conftest import ROOT, call
 from tests.fakes.wandb_server import WandbServer
 from tests.fakes.wandb_state import ENTITY

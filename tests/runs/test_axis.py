@@ -9,7 +9,7 @@ import pytest
 
 from analysis import fetch
 from analysis.runs import axis, histories
-from analysis.runs import data as study_data
+from analysis.runs.load import load_data
 from analysis.runs.record import Fetched, build_record
 from analysis.runs.tables import read_tables
 from tests import factories
@@ -142,7 +142,7 @@ def test_steps_that_differ_between_runs_become_curves(
     assert results["contrasts"][0]["grade"] == "preliminary_support"
     assert "a budget of 5,013 global steps" in (out / "report.md").read_text()
     assert (out / "figures" / "fig1_learning_curves.png").exists()
-    data = study_data.load(factories.study(sweep_path), out)
+    data = load_data(factories.study(sweep_path), out)
     curves = histories.curves(data, "val/error")
     at = histories.axis_values(data).tolist()
     assert np.isnan(curves[1, 6, at.index(1012)])  # this run begins at 1013
@@ -167,7 +167,7 @@ def test_epochs_may_count_from_zero(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     rows = {n: [{"epoch": e, "val/error": 0.5} for e in range(3)] for n in IDS}
     out, sweep_path = collected(tmp_path, monkeypatch, rows)
     assert factories.report(out, sweep_path)["budget"] == "3 epochs"
-    data = study_data.load(factories.study(sweep_path), out)
+    data = load_data(factories.study(sweep_path), out)
     assert histories.axis_values(data).tolist() == [0, 1, 2]
 
 

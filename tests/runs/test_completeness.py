@@ -9,7 +9,7 @@ import yaml
 
 from analysis.runs import completeness, missing
 from analysis.runs.tables import TableError
-from lib.spec.study import load_study
+from lib.spec.load import load_study
 from lib.spec.sweep import read_sweep
 from tests import factories
 

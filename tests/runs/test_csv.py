@@ -65,6 +65,8 @@ def test_exports_that_do_not_do_are_refused(
         resolve(Request([str(runs)]))
     with pytest.raises(FetchError, match="only charts; add the runs table"):
         collect([chart], tmp_path / "out", study)
+    with pytest.raises(FetchError, match="cannot select runs of a CSV export"):
+        collect([runs], tmp_path / "out", study, filters={"state": "finished"})
     other = tmp_path / "other.csv"
     other.write_text("a,b\n1,2\n")
     with pytest.raises(FetchError, match="is not an export of the W&B app"):

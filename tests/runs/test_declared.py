@@ -9,7 +9,7 @@ import yaml
 
 from analysis.runs import declared
 from lib.spec.declaration import Declaration, read_declaration, study_hash
-from lib.spec.study import hashes_of, varied
+from lib.spec.load import hashes_of, varied
 from lib.spec.sweep import read_sweep
 from lib.tracking import wandb_run
 from tests import factories

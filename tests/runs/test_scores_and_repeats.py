@@ -9,9 +9,9 @@ import pytest
 import yaml
 from scipy.stats import mannwhitneyu
 
-from analysis.runs import data as study_data
 from analysis.runs.data import StudyData
-from lib.spec.study import StudyError
+from analysis.runs.load import load_data
+from lib.spec.declaration import StudyError
 from tests import factories
 
 KEY = "eval/f1"
@@ -33,7 +33,7 @@ def logged(tmp_path: Path, step: str, epochs: int = 8, **declared: Any) -> Study
             history.append({"run_id": f"{algo}{seed}", step: 10 * (epochs + 1), "train/loss": 1.0})
     folder = tmp_path / "t"
     factories.write_tables(folder, factories.runs_table(runs), pd.DataFrame(history), axis=step)
-    return study_data.load(study, folder)
+    return load_data(study, folder)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_runs_without_a_seed_are_unpaired_replicates(tmp_path: Path) -> None:
     assert (row["paired"], row["n"]) == (False, 8)
     assert row["p"] == pytest.approx(expected)
     assert results["unpaired"][0].startswith("replicates are numbered in the order")
-    found = study_data.load(factories.study(sweep, seed={"repeat": True}), folder)
+    found = load_data(factories.study(sweep, seed={"repeat": True}), folder)
     assert found.values("test/error")[0].tolist() == scores["a"]  # by creation, not by id
 
 

@@ -17,7 +17,7 @@ from analysis.runs.record import FetchError
 from analysis.runs.tables import read_tables
 from analysis.runs.wandb_server import address
 from lib.spec.declaration import Declaration
-from lib.spec.study import load_study
+from lib.spec.load import load_study
 from tests.conftest import call
 from tests.fakes.wandb_server import WandbServer
 from tests.fakes.wandb_state import ENTITY, Run, Sweep

@@ -13,8 +13,9 @@ from statsmodels.stats.multitest import multipletests
 
 from analysis.statistics import contrasts, grades, notes, rank_tests, sentences, testing
 from analysis.statistics import results as study_results
+from lib.spec.build import build_study
 from lib.spec.declaration import Declaration, StudyError
-from lib.spec.study import Study, build_study
+from lib.spec.study import Study
 from lib.spec.sweep import read_sweep
 from tests import factories
 
