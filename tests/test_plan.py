@@ -54,7 +54,7 @@ def test_a_pilot_gives_power_and_hours(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_starting_a_run_takes_time_too(tmp_path: Path) -> None:
-    """28 runs of 3 epochs of 1.5 s, and 7,195.5 s beside them each: 56 hours."""
+    """28 runs of 3 epochs of 1.5 s, and 7,195.5 s in addition to them each: 56 hours."""
     sweep_path = factories.write_sweep(tmp_path / "s.yaml")
     runs, history = factories.tables(sweep_path)
     runs["summary.runtime_seconds"] = [7200.0] * 27 + [float("nan")]

@@ -122,7 +122,7 @@ class _Parser:
 
 
 class _Variable(str):
-    """The name of a variable where a value stands."""
+    """A variable in place of a value."""
 
 
 def _resolve(value: Any, variables: dict[str, Any]) -> Any:

@@ -13,7 +13,7 @@ CLOCK = {"seconds", "images_per_second"}
 
 
 class Recorder:
-    """Stand where W&B's run stands: keep what is logged."""
+    """Replace W&B's run: keep what is logged."""
 
     def __init__(self) -> None:
         self.rows: list[dict] = []
@@ -54,7 +54,7 @@ def start(
 
 
 def wait_for(log: Path, text: str, process: subprocess.Popen) -> None:
-    """Wait until ``text`` stands in ``log``: while the process lives, for two minutes at most."""
+    """Wait until ``text`` is in ``log``: while the process lives, for two minutes at most."""
     deadline = time.monotonic() + 120
     while text not in log.read_text():
         assert process.poll() is None, log.read_text()

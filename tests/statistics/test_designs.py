@@ -1,4 +1,4 @@
-"""Planned looks, blocks, controls and units: designs beside one factorial of seeds."""
+"""Planned looks, blocks, controls and units: designs other than one factorial over seeds."""
 
 from pathlib import Path
 

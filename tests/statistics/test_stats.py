@@ -290,5 +290,5 @@ def test_the_interval_of_mostly_equal_differences_is_what_the_test_keeps(
     assert (interval.low, interval.high) == hull
     d = np.array(differences, dtype=float)
     assert rank_tests.signed_rank(d - interval.low).p > 0.05
-    for beside in (interval.low - 0.01, interval.high + 0.01):
-        assert rank_tests.signed_rank(d - beside).p <= 0.05
+    for shift in (interval.low - 0.01, interval.high + 0.01):
+        assert rank_tests.signed_rank(d - shift).p <= 0.05

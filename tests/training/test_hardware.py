@@ -284,7 +284,7 @@ def test_a_step_that_a_real_gpu_cannot_record(capsys: pytest.CaptureFixture) -> 
 
 
 class _Stream:
-    """Stand where a CUDA stream stands, on a machine without a GPU."""
+    """Replace a CUDA stream on a machine without a GPU."""
 
     def wait_stream(self, _: object) -> None:
         """Wait for nothing."""
