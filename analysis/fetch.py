@@ -239,6 +239,8 @@ def resolve(asked: Request) -> tuple[Study, list[str | Path], Path]:
         _config_keys(None)
     if on_server and sweep is None:
         return _from_server(asked, wandb_server.address(first))
+    if Path(first).is_dir() and not is_tables and not (sweep or Places().sweep(name)).exists():
+        raise FetchError(f"a folder of offline runs needs its sweep: add --sweep {name}.yaml")
     study = load_study(name, sweep=sweep, declaration=asked.declaration)
     folder = asked.out or (Path(first) if is_tables else study.places.tables(study.name))
     if is_tables and len(asked.sources) > 1:
@@ -255,7 +257,13 @@ def resolve(asked: Request) -> tuple[Study, list[str | Path], Path]:
     places = [RUNS / sweep.name for sweep in study.sweeps]
     fill_in = re.compile(rf"fill_in_{re.escape(study.name)}(_\d+)?")
     places += sorted(place for place in RUNS.glob("fill_in_*") if fill_in.fullmatch(place.name))
-    return study, [*(place for place in places if place.is_dir()), *asked.sources[1:]], folder
+    places = [place for place in places if (place / "wandb").is_dir()]  # runs have started there
+    if not places and not asked.sources[1:] and not (folder / "runs.csv").exists():
+        raise FetchError(
+            f"no runs of {study.name} in {RUNS}; run `python -m lib.agent {study.name}`, or pass "
+            "their folder or sweep as source"
+        )
+    return study, [*places, *asked.sources[1:]], folder
 
 
 def _from_server(
@@ -313,11 +321,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_source_arguments(parser)
     asked = request(parser.parse_args(argv))
     study, sources, out = resolve(asked)
-    if not sources and not (out / "runs.csv").exists():
-        raise FetchError(
-            f"no runs of {study.name} in {RUNS}; run `python -m lib.agent {study.name}`, or pass "
-            "their folder or sweep as source"
-        )
     if sources:
         step = study.declaration.step
         print(collect(sources, out, study, asked.prune, asked.filters, step))

@@ -69,7 +69,8 @@ def all_tables(results: dict[str, Any], study: Study) -> str:
 def overview(names: Sequence[str], page: Path) -> str:
     """Return a Markdown table: a row per study that has a report, a line per contrast."""
     lines = [
-        "| study | score, seeds, budget | contrast: grade, difference [interval] |",
+        "| study | score, seeds, budget | contrast: [grade](#how-to-read-a-report), difference "
+        "[interval] |",
         "|---|---|---|",
     ]
     for name in names:

@@ -138,6 +138,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"report: {page}")
     for row in results["contrasts"]:
         print(f"[{row['grade'].replace('_', ' ')}] {row['sentence']}")
+    print(results["declaration"])
 
 
 if __name__ == "__main__":

@@ -386,6 +386,8 @@ def main() -> None:
             "to retry"
         )
     if not sweeps[0].name.startswith("fill_in_"):  # reported with the study that it completes
+        if not Places().declaration(sweeps[0].name).exists():
+            print("if the study has a declaration, add --study with its path to this command:")
         print(f"next: {report_command(arguments.sweep, sweeps[0], arguments.out)}")
 
 

@@ -109,7 +109,8 @@ def spread(results: dict[str, Any]) -> str:
         f"SD over seeds: standard deviation of the runs' scores{without}. Its variance is the sum "
         "of two parts: from the finite test set, since runs err on different items, and from "
         "training, which a larger test set would not reduce. SD over new test items: standard "
-        f"deviation of the mean over all runs if other {results['item']}s were drawn."
+        f"deviation of the mean over all runs if other {results['item']}s were drawn. Negative "
+        "estimates are shown as 0."
     )
 
 

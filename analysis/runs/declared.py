@@ -63,8 +63,8 @@ def verdict(study: Study, folder: Path, runs: Any) -> tuple[bool, str]:
     own = study_hash(study.declaration, varied(study.sweeps))
     if all(value == own for value in logged):
         return True, (
-            f"Declared before the runs: all {count(number, 'run')} logged the current hash of "
-            f"declaring keys, levels and seeds, {own}."
+            "Declared before the runs: the declaring keys and the sweep's levels and seeds are as "
+            f"they were when the runs started (all {count(number, 'run')} logged the hash {own})."
         )
     if other := sum(value not in ("", own) for value in logged):
         return False, (

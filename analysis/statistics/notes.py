@@ -122,7 +122,7 @@ def fragile(
     """
     shown, seed = f"“{grade.replace('_', ' ')}”", study.declaration.replicate
     if could_not:
-        words = f"No seed can be spared: {n - 1} seeds could not have given {shown}"
+        words = f"With {n - 1} seeds, {shown} would be out of reach, whatever their scores"
     else:
         named = ", ".join(map(str, lost))
         which = f"{seed} {named}" if len(lost) == 1 else f"any one of the {seed}s {named}"
@@ -139,7 +139,7 @@ def nearest_bound(
     number = f"{distance * items:.{0 if distance * items >= 10 else 1}f}" if items else ""
     in_items = f" ({number} of {items:,} {item}s)" if items else ""
     return (
-        f" The {100 * confidence:.3g} % interval behind it ends {metric.show_amount(distance)}"
+        f" The {100 * confidence:.3g} % interval of this claim ends {metric.show_amount(distance)}"
         f"{in_items} from {what}."
     )
 

@@ -49,7 +49,7 @@ def test_a_hash_that_all_runs_logged_verifies_the_declaration(
     own = f"other:0123 made_up:{study_hash(plan.declaration, varied(plan.sweeps))}"
     found = verdict(tmp_path / "s", sweep_path, own, smallest_effect=0.01)
     assert found["declared"] is True
-    assert found["declaration"].startswith("Declared before the runs: all 28 runs logged")
+    assert found["declaration"].endswith(f"(all 28 runs logged the hash {own.rpartition(':')[2]}).")
     assert "Declared before the runs" in (tmp_path / "s" / "report.md").read_text()
     later = verdict(tmp_path / "s", sweep_path, own, smallest_effect=0.02)
     assert later["declared"] is False

@@ -197,7 +197,8 @@ def test_a_study_is_read_with_the_runs_that_filled_its_gaps(
     """Those of gtsrb, not of gtsrb_short; with --out the committed tables are begun with."""
     monkeypatch.setattr(fetch, "RUNS", tmp_path)
     for name in ("gtsrb_short", "fill_in_gtsrb_short", "fill_in_gtsrb_short_2", "fill_in_gtsrb"):
-        (tmp_path / name).mkdir()
+        (tmp_path / name / "wandb").mkdir(parents=True)
+    (tmp_path / "fill_in_gtsrb_short_3").mkdir()  # no run has started there
     out = tmp_path / "out"
     study, sources, folder = fetch.resolve(fetch.Request(["gtsrb_short"], out=out))
     assert [Path(source).name for source in sources] == [
@@ -255,3 +256,15 @@ def test_kind_and_value_of_every_level_survive_the_tables(levels: list) -> None:
     for level, again in zip(levels, found, strict=True):
         assert same_value(level, again), (level, again)
         assert type(level) is type(again)
+
+
+def test_runs_that_do_not_exist_yet_are_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch, "RUNS", tmp_path)
+    (tmp_path / "demo_gtsrb").mkdir()  # the agent's lock lies there, and no run has started
+    with pytest.raises(fetch.FetchError, match="run `python -m lib.agent demo_gtsrb`"):
+        fetch.resolve(fetch.Request(["demo_gtsrb"]))
+    (tmp_path / "circle").mkdir()
+    with pytest.raises(fetch.FetchError, match=r"add --sweep circle\.yaml"):
+        fetch.resolve(fetch.Request([str(tmp_path / "circle")]))
