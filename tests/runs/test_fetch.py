@@ -263,7 +263,7 @@ def test_runs_that_do_not_exist_yet_are_explained(
 ) -> None:
     monkeypatch.setattr(fetch, "RUNS", tmp_path)
     (tmp_path / "demo_gtsrb").mkdir()  # the agent's lock lies there, and no run has started
-    with pytest.raises(fetch.FetchError, match="run `python -m lib.agent demo_gtsrb`"):
+    with pytest.raises(fetch.FetchError, match=r"run `python -m lib\.agent demo_gtsrb`"):
         fetch.resolve(fetch.Request(["demo_gtsrb"]))
     (tmp_path / "circle").mkdir()
     with pytest.raises(fetch.FetchError, match=r"add --sweep circle\.yaml"):
