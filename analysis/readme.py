@@ -78,15 +78,15 @@ def overview(names: Sequence[str], page: Path) -> str:
         if not (folder / "results.json").exists():
             continue
         study, results = load_study(name), read_results(folder)
-        verdicts = [_verdict(c, study) for c in results["contrasts"]]
+        verdicts = [_contrast_line(c, study) for c in results["contrasts"]]
         about = f"{study.metric.axis}, {len(results['seeds'])} seeds, {results['budget']}"
         link = f"[{name}]({_seen_from(page, folder)}/report.md)"
         lines.append(f"| {link} | {about} | {'<br>'.join(verdicts)} |")
     return "\n".join(lines)
 
 
-def _verdict(c: dict[str, Any], study: Study) -> str:
-    """Return one line for a contrast: label, grade, difference with interval, Holm p."""
+def _contrast_line(c: dict[str, Any], study: Study) -> str:
+    """Return one line for a contrast: label, grade, difference with interval, p of the claim."""
     show = study.metric.show_signed
     text = f"{formats.plain(c['label'])}: *{c['grade'].replace('_', ' ')}*"
     if c["difference"] is None:
@@ -95,11 +95,14 @@ def _verdict(c: dict[str, Any], study: Study) -> str:
     if c["confidence"]:
         ends = f"{show(c['ci_low'])}, {show(c['ci_high'])}"
         text += f" [{100 * c['confidence']:.3g} % CI {ends}]"
-    p = f"Holm p {format_p(c['p_holm'])}"
     if c["n_trained"] < c["n"]:
-        text += f" in {c['n_trained']} of {c['n']} seeds without a failed run"
-        p += " over all seeds, failed runs counted as worst"
-    return f"{text}, {p}".replace("|", "\\|")
+        text += f" over the {c['n_trained']} of {c['n']} seeds without failed runs"
+    if c["grade"] == "practically_equivalent":
+        text += f", Holm p of equivalence {format_p(c['p_within'])}"
+    elif c["grade"] != "not_testable":
+        text += f", Holm p {format_p(c['p_holm'])}"
+        text += " over all seeds, failed runs counted as worst" * (c["n_trained"] < c["n"])
+    return text.replace("|", "\\|")
 
 
 def _seen_from(page: Path, folder: Path) -> str:
