@@ -100,15 +100,20 @@ def analyze(data: StudyData) -> dict[str, Any]:
 
 
 def _earlier_looks(data: StudyData) -> list[int]:
-    """Return the numbers of seeds of earlier, unplanned reports of this study in the folder."""
+    """Return the numbers of seeds of earlier, unplanned reports of this study in the folder.
+
+    A report in which nothing was testable could not make a claim, so it does not count.
+    """
     try:
         earlier = json.loads((data.folder / "results.json").read_text(encoding="utf-8"))
         looks, n = earlier.get("earlier_looks", []), earlier["n_seeds"]
         same = earlier["study"] == data.study.name
+        could_claim = any(row["grade"] != "not_testable" for row in earlier["contrasts"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []
     current, planned = len(data.study.seeds), data.study.declaration.looks or {}
-    unplanned = {look for look in [*looks, n] if look != current and look not in planned}
+    looks = [*looks, n] if could_claim else looks
+    unplanned = {look for look in looks if look != current and look not in planned}
     return sorted(unplanned) if same else []
 
 

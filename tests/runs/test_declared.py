@@ -199,3 +199,17 @@ def test_other_numbers_of_seeds_after_a_look_are_exploratory(
         assert said in again["declaration"]
     (folder / "results.json").write_text("[]")
     assert report()["earlier_looks"] == []
+
+
+def test_a_description_that_could_claim_nothing_is_no_look(
+    sweep_path: Path, tmp_path: Path
+) -> None:
+    """Three seeds cannot show a difference, so the test of all seven is the first one."""
+    for seeds in (3, 7):
+        factories.write_sweep(sweep_path, seeds=seeds)
+        plan = factories.study(sweep_path, smallest_effect=0.01)
+        own = f"made_up:{study_hash(plan.declaration, varied(plan.sweeps))}"
+        found = verdict(tmp_path / "s", sweep_path, own, smallest_effect=0.01)
+        grades = {row["grade"] for row in found["contrasts"]}
+        assert (grades == {"not_testable"}) == (seeds == 3)
+        assert (found["declared"], found["earlier_looks"]) == (True, [])
