@@ -39,7 +39,7 @@ class Config:
     """Hyperparameters of one run."""
 
     # Replicate and data
-    seed: NonNegativeInt = 0  # replicate: seeds split, initial weights, order, augmentation
+    seed: NonNegativeInt = 0  # replicate; determines split, initial weights, order, augmentation
     data: str = "data/GTSRB"  # folder with the traffic signs
     val_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1  # share of each class's tracks; 0: none
     # Budget

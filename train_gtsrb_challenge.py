@@ -42,7 +42,7 @@ class Config:
     """Hyperparameters of one run."""
 
     # Replicate and data
-    seed: NonNegativeInt = 0  # replicate: seeds split, initial weights, order, augmentation
+    seed: NonNegativeInt = 0  # replicate; determines split, initial weights, order, augmentation
     data: str = "data/GTSRB"  # folder with the traffic signs
     val_fraction: Share = 0.1  # share of each class's tracks for validation; 0: none
     # Budget

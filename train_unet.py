@@ -1,11 +1,11 @@
 """Train a U-Net to segment the lungs in chest radiographs: one run of a study.
 
-    python train_unet.py --image-size 128 --width 8    (one run; WANDB_MODE=offline: no account)
+    python train_unet.py --image-size 128 --width 8    (without an account: WANDB_MODE=offline)
     python -m lib.agent unet_short                     (all runs of a study on this machine)
     wandb sweep sweeps/unet.yaml                       (all runs of a study on several machines)
 
-For studies of upsampling (transposed convolution or interpolation) and activations. The defaults
-are those of the assignment's network: lightning-bolts' U-Net, 5 levels, 64 features.
+For studies of upsampling (transposed convolution or interpolation) and activations. The default
+network is lightning-bolts' U-Net with 5 levels and 64 features at the first level.
 """
 
 import dataclasses
@@ -40,7 +40,7 @@ class Config:
     """Hyperparameters of one run."""
 
     # Replicate and data
-    seed: NonNegativeInt = 0  # replicate: seeds split, initial weights, order, augmentation
+    seed: NonNegativeInt = 0  # replicate; determines split, initial weights, order, augmentation
     data: str = "data/JSRT"  # folder with radiographs and lung masks
     image_size: PositiveInt = 256  # side of the images in pixels, a multiple of 2^(depth - 1)
     fold: Literal["odd", "even", "fixed"] = "odd"  # test images, see lib/data/jsrt.py

@@ -58,11 +58,12 @@ def collect(
     """Read the runs of ``sources`` into the tables in ``out``; return a summary as text.
 
     ``study``: None if it is only known after the runs have been read. ``filters``: in W&B's syntax.
-    ``step``: the declared axis of histories. ``prune``: remove finished runs from the tables that
-    are no longer in any source; by default they are kept.
+    ``step``: the declared axis of histories. ``prune``: remove finished runs that are no longer in
+    any source from the tables; by default they are kept.
 
     Raises:
-        FetchError: when a source cannot be read; runs read before the error are written first.
+        FetchError: when a source cannot be read (the runs read until then are written first), or
+            when no runs match or a run is in two sources (the tables are then not changed).
     """
     runs, history = _earlier(out)
     files = out / per_item.FILES

@@ -88,7 +88,7 @@ def require_complete(data: StudyData, allow: Sequence[str]) -> None:
     for picture in catalogue.of_incomplete(data):
         render.save(folder, picture, {"study": data.study.name, "complete": False})
     lines = "\n  ".join(data.completeness.problems + failed_checks)
-    text = f"{data.study.name} is incomplete; it was not tested and no report written:\n  {lines}"
+    text = f"{data.study.name} is incomplete, so it was not tested or reported:\n  {lines}"
     if fill_ins:
         text += f"\nSweep of the missing runs: {', '.join(map(str, fill_ins))}"
     if more := missing.more_repeats(data):

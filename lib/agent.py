@@ -45,8 +45,8 @@ from lib.tracking import finished, offline_file, run_names
 
 FORBIDDEN = set("/\\#?%:")  # characters that W&B does not allow in project names
 JSON_FILE = "sweep_parameters.json"  # in a run's folder, for ${args_json_file}
-STOP_SECONDS = 30  # that a stopped run may take to close its files
-# At most this much of a failed run's log is shown: lines, bytes, characters per line. From the end.
+STOP_SECONDS = 30  # time that a stopped run has to close its files
+# How much of the end of a failed run's log is shown: lines, bytes, characters per line.
 LOG_LINES, LOG_BYTES, LINE_LENGTH = 12, 65_536, 500
 
 
@@ -166,8 +166,7 @@ def run_all(sweep: Sweep, out: Path, workers: int, devices: list[str]) -> list[s
     """Run every unfinished cell, ``workers`` at a time; return the ids of the failed runs.
 
     A failed run is reported with the last lines of its log; the other runs continue. On Ctrl-C or
-    SIGTERM the agent stops the running processes, which keeps their checkpoints, and waits for
-    them.
+    SIGTERM the agent stops the running processes and waits for them; their checkpoints are kept.
     """
     grid = sweep.grid()
     files = finished.offline_files(out)
@@ -281,7 +280,7 @@ def is_finished(folder: Path, files: finished.Files) -> bool:
 def _launch(
     sweep: Sweep, cell: dict[str, Any], values: dict[str, str], out: Path
 ) -> subprocess.Popen:
-    """Start one run in a new session, so that Ctrl-C reaches it only once, through ``_stop``."""
+    """Start one run in a new session, so that Ctrl-C does not reach it; ``_stop`` stops it."""
     folder = out / values["WANDB_RUN_ID"]
     write_json(folder / JSON_FILE, sweep.nested(cell))
     with open(folder / "log.txt", "ab") as log:

@@ -194,7 +194,7 @@ SGD = {"batch_norm": True, "optimizer": "sgd"}
         ({"primary": ["optimizer", "optimizer"]}, "each name may be listed once"),
         ({"factors": {"batch_norm": [False, False], "optimizer": ["sgd"]}}, "equal levels"),
         ({"arms": {"a": {"batch_norm": True}, "b": {"optimizer": "sgd"}}}, "the same keys"),
-        ({"arms": {"a": SGD, "b": SGD}}, "at least two, all different"),
+        ({"arms": {"a": SGD, "b": SGD}}, "at least two arms, all different"),
         ({"arms": {"a": SGD}}, "arms must be at least two"),
         (
             {"score": {"at_best": "val/accuracy"}},

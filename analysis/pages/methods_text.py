@@ -78,7 +78,7 @@ def contrasts(data: StudyData, results: dict[str, Any]) -> str:
         f"Hodges–Lehmann difference, {minus}{unit}, with {exact} intervals over seeds: "
         f"simultaneous over the {count(family, 'contrast')} "
         f"({100 * (1 - results['alpha'] / family):.3g} % each), and for one contrast only "
-        f"({alone:.3g} %). If that level cannot be reached, the interval has {HIGHEST}, shown in "
+        f"({alone:.3g} %). If a level cannot be reached, the interval has {HIGHEST}, shown in "
         f"parentheses. r: {matched}rank-biserial correlation.{over}"
     )
 
@@ -121,7 +121,7 @@ def design(results: dict[str, Any]) -> str:
     return (
         "Probability of each grade in a new study with the given number of seeds, if the true "
         "effect of one contrast is 0, δ, 2δ or (for the present number of seeds) the estimate, and "
-        "the other effects are 0 as far as the contrasts are independent. Each row rests on "
+        "those of all contrasts that are independent of it are 0. Each row rests on "
         f"{SIMULATED} simulated studies: their seeds are drawn from this study's residuals (with "
         "random signs, smoothed) and go through the same tests; no run fails. P(difference): any "
         "grade that claims a difference, P(meaningful) included. P(inconclusive) includes not "
@@ -158,9 +158,9 @@ def pairing(data: StudyData, results: dict[str, Any]) -> str:
     if rows[0]["kind"] == "published":
         return (
             "Each run's score is compared with a published score, which is a single number. How "
-            "the published score varies with its own seeds, or over other images, is unknown, and "
-            "no test here accounts for it. A score that equals it in all published digits counts "
-            "as equal."
+            "the published score varies with its own seeds, or over other test items, is unknown, "
+            "and no test here accounts for it. A score that equals it in all published digits "
+            "counts as equal."
         )
     if results["unpaired"]:
         return (

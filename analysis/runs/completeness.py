@@ -40,13 +40,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class Completeness:
-    """All expected entries, and the problems that prevent a comparison as text.
+    """All expected entries and, as texts, the problems that prevent a comparison.
 
     ``waivable``: messages of failed checks that can be waived, by name in ``CHECKS``.
-    ``unpaired``: messages about seeds whose runs used different splits or orders of the data.
+    ``unpaired``: why runs of one seed are not pairs, such as different splits of the data.
     ``splitting``: factors that change the data split, such as a fold: within each seed, each of
     their levels has its own split. Contrasts over these factors are unpaired.
-    ``repeated``: messages about faulty runs that were rerun.
+    ``repeated``: messages about faulty runs that were rerun, and about excluded unfinished runs.
     """
 
     entries: list[Entry]
@@ -74,7 +74,7 @@ class Completeness:
 def check(
     study: Study, runs: pd.DataFrame, history: pd.DataFrame, axis: str = EPOCH
 ) -> Completeness:
-    """Compare the runs that the study expects with the tables; ``axis``: of the history.
+    """Compare the runs that the study expects with the tables; ``axis``: the history's axis.
 
     Raises:
         TableError: when a config key of the sweep or of ``free:`` is missing from all runs.
@@ -287,7 +287,7 @@ def _out_of_bounds(study: Study, runs: pd.DataFrame) -> list[str]:
 def _scored_at_other_steps(
     study: Study, runs: list[str], history: pd.DataFrame, axis: str
 ) -> list[str]:
-    """Return a message if runs logged the score last at different steps, so budgets differ.
+    """Return a message if the last scores of runs were logged at different steps (budgets).
 
     Steps may differ by 5 %. Empty if the history does not contain the score.
     """

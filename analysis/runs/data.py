@@ -23,7 +23,7 @@ class StudyData:
 
     ``runs``: one row per run, with namespaced columns (analysis/runs/tables.py). ``history``: one
     row per run and epoch. ``per_item``: test outputs per item, or None. ``completeness``: the
-    included runs, and problems that prevent a comparison. ``folder``: of the tables and the report.
+    included runs, and problems that prevent a comparison. ``folder``: holds tables and report.
     ``axis``: the script's name for the axis in the history column ``epoch``. ``later``: a message
     about a later look that is incomplete, or empty.
     """

@@ -97,8 +97,8 @@ def verdict(study: Study, folder: Path, runs: Any) -> tuple[bool, str]:
     keys = ", ".join(sorted(shown - {"goal", "varied"}))
     return True, (
         f"Declared before the runs, according to git: {count(len(unhashed), 'run')} logged no "
-        f"hash, but at their {where} the declaring keys ({keys}) and the sweep's levels and seeds "
-        "were the same as now."
+        f"hash of the declaration, but at their {where} the declaring keys ({keys}) and the "
+        "sweep's levels and seeds were the same as now."
     )
 
 

@@ -1,4 +1,4 @@
-"""Waivable checks (`analysis.report --allow NAME`): recipe, data, code; no identical runs."""
+"""Checks that `analysis.report --allow NAME` waives: recipe, data, code, identical runs."""
 
 import numpy as np
 import pandas as pd

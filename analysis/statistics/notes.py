@@ -64,7 +64,7 @@ def _failure_counts(tested: Tested, study: Study) -> str:
     test = "McNemar" if tested.paired else "Fisher"
     seeds = " and ".join(map(str, failures.seeds))
     return (
-        f"{what}: {', '.join(parts)} (on {seeds} of {count(tested.n, 'seed')}, exact {test} p = "
+        f"{what}: {', '.join(parts)} (in {seeds} of {count(tested.n, 'seed')}, exact {test} p = "
         f"{format_p(failures.p)})."
     )
 
@@ -101,13 +101,13 @@ def on_items(before: str, grade: str, both: tuple[float, float] | None, study: S
     if both is None:
         return (
             "A claim against a published score must hold for seeds and test items together; no "
-            "interval over both is known here, so none is made."
+            "interval over both is known here, so no claim is made."
         )
     signed = study.metric.show_signed
     interval = f"{signed(both[0])}, {signed(both[1])}"
     weaker = ""
     if grade != before:
-        weaker = f", which does not allow what seeds alone would: {before.replace('_', ' ')}"
+        weaker = f", which does not allow the grade from seeds alone: {before.replace('_', ' ')}"
     return f"Interval over seeds and test items together: [{interval}]{weaker}."
 
 
@@ -168,7 +168,7 @@ def qualification(
     """Return warnings that a main effect is an average over unlike variants.
 
     ``row``: a primary contrast as results.json has it, one of ``rows``; ``secondary``: the simple
-    effects; ``failed``: failed runs of all runs, by the label of each of the contrast's variants.
+    effects; ``failed``: numbers of failed runs and of runs, by label of the contrast's variants.
     """
     if row["kind"] != "main":
         return []
@@ -178,7 +178,7 @@ def qualification(
         counts = ", ".join(
             f"{words}: {number} of {n}" for words, (number, n) in failed.items() if number
         )
-        found.append(f"This main effect averages over a variant whose runs fail ({counts}).")
+        found.append(f"This main effect averages over variants, some with failed runs ({counts}).")
     for other in rows:
         factors = [name for name, _, _ in other["parts"]]
         if other["kind"] == "interaction" and factor in factors and other["grade"] in SUPPORTED:
@@ -197,7 +197,7 @@ def qualification(
 
 def other_scale(name: str) -> str:
     """Return the warning that an interaction's conclusion belongs to one scale only."""
-    return f"Not scale-robust: on the {name} the conclusion is another."
+    return f"Not scale-robust: on the {name} the conclusion is different."
 
 
 def not_known(at_delta: Outcome, at_zero: Outcome, study: Study) -> str:
@@ -212,21 +212,22 @@ def not_known(at_delta: Outcome, at_zero: Outcome, study: Study) -> str:
 
 
 def second_look(looks: list[int], n: int) -> str:
-    """Say that a study was looked at before with other seeds, and that this was not planned."""
+    """Return the note on an earlier, unplanned report with another number of seeds."""
     before = " and ".join(map(str, looks))
     return (
         f"Exploratory: this study was reported before with {before} seeds and now has {n}. "
-        "Changing the number after a look makes more wrong claims than α; plan looks with `looks:`."
+        "Changing the number after a look raises the rate of wrong claims above α; plan looks with "
+        "`looks:`."
     )
 
 
 def look(study: Study) -> str:
-    """Say which of the planned looks this is, and what α the others spend."""
+    """Return which of the planned looks this is, and what α the others spend."""
     looks, n = study.declaration.looks, len(study.seeds)
     number = sorted(looks).index(n) + 1
     others = ", ".join(f"{seeds} seeds: {looks[seeds]:g}" for seeds in sorted(looks) if seeds != n)
     return (
-        f"Planned look {number} of {len(looks)}, at {n} seeds and α = {looks[n]:g} ({others}). All "
-        f"looks together make a wrong claim of a kind in at most {100 * study.declaration.alpha:g} "
-        "% of studies."
+        f"Planned look {number} of {len(looks)}, at {n} seeds and α = {looks[n]:g} ({others}). For "
+        "each kind of claim, all looks together make a wrong claim in at most "
+        f"{100 * study.declaration.alpha:g} % of studies."
     )

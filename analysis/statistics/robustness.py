@@ -15,8 +15,8 @@ from lib.spec.study import RULES, SUFFIXES, Study
 
 UNKNOWN = "The uncertainty from the test items is unknown"
 SEVERAL_OF_ONE_SIGN = (
-    "It is not published which test images show the same sign. Each image counts as independent, "
-    "so the intervals are too narrow if several images show one sign."
+    "It is not published which test images show the same physical sign. Each image counts as "
+    "independent, so the intervals are too narrow if several images show one physical sign."
 )
 INDEPENDENT = "Test items count as independent."
 CLUSTERED = "Test items of one cluster, as logged by the runs, are drawn together."

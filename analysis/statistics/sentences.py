@@ -34,7 +34,7 @@ def claim(grade: str, tested: Tested, study: Study) -> str:
     if not tested.all_equal:
         return what
     if tested.failures:
-        return f"{what}: all {tested.n} seeds are equal, failed runs counted as worst"
+        return f"{what}: all {tested.n} differences are zero, failed runs counted as worst"
     if tested.contrast.kind == "published":
         return f"{what}: every run has the published score, to its last digit"
     return f"{what}: all {tested.n} differences are zero; both variants probably ran the same code"
@@ -45,7 +45,7 @@ def numbers(grade: str, tested: Tested, family: int, study: Study) -> str:
     if tested.all_equal:
         return ""
     if tested.trained is None:
-        shown = "no estimate, since no seed is without a failed run"
+        shown = "no estimate, since no seeds without failed runs are left to compare"
     else:
         shown = _estimate(tested, study)
     return f"{shown}, {_p_value(grade, tested, family)}"
@@ -55,7 +55,7 @@ def _p_value(grade: str, tested: Tested, family: int) -> str:
     if grade == "not_testable":
         zeros = tested.test.n_zero if tested.paired else 0
         least = f"smallest possible Holm p {format_p(min(1.0, tested.smallest_p * family))}"
-        return f"{least} ({count(zeros, 'difference')} of 0)" if zeros else least
+        return f"{least} ({count(zeros, 'zero difference')})" if zeros else least
     if grade == "practically_equivalent":
         return f"Holm p of equivalence = {format_p(tested.p_within)}"
     over = f" over all {count(tested.n, 'seed')}" if tested.failures else ""
@@ -143,7 +143,7 @@ def _estimate(tested: Tested, study: Study) -> str:
     side = f"{'below' if below else 'above'} 0"
     number = test.negative if below else test.positive
     if tested.failures:
-        return f"{shown}, {side} in {number} of the {test.n} seeds without failed runs"
+        return f"{shown}, {side} in {number} of {count(test.n, 'seed')} without failed runs"
     return f"{shown}, {side} in {number} of {count(test.n, 'seed')}"
 
 

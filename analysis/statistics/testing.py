@@ -39,8 +39,8 @@ class Tested:
     difference. Over the seeds in which no run of the contrast failed: ``trained`` (the same test),
     ``interval`` (simultaneous over the family), ``interval_alone`` (of this contrast only), and
     ``p_beyond`` and ``p_within`` for the claims beyond ±δ and within ±δ. Holm's correction is
-    applied to each kind of claim separately. ``trained`` and the intervals are None if no such seed
-    is left (``p_beyond`` and ``p_within`` are then 1); the latter two are None without a δ.
+    applied to each kind of claim separately. If no such seed is left, ``trained`` and the intervals
+    are None, and ``p_beyond`` and ``p_within`` are 1; without a δ, these two are None.
     """
 
     contrast: Contrast

@@ -41,7 +41,8 @@ Fold = Literal["odd", "even", "fixed"]
 
 IMG_SIDE, IMG_MAX = 2048, 4095  # side in pixels and largest grey value of an original
 MOST_LUNG = 0.7  # a mask with a larger share of lung pixels is taken for inverted
-# Bright lungs mean an inverted image: share of radiographs above which to warn, and to invert all.
+# Bright lungs mean an inverted image. SOME: share of radiographs with bright lungs above which to
+# print a note; NEARLY_ALL: share from which all images are inverted.
 SOME, NEARLY_ALL = 0.1, 0.9
 MINI_LUNG, MINI_VALUES = 255, {0, 85, 170, 255}  # grey values of labels: outside, heart, body, lung
 CACHE_FORMAT = 2
@@ -75,11 +76,11 @@ class Radiographs:
 
 
 def load(root: str | Path, size: int) -> Radiographs:
-    """Return the radiographs below ``root`` at ``size`` × ``size`` pixels; caches each size.
+    """Return the radiographs below ``root`` at ``size`` × ``size`` pixels; cache each size.
 
     Raises:
         DataError: on a missing folder, a mask without image or an image without mask, a damaged
-            file, a wrong size, a mask that is empty or not binary, one image under two names.
+            file, a wrong size, a mask that is empty, inverted or not binary, or a duplicate image.
     """
     root = Path(root)
     cases = find_cases(root)

@@ -62,7 +62,7 @@ def build_study(
     keys = {key for config in [*configs.values(), *blocks] for key in config}
     if loose := [n for n in varied if n not in keys and n not in declaration.free]:
         raise StudyError(
-            f"{where}: the sweep varies {', '.join(loose)}, which must be declared. Add it to "
+            f"{where}: the sweep varies {', '.join(loose)}, which must be declared. Add each to "
             "`factors:`, or to `free:` if it does not affect the score."
         )
     sampled = {n for sweep in sweeps for n in sweep.sampled}
@@ -211,7 +211,7 @@ def _arms(
             )
     equal = [config for config in configs.values() if list(configs.values()).count(config) > 1]
     if not others or equal:
-        raise StudyError(f"{where}: arms must be at least two, all different, got {arms}")
+        raise StudyError(f"{where}: there must be at least two arms, all different; got {arms}")
     return configs
 
 

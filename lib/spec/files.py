@@ -116,7 +116,7 @@ def lock_of(path: Path) -> filelock.BaseFileLock:
 def locked(path: Path, busy: str) -> Iterator[None]:
     """Hold the lock ``path``; if another process holds it, print ``busy`` and wait.
 
-    The operating system releases the lock when the process exits or is killed.
+    The operating system releases the lock, unless it is soft, when the process exits or is killed.
 
     Raises:
         UserError: if the folder cannot be written.
@@ -181,7 +181,7 @@ def _with_a_dot(number: float) -> str:
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> Iterator[dict[Any, Any]]:
-    """Construct a mapping; raise a ValueError on duplicate keys, which YAML would silently drop."""
+    """Construct a mapping; raise a ValueError on duplicate keys, of which PyYAML keeps the last."""
     names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
     if twice := [name for name in names if names.count(name) > 1 and name != "<<"]:
         line = node.start_mark.line + 1

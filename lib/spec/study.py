@@ -22,7 +22,7 @@ RULES = {
     "at_best_val": "epoch best on validation",
     "mean_last_5": "mean of the last five epochs",
 }
-LEAST_EPOCHS = {"last": 1, "at_best_val": 1, "mean_last_5": 5}  # that a rule needs
+LEAST_EPOCHS = {"last": 1, "at_best_val": 1, "mean_last_5": 5}  # epochs that a rule needs
 SUFFIXES = {"last": "", "at_best_val": "_at_best_val", "mean_last_5": "_mean_last_5"}
 
 # Config keys that do not affect results, in our scripts or by convention: runs may differ in them,
@@ -57,14 +57,14 @@ class Places:
 class Study:
     """A study: what is compared and how. All analysis functions take it.
 
-    ``factors``: levels by factor, baseline first. ``seeds``: the replicates; empty until the runs
-    are read if replicates are numbered by creation. ``fixed``: config values that the sweep sets
-    for all runs. ``configs``: config values by variant. ``metric``: of the compared scores;
-    ``logged``: of the runs' scores, different from ``metric`` if scores are converted to ranks or
-    relative to a baseline before they are averaged over blocks. ``blocks``: config values of each
-    block; a single empty one without blocks. ``level``: α at the current one of several planned
-    looks; ``later``: seeds of future looks. ``by_step``: whether the runs' histories are over steps
-    instead of epochs, known after they are read.
+    ``factors``: levels by factor, baseline first. ``seeds``: the replicates; if they are numbered
+    by creation, empty until the runs are read. ``fixed``: config values that the sweep sets for all
+    runs. ``configs``: config values by variant. ``metric``: the metric of the compared scores;
+    ``logged``: that of the runs' scores. The two differ if scores are converted, to ranks or to
+    values relative to a baseline, before they are averaged over blocks. ``blocks``: config values
+    of each block; one empty dictionary if the study has no blocks. ``level``: α at the current
+    look, if several looks are planned; ``later``: seeds of future looks. ``by_step``: whether the
+    runs' histories are over steps instead of epochs, known after they are read.
     """
 
     name: str
@@ -106,7 +106,7 @@ class Study:
         return list(self.blocks[0])
 
     def block_name(self, block: dict[str, Any]) -> str:
-        """Return a block's name, such as "dataset=cifar"; empty without blocks."""
+        """Return a block's name, such as "dataset=cifar"; empty if the study has no blocks."""
         return ", ".join(f"{key}={show_value(value)}" for key, value in block.items())
 
     @property

@@ -79,7 +79,7 @@ class Sweep:
                 raise SweepError(message)
 
     def require_grid(self, purpose: str) -> None:
-        """Raise a SweepError unless the method is ``grid``; ``purpose`` begins the message."""
+        """Raise a SweepError unless the method is ``grid``; ``purpose`` names who needs it."""
         if self.method != "grid":
             raise SweepError(
                 f"{self.where}: {purpose} needs `method: grid`, got {self.method!r}. For other "
@@ -112,7 +112,9 @@ def read_sweep(source: Path | Mapping[str, Any], name: str | None = None) -> Swe
         raise SweepError(f"{where}: `parameters:` is missing or not a mapping; {EXAMPLE}")
     method = raw.get("method")
     if method not in ("grid", "random", "bayes", "custom"):
-        raise SweepError(f"{where}: unknown method {method!r}; accepted: grid, random, bayes")
+        raise SweepError(
+            f"{where}: unknown method {method!r}; accepted: grid, random, bayes, custom"
+        )
     values = dict(_values(where, parameters, method))
     return Sweep(
         name=name,

@@ -33,7 +33,7 @@ INTERRUPTED = 255  # exit code that W&B uses for runs ended by Ctrl-C
 STOPPING = [name for name in ("SIGTERM", "SIGHUP", "SIGALRM") if hasattr(signal, name)]
 # A closed terminal sends SIGHUP, which is handled like SIGTERM.
 PREEMPTING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-SECOND_SIGTERM_S = 2  # a SIGTERM within so many seconds of the first is ignored as a repetition
+SECOND_SIGTERM_S = 2  # a SIGTERM within this many seconds of the first is ignored as a repetition
 GRACE_S = 20  # seconds that an epoch may take to finish after SIGTERM, to write a checkpoint
 
 
@@ -96,7 +96,7 @@ class Run:
         self.wandb_run.summary.update(dict(summary))
 
     def log_media(self, panels: Callable[..., dict[str, Any]], *results: Any) -> None:
-        """Log the images that ``panels`` (of lib/tracking/media.py) returns, with media: true."""
+        """If ``media`` is true, log the images that ``panels`` (lib/tracking/media.py) returns."""
         if self.log_pictures and (images := panels(*results)):
             self.wandb_run.log(images)
 
@@ -179,9 +179,9 @@ def start(flags: T) -> Iterator[tuple[T, Run]]:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(1)  # W&B's exit handlers would raise the same error
-    except KeyboardInterrupt:  # while waiting, or inside wandb.init
+    except KeyboardInterrupt:  # while waiting, inside wandb.init, or while W&B closes its files
         raise SystemExit(
-            f"stopped before run {run_id} began; run the same command to start it"
+            f"stopped; to start or resume, run the same command with WANDB_RUN_ID={run_id}"
         ) from None
 
 
@@ -190,9 +190,9 @@ def _require_whole(file: Path | None, run: Run) -> None:
     if file is not None and not offline_file.is_whole(file, run.logged, offline_file.PATIENCE_S):
         kept = offline_file.count_records(file)[offline_file.HISTORY]
         raise UserError(
-            f"W&B's file {file} is incomplete: it has {kept} of {count(run.logged, 'history row')} "
-            "or no exit record. Is the disk full? Free some space, then run the same command with "
-            f"WANDB_RUN_ID={run.id} to write it again from the checkpoint"
+            f"W&B's file {file} is incomplete ({kept} of {count(run.logged, 'history row')}), "
+            "or its exit record is missing. Is the disk full? Free some space, then run the same "
+            f"command with WANDB_RUN_ID={run.id} to write it again from the checkpoint"
         )
 
 
@@ -245,8 +245,8 @@ def _init(run_id: str, root: Path, values: dict[str, Any]) -> Any:
         return wandb.init(id=given, dir=str(root), config=values, resume="allow", **_names())
     except wandb.errors.Error as error:
         raise SystemExit(
-            f"W&B: {error}\nWithout account or network, set WANDB_MODE=offline. All data is then "
-            f"written to {root}/ and can be uploaded later with `wandb sync`."
+            f"W&B: {error}\nWithout an account or a network, set WANDB_MODE=offline. All data is "
+            f"then written to {root}/ and can be uploaded later with `wandb sync`."
         ) from error
 
 
@@ -296,6 +296,6 @@ def _stop_on_sigterm(started: list[Run]) -> None:
 
 
 def _ignore_signals() -> None:
-    """Ignore signals while a run ends, because W&B is closing its files."""
+    """Ignore the signals in STOPPING while a run ends, because W&B is closing its files."""
     for name in STOPPING:
         signal.signal(getattr(signal, name), signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""Write and load checkpoints, from which a run resumes bit for bit."""
+"""Write and load checkpoints, from which a run resumes, on the CPU bit for bit."""
 
 import re
 from pathlib import Path
@@ -23,9 +23,9 @@ def save(
 ) -> None:
     """Write ``checkpoint-<epoch>.pt`` atomically; remove all but the newest KEEP checkpoints.
 
-    ``config_key``: everything that must be equal to resume, because it affects the results. It has
-    the hash of the data instead of the path, which differs between machines. ``state``: models,
-    optimizers, schedulers and torch generators by name; ``loop_state``: the state of the loop.
+    ``config_key``: all that must be the same when the run resumes, because it affects the results.
+    It has the hash of the data instead of the path, which differs between machines. ``state``:
+    models, optimizers, schedulers and torch generators by name; ``loop_state``: the loop's state.
     """
     content = {
         "config_key": _without_nuisance(config_key, state),
@@ -44,12 +44,12 @@ def resume(
 ) -> dict[str, Any] | None:
     """Load the newest readable checkpoint into ``state``; return its loop state, or None.
 
-    Damaged files (of a full or failing disk) are reported and renamed, and the next older
+    Damaged files (from a full or failing disk) are reported and renamed, and the next older
     checkpoint is used.
 
     Raises:
-        UserError: if the checkpoint is of another configuration, other data or another type of
-            device, whose generator state cannot be loaded.
+        UserError: if the checkpoint was written with another configuration, other data or another
+            type of device (the state of its random generators cannot be loaded here).
     """
     config_key = _without_nuisance(config_key, state)
     for path in reversed(paths(folder)):
@@ -85,7 +85,8 @@ def newest(folder: Path) -> dict[str, Any]:
     content = read_torch(checkpoints[-1]) if checkpoints else None
     if content is None:
         raise UserError(
-            f"{folder} has no readable checkpoint. Give a run's folder, runs/<study>/<run id>"
+            f"{folder} has no checkpoint, or the newest cannot be read. Give a run's folder, "
+            "runs/<study>/<run id>"
         )
     _require_format(checkpoints[-1], content)
     return content

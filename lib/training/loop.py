@@ -23,10 +23,10 @@ class Loop:
     """The state of one run's training loop.
 
     ``config_key``, ``state``: see lib/training/checkpoint.py. ``watched``: the validation metric
-    that selects the best epoch, whose weights are kept; None without a validation set, which
-    selects the last epoch. ``tail``: test scores of the last TAIL epochs. ``made_by``: commit,
-    versions, device and threads of this process; ``segments``: those of all processes that trained
-    a part of the run.
+    that selects the best epoch, whose weights are kept; None without a validation set; the last
+    epoch then counts as the best. ``tail``: test scores of the last TAIL epochs. ``made_by``:
+    commit, versions, device and threads of this process; ``segments``: those of all processes that
+    trained a part of the run.
     """
 
     run: Run
@@ -84,7 +84,7 @@ class Loop:
             self.best_weights = {k: v.clone() for k, v in model.state_dict().items()}
 
     def _is_best(self, row: dict[str, float]) -> bool:
-        """Return whether this epoch is strictly better than all epochs before."""
+        """Return whether this epoch is strictly better than all before; true without validation."""
         if self.watched is None or not self.best_epoch:
             return True
         best, now = self.history[self.best_epoch - 1][self.watched], row[self.watched]

@@ -195,7 +195,7 @@ def test_damage_is_reported(tmp_path: Path, sign_run: Path, signs: Path) -> None
     with pytest.raises(UserError, match="has not finished"):
         trained.load_run(tmp_path, str(signs))
     finished.write(tmp_path / "empty", {}, {})
-    with pytest.raises(UserError, match="has no readable checkpoint"):
+    with pytest.raises(UserError, match="has no checkpoint, or the newest cannot be read"):
         trained.load_run(tmp_path / "empty", str(signs))
     bad = call("-m", "lib.fields", tmp_path, "--data", signs, "--out", tmp_path / "o")
     assert bad.returncode == 1

@@ -34,7 +34,7 @@ def test_before_there_is_a_run(
         process.send_signal(sent)
         assert process.wait(30) == 1
     text = log.read_text()
-    assert "stopped before run r began; run the same command to start it" in text
+    assert "stopped; to start or resume, run the same command with WANDB_RUN_ID=r" in text
     assert "Traceback" not in text
 
 

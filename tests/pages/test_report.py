@@ -113,7 +113,7 @@ def test_a_study_that_diverged_altogether(sweep_path: Path, tmp_path: Path) -> N
     runs["summary.diverged"] = True
     folder = factories.write_study(tmp_path / "s", runs, history[history["epoch"] == 1])
     rows = factories.report(folder, sweep_path, draw=True)["contrasts"]
-    assert ["seeds are equal, failed runs" in row["sentence"] for row in rows] == [True] * 3
+    assert ["differences are zero, failed runs" in row["sentence"] for row in rows] == [True] * 3
 
 
 def test_undeclared_contrasts_are_exploratory_and_text_is_escaped(tmp_path: Path) -> None:

@@ -111,8 +111,12 @@ def test_the_history_of_the_code_says_what_was_declared(
     folder = factories.write_study(tmp_path / "s", *at(history[1], sweep_path))
     found = factories.report(folder, sweep_path, **keys)
     assert found["declared"] is True
-    where = f"28 runs logged no hash, but at their commit {history[1][:8]} the declaring keys "
-    keys_then = "(metric, primary, score, smallest_effect) and the sweep's levels and seeds were"
+    where = (
+        f"logged no hash of the declaration, but at their commit {history[1][:8]} the declaring "
+    )
+    keys_then = (
+        "keys (metric, primary, score, smallest_effect) and the sweep's levels and seeds were"
+    )
     assert where + keys_then in found["declaration"]
     recorded = json.loads((folder / declared.NAME).read_text())
     assert recorded[history[1]]["goal"] == "minimize"

@@ -70,13 +70,11 @@ def test_estimates_are_of_the_seeds_without_failures(sweep_path: Path, tmp_path:
     assert first["failures"] == {"failed": (2, 0), "seeds": (2, 0)} | both
     assert second["failures"] == {"failed": (0, 2), "seeds": (0, 2)} | both
     assert interaction["failures"]["p"] is None
-    text = "Failed runs: 2 of 16 with batch_norm = False, 0 of 16 with batch_norm = True (on "
+    text = "Failed runs: 2 of 16 with batch_norm = False, 0 of 16 with batch_norm = True (in "
     assert first["notes"][0] == text + "2 and 0 of 8 seeds, exact McNemar p = .5)."
-    assert "in 6 of the 6 seeds without failed runs, Holm p = " in first["sentence"]
+    assert "in 6 of 6 seeds without failed runs, Holm p = " in first["sentence"]
     assert first["sentence"].endswith(" over all 8 seeds.")
-    message = (
-        "averages over a variant whose runs fail (batch_norm = False, optimizer = sgd: 2 of 8)"
-    )
+    message = "variants, some with failed runs (batch_norm = False, optimizer = sgd: 2 of 8)"
     assert any(message in note for note in first["notes"])
     page = (tmp_path / "s" / "report.md").read_text()
     assert "2 of 8 (3 to 65 %)" in page  # Clopper and Pearson's interval of 2 in 8
@@ -90,9 +88,9 @@ def test_failures_that_carry_a_claim_are_said_to(sweep_path: Path, tmp_path: Pat
     found = factories.report(folder, sweep_path, smallest_effect=0.01)
     row = found["contrasts"][1]
     assert (row["grade"], row["difference"], row["p_within"]) == ("preliminary_support", None, 1.0)
-    assert "no estimate, since no seed is without a failed run" in row["sentence"]
+    assert "no estimate, since no seeds without failed runs are left" in row["sentence"]
     assert "8 of 16 with" not in row["notes"][0]
-    assert "16 of 16 with optimizer = sgd (on 0 and 8 of 8 seeds, exact McNemar" in row["notes"][0]
+    assert "16 of 16 with optimizer = sgd (in 0 and 8 of 8 seeds, exact McNemar" in row["notes"][0]
     few = [f"nosgd{seed:02d}" for seed in range(8) if seed not in (2, 5)]
     folder = factories.write_study(tmp_path / "few", fail(runs, *few), history)
     row = factories.report(folder, sweep_path, smallest_effect=0.01)["contrasts"][0]
@@ -170,7 +168,7 @@ def test_all_runs_fail(sweep_path: Path, tmp_path: Path) -> None:
     folder = factories.write_study(tmp_path / "s", fail(runs, *runs["run_id"]), history)
     for row in factories.report(folder, sweep_path)["contrasts"]:
         assert row["grade"] == "not_testable"
-        assert row["sentence"].endswith("seeds are equal, failed runs counted as worst.")
+        assert row["sentence"].endswith("differences are zero, failed runs counted as worst.")
         assert row["notes"][0].startswith("Failed runs: ")
         assert "same code" not in row["sentence"]
 

@@ -220,7 +220,7 @@ def test_zeros_may_leave_nothing_to_test() -> None:
     grade = grades.grade(result, 3, study)
     assert grade == "not_testable"
     text = sentences.sentence(grade, result, 3, study)
-    assert text.endswith("smallest possible Holm p .094 (1 difference of 0).")
+    assert text.endswith("smallest possible Holm p .094 (1 zero difference).")
 
 
 def test_identical_variants_are_seen() -> None:

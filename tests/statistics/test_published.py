@@ -123,13 +123,13 @@ def test_test_items_may_take_a_claim_away(folder: Path) -> None:
     assert row["p_beyond"] < 0.01
     assert row["both_high"] > 0
     assert row["grade"] == "inconclusive"
-    assert "does not allow what seeds alone would: meaningful" in row["notes"][0]
+    assert "does not allow the grade from seeds alone: meaningful" in row["notes"][0]
     for path in (folder / per_item.FILES).rglob("*.npz"):
         path.unlink()
     (folder / per_item.NAME).unlink()
     (row,) = report(folder)["contrasts"][:1]
     assert (row["p_holm"] < 0.01, row["grade"]) == (True, "inconclusive")
-    assert "no interval over both is known here, so none is made" in row["notes"][0]
+    assert "no interval over both is known here, so no claim is made" in row["notes"][0]
 
 
 def test_clusters_of_items_widen_the_interval_over_items(folder: Path) -> None:

@@ -114,7 +114,7 @@ def test_an_interaction_of_one_scale_only_is_reported(sweep_path: Path, tmp_path
     assert interaction["grade"] == "preliminary_support"
     assert interaction["scale_robust"] is False
     assert (
-        "Not scale-robust: on the log10 of error in % the conclusion is another."
+        "Not scale-robust: on the log10 of error in % the conclusion is different."
         in interaction["notes"]
     )
 
