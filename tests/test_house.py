@@ -195,7 +195,7 @@ SGD = {"batch_norm": True, "optimizer": "sgd"}
         ({"factors": {"batch_norm": [False, False], "optimizer": ["sgd"]}}, "equal levels"),
         ({"arms": {"a": {"batch_norm": True}, "b": {"optimizer": "sgd"}}}, "the same keys"),
         ({"arms": {"a": SGD, "b": SGD}}, "at least two arms, all different"),
-        ({"arms": {"a": SGD}}, "arms must be at least two"),
+        ({"arms": {"a": SGD}}, "at least two arms"),
         (
             {"score": {"at_best": "val/accuracy"}},
             "the same metric on validation data, such as val/err",
