@@ -240,7 +240,8 @@ def resolve(asked: Request) -> tuple[Study, list[str | Path], Path]:
         _config_keys(None)
     if on_server and sweep is None:
         return _from_server(asked, wandb_server.address(first))
-    if Path(first).is_dir() and not is_tables and not (sweep or Places().sweep(name)).exists():
+    is_folder = Path(first).is_dir() and not is_tables
+    if is_folder and sweep is None and not Places().sweep(name).exists():
         raise FetchError(f"a folder of offline runs needs its sweep: add --sweep {name}.yaml")
     study = load_study(name, sweep=sweep, declaration=asked.declaration)
     folder = asked.out or (Path(first) if is_tables else study.places.tables(study.name))
