@@ -203,7 +203,7 @@ def test_damage_is_reported(tmp_path: Path, sign_run: Path, signs: Path) -> None
     assert networks.read(tmp_path) == ([], {})
     (tmp_path / networks.NAME).write_text('{"networks": [{"run": "a"}]}')
     np.savez(tmp_path / networks.ARRAYS, **{"b/x": np.zeros(2)})
-    with pytest.raises(TableError, match="of different runs"):
+    with pytest.raises(TableError, match="contain different runs"):
         networks.read(tmp_path)
     for damaged in (b"half", b""):
         (tmp_path / networks.ARRAYS).write_bytes(damaged)

@@ -183,7 +183,7 @@ def test_a_full_disk_at_checkpoint_time_loses_no_epoch(
     full = subprocess.run(words, preexec_fn=limit, check=False, **run)
     assert full.returncode == 1
     assert "cannot write" in full.stderr
-    assert "free some space" in full.stderr
+    assert "Free some space" in full.stderr
     assert epochs(server) == [1, 2]
     assert server.runs["full"].state == "failed"
     again = subprocess.run(words, check=False, **run)
