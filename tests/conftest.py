@@ -75,22 +75,27 @@ def real_signs() -> Path:
     return REAL_SIGNS
 
 
-@pytest.fixture
-def offline(tmp_path: Path) -> dict[str, str]:
-    """Give an environment for real scripts: offline W&B, its folders in tmp_path, one thread."""
+def offline_environment(folder: Path) -> dict[str, str]:
+    """Return an environment for real scripts: offline W&B in ``folder``, one thread."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")}
     return kept | {
-        "HOME": str(tmp_path),
+        "HOME": str(folder),
         "WANDB_MODE": "offline",
         "WANDB_SILENT": "true",
         "WANDB_ERROR_REPORTING": "false",
-        "WANDB_DIR": str(tmp_path / "runs"),
-        "WANDB_CONFIG_DIR": str(tmp_path / "config"),
-        "WANDB_CACHE_DIR": str(tmp_path / "cache"),
+        "WANDB_DIR": str(folder / "runs"),
+        "WANDB_CONFIG_DIR": str(folder / "config"),
+        "WANDB_CACHE_DIR": str(folder / "cache"),
         "OMP_NUM_THREADS": "1",
         "PYTHONUNBUFFERED": "1",
         "PYTHONPATH": str(ROOT),  # for the stub script, which is not in the project's folder
     }
+
+
+@pytest.fixture
+def offline(tmp_path: Path) -> dict[str, str]:
+    """Give an environment for real scripts, whose files go to tmp_path."""
+    return offline_environment(tmp_path)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Unreadable sources: the others are read, and the message says what is wrong."""
 
 import json
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,22 +14,28 @@ from analysis.runs import per_item
 from analysis.runs.record import FetchError
 from analysis.runs.tables import read_tables
 from tests import factories
-from tests.conftest import call
+from tests.conftest import call, offline_environment
 from tests.fakes.wandb_server import WandbServer
 from tests.fakes.wandb_state import ENTITY, Run, Sweep
 
 GARBAGE = b"no W&B file at all" * 40
 
 
-@pytest.fixture
-def runs(offline: dict[str, str], tmp_path: Path) -> tuple[Path, Path]:
-    """Give a folder with three offline runs of the stub, and their sweep."""
+@pytest.fixture(scope="module")
+def three_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make three offline runs of the stub."""
+    env = offline_environment(tmp_path_factory.mktemp("three"))
     for seed in range(3):
-        env = offline | {"WANDB_RUN_ID": f"r{seed}"}
-        done = call("tests/fakes/stub.py", "--seed", str(seed), "--epochs", "2", env=env)
-        assert done.returncode == 0
-    sweep = factories.grid(tmp_path / "s.yaml", {}, 3)
-    return Path(offline["WANDB_DIR"]), sweep
+        words = ("tests/fakes/stub.py", "--seed", str(seed), "--epochs", "2")
+        assert call(*words, env=env | {"WANDB_RUN_ID": f"r{seed}"}).returncode == 0
+    return Path(env["WANDB_DIR"])
+
+
+@pytest.fixture
+def runs(three_runs: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """Give a folder with three offline runs of the stub, to be damaged, and their sweep."""
+    folder = shutil.copytree(three_runs, tmp_path / "runs", symlinks=True)
+    return folder, factories.grid(tmp_path / "s.yaml", {}, 3)
 
 
 def fetched(folder: Path, sweep: Path, out: Path) -> str:
