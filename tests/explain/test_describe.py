@@ -159,7 +159,7 @@ def test_the_latex_tables_fit_a_page(flags: tuple[str, ...], tmp_path: Path) -> 
 
 @pytest.mark.parametrize("flag", ["--depth", "--width", "--image-size"])
 def test_numbers_below_one_are_refused(flag: str) -> None:
-    with pytest.raises(SystemExit, match="error: (.|\n)* = 0: should be greater than 0"):
+    with pytest.raises(SystemExit, match=r"error: (.|\n)* = 0: should be greater than 0"):
         command.main(["unet", flag, "0"])
 
 
