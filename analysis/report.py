@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from analysis import fetch
-from analysis.figures import catalogue
+from analysis.figures import catalogue, fonts
 from analysis.pages import render
 from analysis.runs import declared, missing
+from analysis.runs.collect import collect
 from analysis.runs.data import StudyData
 from analysis.runs.load import load_data
+from analysis.runs.sources import resolve
 from analysis.runs.waivable import CHECKS
 from analysis.statistics import results as study_results
 from lib.spec.errors import UserError, command
@@ -85,8 +87,12 @@ def require_complete(data: StudyData, allow: Sequence[str]) -> None:
         return
     folder = data.folder / INCOMPLETE
     shutil.rmtree(folder, ignore_errors=True)
+    lacking = set()
     for picture in catalogue.of_incomplete(data):
-        render.save(folder, picture, {"study": data.study.name, "complete": False})
+        origin = {"study": data.study.name, "complete": False}
+        lacking |= render.save(folder, picture, origin) or set()
+    if lacking:
+        print(fonts.advice(lacking))
     lines = "\n  ".join(data.completeness.problems + failed_checks)
     text = f"{data.study.name} is incomplete, so it was not tested or reported:\n  {lines}"
     if fill_ins:
@@ -126,12 +132,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     arguments = parser.parse_args(argv)
     asked = fetch.request(arguments)
-    study, sources, folder = fetch.resolve(asked)
+    study, sources, folder = resolve(asked)
     if sources and arguments.again:
         parser.error("--again rewrites a report from its tables; pass their folder as source")
     if sources:
         step = study.declaration.step
-        print(fetch.collect(sources, folder, study, asked.prune, asked.filters, step))
+        print(collect(sources, folder, study, asked.prune, asked.filters, step))
     allow = [*arguments.allow, *(allowed_before(folder) if arguments.again else [])]
     results: dict[str, Any] = report(study, folder, allow)
     page = (folder / "report.html").resolve()

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 from PIL import Image
 
+from analysis.figures import fonts
 from analysis.runs.data import StudyData
 from lib.spec.files import write_atomically
 from lib.spec.metric import Metric
@@ -64,15 +65,24 @@ def line(i: int) -> str:
     return LINES[i % len(LINES)]
 
 
-def save(figure: Figure, folder: Path, name: str) -> None:
-    """Write ``name``.png and ``name``.pdf, without dates, so that equal input gives equal files."""
-    for kind, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
-        content = io.BytesIO()
-        figure.savefig(content, format=kind, metadata=metadata)
-        if kind == "png":
-            content = _with_palette(content)
+def save(figure: Figure, folder: Path, name: str) -> set[str]:
+    """Write ``name``.png and ``name``.pdf, without dates, so that equal input gives equal files.
+
+    Returns the letters that no installed font has; they are drawn as boxes.
+    """
+    contents = {}
+
+    def draw() -> None:
+        for kind, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
+            contents[kind] = io.BytesIO()
+            figure.savefig(contents[kind], format=kind, metadata=metadata)
+
+    lacking = fonts.written(figure, draw)
+    contents["png"] = _with_palette(contents["png"])
+    for kind, content in contents.items():
         write_atomically(folder / f"{name}.{kind}", content.getvalue())
     plt.close(figure)
+    return lacking
 
 
 def _with_palette(content: io.BytesIO) -> io.BytesIO:

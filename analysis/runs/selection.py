@@ -69,8 +69,9 @@ def sweep_of(runs: pd.DataFrame, declared: Declaration) -> dict[str, Any]:
     if not declared_keys:
         varied = [key for key in available if len(_levels(runs, key)) > 1]
         raise FetchError(
-            "these runs have no sweep, so the declaration must have `factors:`, such as "
-            f"{{optimizer: [adam, sgd]}}; keys that vary between the runs: {', '.join(varied)}"
+            "no sweep is known for these runs; pass its YAML with --sweep, or add `factors:` to "
+            "the declaration, such as {optimizer: [adam, sgd]}; keys that vary between the runs: "
+            f"{', '.join(varied)}"
         )
     parameters = {}
     declared_keys += [] if declared.repeats else [declared.replicate]

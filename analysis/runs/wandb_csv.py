@@ -14,6 +14,7 @@ ABOUT = ("Name", "ID", "State", "Notes", "User", "Tags", "Created", "Updated", "
 ABOUT += ("Runtime", "Sweep", "Group", "Job Type", "Host", "Hostname", "Commit", "GitHub")
 SEPARATOR = " - "  # between run name and key in a chart's columns
 EXTENT = ("__MIN", "__MAX")
+NEEDS_SWEEP = "a CSV export requires the sweep's YAML; pass it with --sweep"
 
 
 def fetch_exports(

@@ -195,6 +195,36 @@ def qualification(
     return found
 
 
+def simple_effects(row: dict, secondary: list[dict], study: Study) -> str:
+    """Return the note on the two simple effects that an interaction compares, or nothing.
+
+    ``row``: a primary contrast as results.json has it; ``secondary``: the simple effects. Nothing
+    for other contrasts, and where a third factor divides the simple effects further.
+    """
+    if row["kind"] != "interaction" or len(row["parts"]) != 2:
+        return ""
+    (at, *levels), inner = row["parts"]
+    own = {
+        level: simple["difference"]
+        for level in levels
+        for simple in secondary
+        if simple["levels"] == inner and list(map(tuple, simple["at"])) == [(at, level)]
+    }
+    if len(own) != 2 or None in own.values():
+        return ""
+    metric, (factor, baseline, treatment) = study.metric, inner
+    which = "secondary, without failed runs" if row["failures"] else "secondary"
+    unit = f" {metric.difference_unit}" if metric.difference_unit else ""
+    parts = [
+        f"{metric.show_signed(amount)}{unit} with {study.level_label(at, level)}"
+        for level, amount in own.items()
+    ]
+    return (
+        f"Simple effects ({which}) of {study.level_label(factor, treatment)} instead of "
+        f"{study.level_label(factor, baseline)}: {' and '.join(parts)}."
+    )
+
+
 def other_scale(name: str) -> str:
     """Return the warning that an interaction's conclusion belongs to one scale only."""
     return f"Not scale-robust: on the {name} the conclusion is different."

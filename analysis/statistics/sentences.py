@@ -59,7 +59,10 @@ def _p_value(grade: str, tested: Tested, family: int) -> str:
     if grade == "practically_equivalent":
         return f"Holm p of equivalence = {format_p(tested.p_within)}"
     over = f" over all {count(tested.n, 'seed')}" if tested.failures else ""
-    return f"Holm p = {format_p(tested.p_holm)}{over}"
+    least = tested.smallest_p * (1 + 1e-9)
+    at_floor = tested.test.p <= least and tested.p_holm <= min(1.0, least * family)
+    floor = ", the smallest possible" if at_floor else ""
+    return f"Holm p = {format_p(tested.p_holm)}{over}{floor}"
 
 
 def begin(text: str) -> str:

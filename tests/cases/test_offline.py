@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from analysis import report as report_module
-from analysis.fetch import Request, collect, resolve
+from analysis.runs.collect import collect
 from analysis.runs.record import FetchError
+from analysis.runs.sources import Request, resolve
 from tests import factories
 from tests.conftest import call
 
@@ -82,6 +83,26 @@ def test_much_that_is_unusual_at_once(
     for column in ("config.train.epochs", "config.layers", "summary.lr", "summary.test/error.min"):
         assert column in head.split(",")
     assert "train.loss" in (tmp_path / "out" / "history.csv").read_text().splitlines()[0]
+
+    without_sweep(tmp_path / "runs", tmp_path, row)
+
+
+def without_sweep(runs: Path, folder: Path, expected: dict[str, Any]) -> None:
+    """Report the same runs without a sweep: the levels are the declared factors' in the runs."""
+    with pytest.raises(FetchError, match=r"no sweep is known for the runs in .*; pass its YAML"):
+        resolve(Request([str(runs)], out=folder / "none"))
+    plan = folder / "mine.yaml"
+    plan.write_text("metric: test/error\n")
+    asked = Request([str(runs)], declaration=plan, out=folder / "own")
+    with pytest.raises(FetchError, match=r"add `factors:` to the declaration.* between the runs: "):
+        resolve(asked)
+    plan.write_text("metric: test/error\nfactors: {algo: [a, b]}\n")
+    study, sources, out = resolve(asked)
+    assert (study.name, sources, out) == ("mine", [], folder / "own")
+    (row,) = report_module.report(study, out, draw=False)["contrasts"]
+    assert [row[key] for key in ("p", "difference", "runs")] == [
+        expected[key] for key in ("p", "difference", "runs")
+    ]
 
 
 @pytest.mark.slow

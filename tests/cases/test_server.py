@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from analysis import report as report_module
-from analysis.fetch import Request, collect, resolve
+from analysis.runs.collect import collect
 from analysis.runs.record import FetchError
+from analysis.runs.sources import Request, resolve
 from lib.spec.errors import UserError
 from tests.fakes.wandb_server import WandbServer
 from tests.fakes.wandb_state import ENTITY, Run, Sweep

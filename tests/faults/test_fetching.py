@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from analysis.fetch import Request, collect, resolve
 from analysis.runs import per_item
+from analysis.runs.collect import collect
 from analysis.runs.record import FetchError
+from analysis.runs.sources import Request, resolve
 from analysis.runs.tables import read_tables
 from tests import factories
 from tests.conftest import call, offline_environment

@@ -9,7 +9,8 @@ from pathlib import Path
 import filelock
 import pytest
 
-from analysis import fetch
+from analysis.runs import wandb_server
+from analysis.runs.collect import collect
 from analysis.runs.record import Fetched, build_record
 from analysis.runs.tables import read_tables
 from lib import agent
@@ -90,9 +91,9 @@ def runs(number: int, stop_at: int) -> list[Fetched]:
 
 
 def test_ctrl_c_keeps_what_fetch_has_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetch.wandb_server, "fetch_runs", lambda *_: (set(), runs(9, 4)))
+    monkeypatch.setattr(wandb_server, "fetch_runs", lambda *_: (set(), runs(9, 4)))
     with pytest.raises(KeyboardInterrupt):
-        fetch.collect(["e/p/s"], tmp_path, None)
+        collect(["e/p/s"], tmp_path, None)
     assert len(read_tables(tmp_path)[0]) == 4
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.fetch import collect
 from analysis.pages import formats
-from analysis.runs import per_item
+from analysis.runs import per_item, wandb_server
+from analysis.runs.collect import collect
 from analysis.runs.record import FetchError, build_record
 from analysis.runs.tables import decode, encode, read_tables, runs_table, write_tables
 from tests import factories
@@ -138,11 +138,9 @@ def test_keys_of_a_run_are_no_columns_of_ours() -> None:
 def test_columns_and_items_with_names_like_formulas(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    from analysis import fetch
-
     rows = [{"epoch": 1, "=cmd": 1.0, "x\ny": 2.0, "val/error": 0.5, "_step": 0}]
     run = build_record("r", "finished", 0, "s", {"seed": 1}, {"test/error": 0.1}, rows)
-    monkeypatch.setattr(fetch.wandb_server, "fetch_runs", lambda *_: (set(), iter([run])))
+    monkeypatch.setattr(wandb_server, "fetch_runs", lambda *_: (set(), iter([run])))
     path = tmp_path / "out" / per_item.FILES / "r" / per_item.SCORES
     path.parent.mkdir(parents=True)
     names = ["=1+1", "-a", "plain", "@x", "007"]

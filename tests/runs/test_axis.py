@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import fetch
-from analysis.runs import axis, histories
+from analysis.runs import axis, histories, wandb_server
+from analysis.runs.collect import collect
 from analysis.runs.load import load_data
 from analysis.runs.record import Fetched, build_record
 from analysis.runs.tables import read_tables
@@ -112,11 +112,9 @@ def collected(
         summary = {"test/error": score}
         steps = [row | {"_step": i} for i, row in enumerate(logged)]
         runs.append(build_record(name, "finished", 0, name, config, summary, steps))
-    monkeypatch.setattr(
-        fetch.wandb_server, "fetch_runs", lambda *_: (set(), iter(runs)), raising=True
-    )
+    monkeypatch.setattr(wandb_server, "fetch_runs", lambda *_: (set(), iter(runs)), raising=True)
     out = tmp_path / "out"
-    fetch.collect(["e/p/s"], out, study, step=study.declaration.step)
+    collect(["e/p/s"], out, study, step=study.declaration.step)
     return out, sweep_path
 
 
@@ -147,7 +145,7 @@ def test_steps_that_differ_between_runs_become_curves(
     at = histories.axis_values(data).tolist()
     assert np.isnan(curves[1, 6, at.index(1012)])  # this run begins at 1013
     assert curves[0, 0, at.index(1005)] == 1  # the last value holds until the next
-    again = fetch.collect(["e/p/s"], out, factories.study(sweep_path))
+    again = collect(["e/p/s"], out, factories.study(sweep_path))
     assert "0 runs read" in again or "14 in" in again
     assert read_tables(out)[1].attrs["axis"] == "global_step"
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from analysis import report as report_module
-from analysis.fetch import Request, collect, resolve
+from analysis.runs.collect import collect
 from analysis.runs.record import FetchError
+from analysis.runs.sources import Request, resolve
 from analysis.runs.tables import read_tables
 from tests import factories
 

@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis import fetch
-from analysis.runs import tables
+from analysis.runs import collect, sources, tables
 from analysis.runs import wandb_offline as reader
 from analysis.runs.record import FetchError, build_record
 from analysis.runs.wandb_offline import read_files
@@ -195,13 +194,13 @@ def test_a_study_is_read_with_the_runs_that_filled_its_gaps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those of gtsrb, not of gtsrb_short; with --out the committed tables are begun with."""
-    monkeypatch.setattr(fetch, "RUNS", tmp_path)
+    monkeypatch.setattr(sources, "RUNS", tmp_path)
     for name in ("gtsrb_short", "fill_in_gtsrb_short", "fill_in_gtsrb_short_2", "fill_in_gtsrb"):
         (tmp_path / name / "wandb").mkdir(parents=True)
     (tmp_path / "fill_in_gtsrb_short_3").mkdir()  # no run has started there
     out = tmp_path / "out"
-    study, sources, folder = fetch.resolve(fetch.Request(["gtsrb_short"], out=out))
-    assert [Path(source).name for source in sources] == [
+    study, found, folder = sources.resolve(sources.Request(["gtsrb_short"], out=out))
+    assert [Path(source).name for source in found] == [
         "gtsrb_short",
         "fill_in_gtsrb_short",
         "fill_in_gtsrb_short_2",
@@ -232,7 +231,7 @@ def test_text_among_numbers_is_left_out_and_said(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     history = pd.DataFrame({"run_id": ["a", "b"], "epoch": [1, 1], "note": ["x", 1], "loss": 0.5})
-    assert list(fetch._numeric(history)) == ["run_id", "epoch", "loss"]
+    assert list(collect._numeric(history)) == ["run_id", "epoch", "loss"]
     assert "dropping history columns that contain text: note" in capsys.readouterr().out
 
 
@@ -261,10 +260,10 @@ def test_kind_and_value_of_every_level_survive_the_tables(levels: list) -> None:
 def test_runs_that_do_not_exist_yet_are_explained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetch, "RUNS", tmp_path)
+    monkeypatch.setattr(sources, "RUNS", tmp_path)
     (tmp_path / "demo_gtsrb").mkdir()  # the agent's lock lies there, and no run has started
-    with pytest.raises(fetch.FetchError, match=r"run `python -m lib\.agent demo_gtsrb`"):
-        fetch.resolve(fetch.Request(["demo_gtsrb"]))
+    with pytest.raises(FetchError, match=r"run `python -m lib\.agent demo_gtsrb`"):
+        sources.resolve(sources.Request(["demo_gtsrb"]))
     (tmp_path / "circle").mkdir()
-    with pytest.raises(fetch.FetchError, match=r"add --sweep circle\.yaml"):
-        fetch.resolve(fetch.Request([str(tmp_path / "circle")]))
+    with pytest.raises(FetchError, match="pass its YAML with --sweep, or a declaration"):
+        sources.resolve(sources.Request([str(tmp_path / "circle")]))

@@ -11,9 +11,10 @@ import pytest
 import yaml
 
 from analysis import report as report_module
-from analysis.fetch import Request, add_source_arguments, request, resolve
+from analysis.fetch import add_source_arguments, request
 from analysis.runs import selection
 from analysis.runs.record import FetchError
+from analysis.runs.sources import Request, resolve
 from analysis.runs.tables import read_tables
 from analysis.runs.wandb_server import address
 from lib.spec.declaration import Declaration
@@ -191,7 +192,7 @@ def test_what_runs_vary_is_the_declarations() -> None:
     found = selection.sweep_of(runs, declared)["parameters"]
     assert found == {"lr": {"values": [0.1, 1]}, "seed": {"values": [1, 3]}}
     for values, message in (
-        ({}, "must have `factors:`"),
+        ({}, "or add `factors:` to the declaration"),
         ({"factors": {"x": [1]}}, "no run has the declared key x"),
     ):
         with pytest.raises(FetchError, match=message):

@@ -258,6 +258,36 @@ def test_a_main_effect_over_an_interaction_is_called_an_average(
     main, _, interaction = (" ".join(row["notes"]) for row in results["contrasts"])
     assert "This is an average" not in interaction
     assert (words in main) if words else ("This is an average" not in main)
+    without, with_it = (
+        next(one for one in results["secondary"] if one["name"] == f"optimizer at batch_norm={on}")
+        for on in ("False", "True")
+    )
+    signed = data.study.metric.show_signed
+    assert (
+        "Simple effects (secondary) of optimizer = sgd instead of optimizer = adam: "
+        f"{signed(without['difference'])} percentage points with batch_norm = False and "
+        f"{signed(with_it['difference'])} percentage points with batch_norm = True."
+    ) in interaction
+    assert "Simple effects (" not in main
+
+
+def test_simple_effects_are_not_noted_where_a_third_factor_divides_them(tmp_path: Path) -> None:
+    path = factories.grid(tmp_path / "s.yaml", {"a": [1, 2, 3], "b": [1, 2], "c": [1, 2]}, 2)
+    study = factories.study(path)
+    scores = np.arange(24.0).reshape(12, 2)
+    secondary = testing.simple_effects(study, scores)
+    (one,) = (one for one in contrasts.build(study, scores) if one.kind == "interaction")
+    row = {"kind": one.kind, "parts": [list(part) for part in one.parts], "failures": None}
+    assert notes.simple_effects(row, secondary, study) == ""
+
+
+def test_the_smallest_possible_p_is_said() -> None:
+    study = plain_study()
+    for values, words in ((np.arange(1.0, 8), True), (np.array([-1.0, *range(2, 8)]), False)):
+        result = put_to_test(values)
+        text = sentences.numbers("inconclusive", result, 3, study)
+        assert text.endswith(", the smallest possible") == words
+        assert f"Holm p = {sentences.format_p(result.p_holm)}" in text
 
 
 def test_opposite_simple_effects_are_said_without_an_interaction_in_the_family() -> None:

@@ -1,0 +1,170 @@
+"""Read the runs of sources, wherever they are, into one study's tables."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.runs import axis, per_item, selection, wandb_csv, wandb_offline, wandb_server
+from analysis.runs.record import Fetched, FetchError
+from analysis.runs.tables import FORMULA, TableError, read_tables, runs_table, write_tables
+from lib.spec.metric import count
+from lib.spec.study import Study
+
+
+def collect(
+    sources: Sequence[str | Path],
+    out: Path,
+    study: Study | None,
+    prune: bool = False,
+    filters: dict[str, Any] | None = None,
+    step: str | None = None,
+) -> str:
+    """Read the runs of ``sources`` into the tables in ``out``; return a summary as text.
+
+    ``study``: None if it is only known after the runs have been read. ``filters``: in W&B's syntax.
+    ``step``: the declared axis of histories. ``prune``: remove finished runs that are no longer in
+    any source from the tables; by default they are kept.
+
+    Raises:
+        FetchError: when a source cannot be read (the runs read until then are written first), or
+            when no runs match or a run is in two sources (the tables are then not changed).
+    """
+    runs, history = _earlier(out)
+    files = out / per_item.FILES
+    damaged = per_item.to_fetch_again(files)
+    known = dict(zip(runs["run_id"], runs["source"], strict=True))
+    known = {run_id: source for run_id, source in known.items() if run_id not in damaged}
+    kept, fetched = set(), []
+    failure: BaseException | None = None
+    exports = [Path(source) for source in sources if is_export(source)]
+    if exports and filters:
+        raise FetchError(
+            "--filter and --group cannot select runs of a CSV export; filter the table in the W&B "
+            "app and export it again"
+        )
+    for source in [*(s for s in sources if not is_export(s)), *([exports] if exports else [])]:
+        if source is exports:
+            unchanged, reading = wandb_csv.fetch_exports(exports, _config_keys(study))
+        elif Path(source).is_dir():
+            unchanged, reading = wandb_offline.fetch_folder(Path(source), known, files)
+            reading = (run for run in reading if selection.matches(run.row, filters or {}))
+        else:
+            where = wandb_server.address(str(source))
+            unchanged, reading = wandb_server.fetch_runs(where, known, files, filters)
+        read = []
+        try:
+            read.extend(reading)
+        except (FetchError, KeyboardInterrupt) as error:
+            failure = error
+        ids = unchanged | {run.run_id for run in read}
+        if duplicates := ids & (kept | {run.run_id for run in fetched}):
+            raise FetchError(
+                f"{source}: duplicate runs {', '.join(sorted(duplicates))}, also in an earlier "
+                "source; each run must be in one source only"
+            )
+        kept |= unchanged
+        fetched += read
+        if failure:
+            break
+    if not kept and not fetched:  # do not change the existing tables
+        raise failure or FetchError(
+            f"no runs in {', '.join(map(str, sources))}"
+            + (f" with the filter {json.dumps(filters)}" if filters else "")
+        )
+    gone = set(runs["run_id"]) - kept - {run.run_id for run in fetched}
+    if not prune or failure:
+        kept |= gone
+    runs = pd.concat(
+        [runs[runs["run_id"].isin(kept)], runs_table([f.row for f in fetched])],
+        ignore_index=True,
+    )
+    step = step or axis.find(f.logged for f in fetched)
+    earlier = history[history["run_id"].isin(kept)]
+    if len(earlier):
+        step = earlier.attrs["axis"]
+        earlier = earlier.rename(columns={"epoch": step, "epoch (logged)": "epoch"})
+    rows = _history_rows(step, fetched)
+    history = pd.concat([earlier, pd.DataFrame(rows)], ignore_index=True)
+    first = [*study.factor_keys, *study.fixed] if study else []
+    write_tables(out, runs, _numeric(history), first, step)
+    finished = runs["run_id"][runs["state"] == "finished"].tolist()
+    without_items = per_item.write(out, finished)
+    if failure:
+        raise failure
+    text = (
+        f"{count(len(fetched), 'run')} read, {len(runs)} in {out / 'runs.csv'}: {len(finished)} "
+        "finished"
+    )
+    text += f", of {len(study.expected)} expected" if study and study.seeds else ""
+    if gone:
+        done = "removed" if prune else "kept (use --prune to remove)"
+        text += f"; {count(len(gone), 'finished run')} no longer in any source: {done}"
+    if without_items and len(without_items) < len(finished):
+        text += f"\nno per-item test outputs for runs {', '.join(without_items)}"
+    return text
+
+
+def is_export(source: str | Path) -> bool:
+    """Return whether a source is a CSV file, exported from the W&B app."""
+    return str(source).endswith(".csv")
+
+
+def _config_keys(study: Study | None) -> list[str]:
+    """Return the export's configuration columns: the parameters of the study's sweeps."""
+    if study is None:
+        raise FetchError(wandb_csv.NEEDS_SWEEP)
+    return list(dict.fromkeys(key for sweep in study.sweeps for key in sweep.parameters))
+
+
+def _history_rows(axis_key: str, fetched: Sequence[Fetched]) -> list[dict[str, Any]]:
+    """Return the runs' history rows over an axis; print how many were dropped and why."""
+    histories, dropped, empty = [], 0, []
+    for run in fetched:
+        rows, number = run.over(axis_key)
+        histories += rows
+        dropped += number
+        if not rows and any(len(row) > 1 for row in run.logged):
+            empty.append(run.run_id)
+    if dropped:
+        print(f"dropping {count(dropped, 'history row')}: {axis_key} is not a finite number")
+    if empty:
+        print(
+            f"no history over {axis_key} in runs {', '.join(empty)}; set another axis with `step:` "
+            "in the declaration"
+        )
+    return histories
+
+
+def _numeric(history: pd.DataFrame) -> pd.DataFrame:
+    """Drop history columns that contain text, or whose names look like spreadsheet formulas."""
+    if unsafe := [name for name in history if str(name)[:1] in FORMULA or "\n" in str(name)]:
+        print(
+            f"dropping history columns {', '.join(map(repr, unsafe))}: names must not begin with "
+            f"one of {FORMULA} or contain a line break"
+        )
+        history = history.drop(columns=unsafe)
+    text = [
+        name
+        for name in history.columns.drop("run_id", errors="ignore")
+        if history[name].map(lambda value: isinstance(value, str)).any()
+    ]
+    if text:
+        print(f"dropping history columns that contain text: {', '.join(text)}")
+    return history.drop(columns=text)
+
+
+def _earlier(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the finished runs in the existing tables, and their histories."""
+    nothing = pd.DataFrame(columns=["run_id", "source"]), pd.DataFrame(columns=["run_id"])
+    if not (folder / "runs.csv").exists():
+        return nothing
+    try:
+        runs, history = read_tables(folder)
+    except TableError as error:
+        print(f"{error}. Reading all runs again.")
+        return nothing
+    runs = runs[(runs["state"] == "finished") & runs["run_id"].isin(history["run_id"])]
+    return runs, history[history["run_id"].isin(runs["run_id"])]

@@ -1,0 +1,149 @@
+"""Find out what was asked for: the study, where its runs are, and the folder of its tables."""
+
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from analysis.runs import per_item, selection, wandb_csv, wandb_server
+from analysis.runs.collect import collect, is_export
+from analysis.runs.record import FetchError
+from analysis.runs.tables import read_tables
+from lib.spec.declaration import read_declaration
+from lib.spec.files import write_atomically
+from lib.spec.load import load_study
+from lib.spec.study import ROOT, Places, Study
+
+SWEEP = "sweep.yaml"  # next to the tables: the sweep from the server, or collected from the runs
+FILE_NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
+RUNS = ROOT / "runs"  # the local agent writes a study's runs here
+
+
+@dataclass(frozen=True)
+class Request:
+    """The command-line arguments: sources, filters, and paths of the study's files."""
+
+    sources: Sequence[str]
+    sweep: Path | None = None
+    declaration: Path | None = None
+    out: Path | None = None
+    filters: dict[str, Any] = field(default_factory=dict)
+    prune: bool = False
+
+
+def resolve(asked: Request) -> tuple[Study, list[str | Path], Path]:
+    """Return the study, the sources still to be read, and the folder for its tables.
+
+    The first source may be a study's name, whose runs are in runs/<name> and runs/fill_in_<name>,
+    or a folder of tables, which leaves no source to read. The configuration of a sweep on a server
+    is read from there. Runs without a sweep are fetched here, because the study's levels are
+    collected from their configurations.
+
+    Raises:
+        StudyError: when the study cannot be found.
+        FetchError: when a folder of tables is followed by other sources, or a server cannot be
+            read.
+    """
+    first = asked.sources[0]
+    is_tables = (Path(first) / "runs.csv").exists()
+    is_name = "/" not in first and not Path(first).is_dir()
+    sweep, name = asked.sweep, asked.sweep.stem if asked.sweep else Path(first).name
+    if is_tables and sweep is None and (Path(first) / SWEEP).exists():
+        sweep = Path(first) / SWEEP
+    is_name = is_name and not is_export(first)
+    on_server = not is_name and not Path(first).is_dir() and not is_export(first)
+    if is_export(first) and sweep is None:
+        raise FetchError(wandb_csv.NEEDS_SWEEP)
+    if on_server and sweep is None:
+        return _from_server(asked, wandb_server.address(first))
+    is_folder = Path(first).is_dir() and not is_tables
+    if is_folder and sweep is None and not Places().sweep(name).exists():
+        if asked.declaration is None and not Places().declaration(name).exists():
+            raise FetchError(
+                f"no sweep is known for the runs in {first}; pass its YAML with --sweep, or a "
+                "declaration with at least `metric:` and `factors:` with --study; see "
+                "docs/own-study.md"
+            )
+        return _without_sweep(asked, asked.declaration.stem if asked.declaration else name)
+    study = load_study(name, sweep=sweep, declaration=asked.declaration)
+    folder = asked.out or (Path(first) if is_tables else study.places.tables(study.name))
+    if is_tables and len(asked.sources) > 1:
+        raise FetchError(
+            f"{first} contains tables, which cannot be combined with other sources "
+            f"({', '.join(asked.sources[1:])}); pass the folders or sweeps that its runs came from"
+        )
+    if is_tables or is_name:
+        _copy_tables(Path(first) if is_tables else study.places.tables(study.name), folder)
+    if is_tables:
+        return study, [], folder
+    if not is_name:
+        return study, list(asked.sources), folder
+    places = [RUNS / sweep.name for sweep in study.sweeps]
+    fill_in = re.compile(rf"fill_in_{re.escape(study.name)}(_\d+)?")
+    places += sorted(place for place in RUNS.glob("fill_in_*") if fill_in.fullmatch(place.name))
+    places = [place for place in places if (place / "wandb").is_dir()]  # runs have started there
+    if not places and not asked.sources[1:] and not (folder / "runs.csv").exists():
+        raise FetchError(
+            f"no runs of {study.name} in {RUNS}; run `python -m lib.agent {study.name}`, or pass "
+            "their folder or sweep as source"
+        )
+    return study, [*places, *asked.sources[1:]], folder
+
+
+def _from_server(
+    asked: Request, where: wandb_server.Address
+) -> tuple[Study, list[str | Path], Path]:
+    """Return study, sources and folder for runs on a server, without a local sweep YAML."""
+    raw = wandb_server.sweep_config(where) if where.sweep else None
+    name = asked.declaration.stem if asked.declaration else where.sweep or where.project
+    if raw and isinstance(raw.get("name"), str) and FILE_NAME.fullmatch(raw["name"]):
+        name = asked.declaration.stem if asked.declaration else raw["name"]
+    if Places().sweep(name).exists() and asked.out is None:
+        return (
+            load_study(name, declaration=asked.declaration),
+            list(asked.sources),
+            Places().tables(name),
+        )
+    folder = asked.out or Places().tables(name)
+    if raw is not None:
+        _write_sweep(folder, raw, f"The sweep {where.path}, read from the server.")
+        study = load_study(name, sweep=folder / SWEEP, declaration=asked.declaration)
+        return study, list(asked.sources), folder
+    path = asked.declaration or Places().declaration(name)
+    if not path.exists():
+        raise FetchError(
+            f"{where.path} is a project, not a sweep; pass a declaration with at least `metric:` "
+            "and `factors:` as --study, and select its runs with --filter or --group; see "
+            "docs/own-study.md"
+        )
+    return _without_sweep(asked, name)
+
+
+def _without_sweep(asked: Request, name: str) -> tuple[Study, list[str | Path], Path]:
+    """Fetch runs that have no sweep, and collect the declared keys' levels from them."""
+    path = asked.declaration or Places().declaration(name)
+    folder = asked.out or Places().tables(name)
+    declared = read_declaration(path)
+    print(collect(asked.sources, folder, None, asked.prune, asked.filters, declared.step))
+    runs, _ = read_tables(folder)
+    _write_sweep(folder, selection.sweep_of(runs, declared), "Levels of the fetched runs.")
+    return load_study(name, sweep=folder / SWEEP, declaration=path), [], folder
+
+
+def _write_sweep(folder: Path, raw: dict[str, Any], about: str) -> None:
+    text = f"# {about}\n" + yaml.safe_dump(raw, sort_keys=False, allow_unicode=True)
+    write_atomically(folder / SWEEP, text.encode())
+
+
+def _copy_tables(source: Path, folder: Path) -> None:
+    """Copy the tables of ``source`` to ``folder``, unless it already contains tables."""
+    if (folder / "runs.csv").exists() or not (source / "runs.csv").exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("history.csv", per_item.NAME, "runs.csv"):
+        if (source / name).exists():
+            shutil.copyfile(source / name, folder / name)
