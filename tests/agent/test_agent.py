@@ -15,6 +15,7 @@ import yaml
 from analysis.runs.tables import read_tables
 from lib import agent
 from lib.spec.sweep import SweepError
+from lib.tracking import processes
 from tests.conftest import ROOT, call, command
 
 GRID = "method: grid\nprogram: train_gtsrb.py\nparameters: "
@@ -171,17 +172,17 @@ def test_ctrl_c_stops_the_runs_too(
 
 def test_what_a_run_is_given(sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(agent, "cores", lambda: 8)
+    monkeypatch.setattr(processes, "cores", lambda: 8)
     plan = agent.load_sweep(sweep)
     cell = plan.grid()[-1]
-    given = [agent.environment(plan, cell, tmp_path, slot, 3, ["0", "3"]) for slot in range(3)]
+    given = [processes.environment(plan, cell, tmp_path, slot, 3, ["0", "3"]) for slot in range(3)]
     assert [values["CUDA_VISIBLE_DEVICES"] for values in given] == ["0", "3", "0"]
     assert given[0]["OMP_NUM_THREADS"] == "2"
     assert given[0]["WANDB_MODE"] == "offline"
     parameters = yaml.safe_load(Path(given[0]["WANDB_SWEEP_PARAM_PATH"]).read_text())
     assert parameters["batch_norm"] == {"value": True}
     assert given[0]["WANDB_NAME"] == "bn-seed1"
-    assert len({agent.run_id(plan, cell) for cell in plan.grid()}) == 4
+    assert len({processes.run_id(plan, cell) for cell in plan.grid()}) == 4
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,9 @@ import pandas as pd
 from tqdm import tqdm
 
 from analysis.runs.tables import runs_table, write_tables
-from lib import agent as local_agent
 from lib.spec.files import FINISHED
 from lib.spec.sweep import read_sweep
+from lib.tracking import processes
 from tests import factories
 from tests.bench.measuring import measure, say
 
@@ -159,7 +159,7 @@ def agent() -> None:
         )
         plan = read_sweep(sweep)
         for cell in plan.grid():
-            run = local_agent.run_id(plan, cell)
+            run = processes.run_id(plan, cell)
             place = folder / "out" / "wandb" / f"offline-run-20260101_000000-{run}"
             place.mkdir(parents=True)
             file = place / f"run-{run}.wandb"

@@ -8,6 +8,7 @@ import pytest
 from lib import agent
 from lib.spec.errors import UserError
 from lib.spec.load import load_study
+from lib.tracking import processes
 
 TOP = "program: toy.py\nmethod: grid\n"
 METRIC = "metric: {name: val/error, goal: minimize}\n"
@@ -178,7 +179,7 @@ def test_a_sweep_as_people_write_it(
         sweep = agent.load_sweep(path)
         cells = sweep.grid()
         assert (len(cells), sweep.nested(cells[0])) == by_agent
-        assert len({agent.run_id(sweep, cell) for cell in cells}) == len(cells)
+        assert len({processes.run_id(sweep, cell) for cell in cells}) == len(cells)
     if isinstance(by_analysis, str):
         with pytest.raises(UserError) as error:
             load_study("s", sweep=path)

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.runs.tables import read_tables, runs_table, write_tables
-from lib import agent
 from lib.spec.declaration import StudyError
 from lib.spec.sweep import read_sweep, same_value
+from lib.tracking import processes
 from tests import factories
 
 
@@ -201,7 +201,7 @@ def test_levels_survive(levels: list[Any], tmp_path_factory: pytest.TempPathFact
     sweep = read_sweep(sweep_path)
     assert all(map(same_value, sweep.parameters["x"], levels))
     cells = sweep.grid()
-    assert len({agent.run_id(sweep, cell) for cell in cells}) == len(cells)
+    assert len({processes.run_id(sweep, cell) for cell in cells}) == len(cells)
     rows = [
         factories.run_row(f"r{i}", cell, {"test/error": 0.1 + 0.01 * i})
         for i, cell in enumerate(cells)

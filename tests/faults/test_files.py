@@ -22,7 +22,7 @@ from lib.data.cache import cached
 from lib.spec import files
 from lib.spec.errors import UserError
 from lib.spec.files import FINISHED
-from lib.tracking import finished, offline_file
+from lib.tracking import finished, offline_file, processes
 from lib.training import checkpoint
 from lib.training.seeding import sha256
 from tests.conftest import call
@@ -322,7 +322,7 @@ def test_the_end_of_a_large_log_is_shown(tmp_path: Path) -> None:
         file.truncate(300 * 2**20)  # sparse
         file.seek(0, os.SEEK_END)
         file.write(b"\n" + b"x" * 5000 + b"\nthe last line\n")
-    message = agent._failure(log, 1, "")
+    message = processes._failure(log, 1, "")
     assert message.endswith("the last line")
     assert len(message) < 8000
 
@@ -337,10 +337,10 @@ def test_many_finished_runs_are_looked_over_once(tmp_path: Path) -> None:
         finished.write(tmp_path / name, {}, {}, place / f"run-{name}.wandb")
     found = finished.offline_files(tmp_path)
     assert len(found) == 300
-    assert all(agent.is_finished(tmp_path / name, found) for name in found)
+    assert all(processes.is_finished(tmp_path / name, found) for name in found)
     shutil.rmtree(found["00000007"].parent)
     found = finished.offline_files(tmp_path)
-    assert not agent.is_finished(tmp_path / "00000007", found)
+    assert not processes.is_finished(tmp_path / "00000007", found)
     assert not (tmp_path / "00000007" / FINISHED).exists()
 
 

@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 
 from analysis.runs import tables
-from lib import agent as local_agent
 from lib.spec.machine import cores
 from lib.spec.sweep import read_sweep
+from lib.tracking import processes
 from tests.conftest import call
 from tests.fakes.wandb_cli import (
     agents,
@@ -84,7 +84,7 @@ def test_a_sweep_with_two_agents_gives_the_local_agents_numbers(
     arrived = [run for name, run in server.runs.items() if name not in on_server]
     assert len(arrived) == len(cells)
     assert {run.sweep for run in arrived} == {
-        local_agent.environment(plan, cells[0], folder, 0, 2, [])["WANDB_SWEEP_ID"]
+        processes.environment(plan, cells[0], folder, 0, 2, [])["WANDB_SWEEP_ID"]
     }
     assert {run.state for run in arrived} == {"finished"}
     names = {run.attributes["displayName"] for run in arrived}
