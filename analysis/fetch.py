@@ -87,7 +87,10 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--group", help="select the runs of this W&B group; W&B projects only")
     parser.add_argument(
-        "--sweep", type=Path, help="the sweep's YAML (default: sweeps/<name of the source>.yaml)"
+        "--sweep",
+        type=Path,
+        help="the sweep's YAML (default: sweeps/<name of the source>.yaml; else the server's, or "
+        "what the runs have of the declared factors)",
     )
     parser.add_argument(
         "--study",

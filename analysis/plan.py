@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.figures import fonts, style
+from analysis.figures import style
 from analysis.figures.picture import Picture
 from analysis.pages import render
 from analysis.pages.formats import Table, to_markdown
@@ -244,8 +244,7 @@ def main() -> None:
     if arguments.out:
         picture = Picture("fig6_plan", caption(study, family), lambda: draw(study, family), [])
         origin = {"study": study.name, "config_sha256": provenance.config_hash(study)}
-        if lacking := render.save(arguments.out, picture, origin):
-            print(fonts.advice(lacking))
+        render.save(arguments.out, picture, origin)
         print(f"{arguments.out / 'fig6_plan.png'}: {picture.caption}")
 
 

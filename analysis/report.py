@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis import fetch
-from analysis.figures import catalogue, fonts
+from analysis.figures import catalogue
 from analysis.pages import render
 from analysis.runs import declared, missing
 from analysis.runs.collect import collect
@@ -87,12 +87,8 @@ def require_complete(data: StudyData, allow: Sequence[str]) -> None:
         return
     folder = data.folder / INCOMPLETE
     shutil.rmtree(folder, ignore_errors=True)
-    lacking = set()
     for picture in catalogue.of_incomplete(data):
-        origin = {"study": data.study.name, "complete": False}
-        lacking |= render.save(folder, picture, origin) or set()
-    if lacking:
-        print(fonts.advice(lacking))
+        render.save(folder, picture, {"study": data.study.name, "complete": False})
     lines = "\n  ".join(data.completeness.problems + failed_checks)
     text = f"{data.study.name} is incomplete, so it was not tested or reported:\n  {lines}"
     if fill_ins:
@@ -132,9 +128,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     arguments = parser.parse_args(argv)
     asked = fetch.request(arguments)
-    study, sources, folder = resolve(asked)
-    if sources and arguments.again:
+    is_tables = (Path(asked.sources[0]) / "runs.csv").exists()
+    if arguments.again and not is_tables:
         parser.error("--again rewrites a report from its tables; pass their folder as source")
+    study, sources, folder = resolve(asked)
     if sources:
         step = study.declaration.step
         print(collect(sources, folder, study, asked.prune, asked.filters, step))

@@ -1,4 +1,4 @@
-"""Letters that the figures' font lacks, such as Chinese ones: another installed font, or a message.
+"""Find another installed font for letters that DejaVu Sans lacks, or name them in a message.
 
 The order of the fonts does not depend on the machine, only on which are installed.
 """
@@ -17,37 +17,37 @@ from matplotlib.text import Text
 
 GLYPH = re.compile(r"Glyph (\d+) .*missing from")  # matplotlib's warning
 REGULAR = 400  # the weight of an upright, normal font
+# Type 3 embeds the outlines of any font. Type 42, which keeps text editable, is for TrueType only.
+ANY_OUTLINES = {"pdf.fonttype": 3}
+
+named: set[str] = set()  # the letters that a message has named in this process
 
 
-def written(figure: Figure, write: Callable[[], None]) -> set[str]:
-    """Run ``write``, which draws the figure, and return the letters that no font has.
+def draw_with_fallback(figure: Figure, draw: Callable[[], None]) -> None:
+    """Call ``draw``, which draws the figure; again with other fonts if letters were missing.
 
-    If the figure's font lacks letters that another installed font has, that font is added to the
-    figure's texts and ``write`` is run again.
+    Prints a message on letters that no installed font has, once for each letter.
     """
-    lacking = _lacking(write)
-    families = _families(lacking)
-    if families:
+    missing = _missing(draw)
+    if families := _families(missing):
         for text in figure.findobj(Text):
             text.set_fontfamily([*text.get_fontfamily(), *families])
-        lacking = _lacking(write)
-    return lacking
+        with mpl.rc_context(ANY_OUTLINES):
+            missing = _missing(draw)
+    if new := sorted(missing - named):
+        named.update(new)
+        print(
+            f"No installed font has {' '.join(new)}: figures show boxes instead. Install a font "
+            "that has them (for Chinese, Japanese and Korean: Noto Sans CJK), delete matplotlib's "
+            f"list of fonts ({mpl.get_cachedir()}/fontlist-*.json), and make the figures again."
+        )
 
 
-def advice(letters: set[str]) -> str:
-    """Say in a sentence which letters could not be drawn, and what to do."""
-    return (
-        f"No installed font has {' '.join(sorted(letters))}: the figures show boxes instead. "
-        "Install a font that has them (for Chinese, Japanese and Korean: Noto Sans CJK), delete "
-        f"{mpl.get_cachedir()}, and write the report again."
-    )
-
-
-def _lacking(write: Callable[[], None]) -> set[str]:
-    """Run ``write`` and return the letters that matplotlib warned of; other warnings are shown."""
+def _missing(draw: Callable[[], None]) -> set[str]:
+    """Call ``draw`` and return the letters that matplotlib warns of; other warnings are shown."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        write()
+        draw()
     letters = set()
     for one in caught:
         if found := GLYPH.match(str(one.message)):
@@ -61,10 +61,10 @@ def _families(letters: set[str]) -> list[str]:
     """Return the names of installed fonts that together have as many of the letters as possible."""
     names = []
     for entry in sorted(font_manager.fontManager.ttflist, key=_order) if letters else []:
-        has = {letter for letter in letters if ord(letter) in _letters_of(entry.fname)}
-        if has:
+        covered = {letter for letter in letters if ord(letter) in _letters_of(entry.fname)}
+        if covered:
             names.append(entry.name)
-            letters = letters - has
+            letters = letters - covered
     return names
 
 
@@ -76,10 +76,14 @@ def _order(entry: font_manager.FontEntry) -> tuple:
 
 @functools.cache
 def _letters_of(path: str) -> frozenset[int]:
-    """Return the code points of a font file; of fonts for formulas and last resorts, none."""
+    """Return the code points of a font file.
+
+    Of matplotlib's own fonts none, since some have formulas' signs at other letters' places; and
+    none of macOS's LastResort, whose glyphs are boxes.
+    """
     if Path(path).is_relative_to(mpl.get_data_path()) or "LastResort" in path:
         return frozenset()
     try:
         return frozenset(FT2Font(path).get_charmap())
-    except (OSError, RuntimeError):  # gone since matplotlib listed it, or of a kind it cannot read
+    except (OSError, RuntimeError):  # removed since matplotlib listed it, or it cannot be read
         return frozenset()

@@ -65,11 +65,8 @@ def line(i: int) -> str:
     return LINES[i % len(LINES)]
 
 
-def save(figure: Figure, folder: Path, name: str) -> set[str]:
-    """Write ``name``.png and ``name``.pdf, without dates, so that equal input gives equal files.
-
-    Returns the letters that no installed font has; they are drawn as boxes.
-    """
+def save(figure: Figure, folder: Path, name: str) -> None:
+    """Write ``name``.png and ``name``.pdf, without dates: equal input and fonts, equal files."""
     contents = {}
 
     def draw() -> None:
@@ -77,12 +74,11 @@ def save(figure: Figure, folder: Path, name: str) -> set[str]:
             contents[kind] = io.BytesIO()
             figure.savefig(contents[kind], format=kind, metadata=metadata)
 
-    lacking = fonts.written(figure, draw)
+    fonts.draw_with_fallback(figure, draw)
     contents["png"] = _with_palette(contents["png"])
     for kind, content in contents.items():
         write_atomically(folder / f"{name}.{kind}", content.getvalue())
     plt.close(figure)
-    return lacking
 
 
 def _with_palette(content: io.BytesIO) -> io.BytesIO:

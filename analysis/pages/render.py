@@ -9,7 +9,7 @@ from typing import Any
 
 import jinja2
 
-from analysis.figures import fonts, style
+from analysis.figures import style
 from analysis.figures.picture import Picture
 from analysis.pages import formats, methods_text, tables
 from analysis.pages.sections import chapters, sections, sections_after_figures
@@ -24,19 +24,19 @@ KINDS = ("png", "pdf", "json")
 PAGES = ("report.md", "report.html", "tables.tex")
 
 
-def save(folder: Path, picture: Picture, origin: dict[str, Any]) -> set[str] | None:
+def save(folder: Path, picture: Picture, origin: dict[str, Any]) -> bool:
     """Write a figure as .png and .pdf, and its caption, runs and provenance as .json.
 
-    Returns the letters that no installed font has, or None if the figure could not be drawn.
+    Returns whether the figure could be drawn.
     """
     figure = picture.draw()
     if figure is None:
-        return None
-    lacking = style.save(figure, folder, picture.name)
+        return False
+    style.save(figure, folder, picture.name)
     sidecar = {"figure": picture.name, "caption": picture.caption, "runs": picture.runs}
     content = _json(sidecar | (picture.provenance or origin))
     write_atomically(folder / f"{picture.name}.json", content)
-    return lacking
+    return True
 
 
 def write(
@@ -48,14 +48,12 @@ def write(
     unchanged; otherwise the figure is skipped. Figures of an earlier report that this one does not
     have are removed. ``draw``: False keeps all existing figures and draws none.
     """
-    folder, shown, lacking = data.folder, [], set()
+    folder, shown = data.folder, []
     earlier = _earlier_captions(folder)
     origin = {"study": data.study.name, **results["provenance"]}
     for picture in pictures:
         files = [folder / FIGURES / f"{picture.name}.{kind}" for kind in KINDS]
-        found = save(folder / FIGURES, picture, origin) if draw else None
-        lacking |= found or set()
-        if found is None:
+        if not (draw and save(folder / FIGURES, picture, origin)):
             same = earlier.get(picture.name) == picture.caption
             if not same or not all(path.exists() for path in files):
                 if not draw:
@@ -89,8 +87,6 @@ def write(
     for name in set(earlier) - set(captions):
         for kind in KINDS:
             (folder / FIGURES / f"{name}.{kind}").unlink(missing_ok=True)
-    if lacking:
-        print(fonts.advice(lacking))
 
 
 def head(data: StudyData, results: dict[str, Any]) -> list[str]:

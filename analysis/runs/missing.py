@@ -72,6 +72,8 @@ def write(data: StudyData) -> list[Path]:
     written: list[Path] = []
     if study.declaration.repeats or any(sweep.method != "grid" for sweep in study.sweeps):
         return written  # a grid cannot express these runs
+    if not {"program", "command"} & set(study.sweeps[0].raw):
+        return written  # levels collected from the runs: nothing says how to start one
     for grid in grids(data):
         raw = dict(study.sweeps[0].raw)
         parameters = {n: {"values": v} for n, v in study.sweeps[0].parameters.items()}

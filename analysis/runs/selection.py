@@ -69,9 +69,9 @@ def sweep_of(runs: pd.DataFrame, declared: Declaration) -> dict[str, Any]:
     if not declared_keys:
         varied = [key for key in available if len(_levels(runs, key)) > 1]
         raise FetchError(
-            "no sweep is known for these runs; pass its YAML with --sweep, or add `factors:` to "
-            "the declaration, such as {optimizer: [adam, sgd]}; keys that vary between the runs: "
-            f"{', '.join(varied)}"
+            "no sweep is known for these runs. Pass the sweep's YAML as --sweep, or add `factors:` "
+            "or `arms:` to the declaration, such as `factors: {optimizer: [adam, sgd]}`; keys that "
+            f"vary between the runs: {', '.join(varied) or 'none'}"
         )
     parameters = {}
     declared_keys += [] if declared.repeats else [declared.replicate]

@@ -1,4 +1,8 @@
-"""Find out what was asked for: the study, where its runs are, and the folder of its tables."""
+"""Find the study that was asked for, where its runs are, and the folder of its tables.
+
+If there is no sweep YAML, the sweep is read from the server, or its levels are collected from the
+runs, which are then fetched here; it is written to sweep.yaml next to the tables.
+"""
 
 import re
 import shutil
@@ -45,8 +49,8 @@ def resolve(asked: Request) -> tuple[Study, list[str | Path], Path]:
 
     Raises:
         StudyError: when the study cannot be found.
-        FetchError: when a folder of tables is followed by other sources, or a server cannot be
-            read.
+        FetchError: when a folder of tables is followed by other sources, a server cannot be read,
+            or neither a sweep nor declared factors say what is compared.
     """
     first = asked.sources[0]
     is_tables = (Path(first) / "runs.csv").exists()
@@ -60,15 +64,11 @@ def resolve(asked: Request) -> tuple[Study, list[str | Path], Path]:
         raise FetchError(wandb_csv.NEEDS_SWEEP)
     if on_server and sweep is None:
         return _from_server(asked, wandb_server.address(first))
-    is_folder = Path(first).is_dir() and not is_tables
-    if is_folder and sweep is None and not Places().sweep(name).exists():
-        if asked.declaration is None and not Places().declaration(name).exists():
-            raise FetchError(
-                f"no sweep is known for the runs in {first}; pass its YAML with --sweep, or a "
-                "declaration with at least `metric:` and `factors:` with --study; see "
-                "docs/own-study.md"
-            )
-        return _without_sweep(asked, asked.declaration.stem if asked.declaration else name)
+    if Path(first).is_dir() and not is_tables and sweep is None:
+        own = asked.declaration.stem if asked.declaration else name
+        name = name if Places().sweep(name).exists() else own
+        if not _has_sweeps(name, asked.declaration):
+            return _without_sweep(asked, name, f"no sweep is known for the runs in {first}")
     study = load_study(name, sweep=sweep, declaration=asked.declaration)
     folder = asked.out or (Path(first) if is_tables else study.places.tables(study.name))
     if is_tables and len(asked.sources) > 1:
@@ -113,19 +113,32 @@ def _from_server(
         _write_sweep(folder, raw, f"The sweep {where.path}, read from the server.")
         study = load_study(name, sweep=folder / SWEEP, declaration=asked.declaration)
         return study, list(asked.sources), folder
+    return _without_sweep(asked, name, f"{where.path} is a project, not a sweep")
+
+
+def _has_sweeps(name: str, declaration: Path | None) -> bool:
+    """Return whether a study has a sweep in sweeps/, or a declaration that names its sweeps."""
+    path = declaration or Places().declaration(name)
+    pools = path.exists() and bool(read_declaration(path).sweeps)
+    return pools or Places().sweep(name).exists()
+
+
+def _without_sweep(asked: Request, name: str, why: str) -> tuple[Study, list[str | Path], Path]:
+    """Fetch runs that have no sweep, and collect the declared keys' levels from them.
+
+    Raises:
+        StudyError: when the declaration cannot be used.
+        FetchError: when there is no declaration (``why``: what was given instead of a sweep), or
+            it does not say what is compared.
+    """
     path = asked.declaration or Places().declaration(name)
     if not path.exists():
+        not_found = f"{path} not found; " if asked.declaration else ""
         raise FetchError(
-            f"{where.path} is a project, not a sweep; pass a declaration with at least `metric:` "
-            "and `factors:` as --study, and select its runs with --filter or --group; see "
+            f"{not_found}{why}. Pass the sweep's YAML as --sweep, or a declaration that has "
+            "`metric:` and `factors:` as --study (and select runs with --filter); see "
             "docs/own-study.md"
         )
-    return _without_sweep(asked, name)
-
-
-def _without_sweep(asked: Request, name: str) -> tuple[Study, list[str | Path], Path]:
-    """Fetch runs that have no sweep, and collect the declared keys' levels from them."""
-    path = asked.declaration or Places().declaration(name)
     folder = asked.out or Places().tables(name)
     declared = read_declaration(path)
     print(collect(asked.sources, folder, None, asked.prune, asked.filters, declared.step))

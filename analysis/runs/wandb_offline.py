@@ -53,7 +53,8 @@ def fetch_folder(
         attempts.setdefault(path.stem.removeprefix("run-"), []).append(path)
     if not attempts:
         raise FetchError(
-            f"no offline runs in {folder}/wandb; pass the folder that was the agent's --out"
+            f"no offline runs in {folder}/wandb; pass the folder that contains wandb/, such as the "
+            "local agent's --out"
         )
     kept = {i for i, files in attempts.items() if known.get(i) == files[-1].parent.name}
     new = {i: files for i, files in attempts.items() if i not in kept}

@@ -2,8 +2,11 @@
 
 from typing import Any
 
+import numpy as np
+
 from analysis.statistics.design import Outcome
 from analysis.statistics.grades import SUPPORTED
+from analysis.statistics.intervals import hodges_lehmann
 from analysis.statistics.sentences import format_p
 from analysis.statistics.testing import Tested
 from lib.spec.metric import count
@@ -195,33 +198,24 @@ def qualification(
     return found
 
 
-def simple_effects(row: dict, secondary: list[dict], study: Study) -> str:
-    """Return the note on the two simple effects that an interaction compares, or nothing.
+def simple_effects(tested: Tested, study: Study) -> str:
+    """Return the note on the two effects whose difference an interaction is, or nothing.
 
-    ``row``: a primary contrast as results.json has it; ``secondary``: the simple effects. Nothing
-    for other contrasts, and where a third factor divides the simple effects further.
+    They are estimated over the seeds of the interaction's own estimate.
     """
-    if row["kind"] != "interaction" or len(row["parts"]) != 2:
+    if tested.contrast.kind != "interaction" or tested.trained is None:
         return ""
-    (at, *levels), inner = row["parts"]
-    own = {
-        level: simple["difference"]
-        for level in levels
-        for simple in secondary
-        if simple["levels"] == inner and list(map(tuple, simple["at"])) == [(at, level)]
-    }
-    if len(own) != 2 or None in own.values():
-        return ""
-    metric, (factor, baseline, treatment) = study.metric, inner
-    which = "secondary, without failed runs" if row["failures"] else "secondary"
+    (at, *levels), (factor, baseline, treatment) = tested.contrast.parts
+    metric = study.metric
     unit = f" {metric.difference_unit}" if metric.difference_unit else ""
     parts = [
-        f"{metric.show_signed(amount)}{unit} with {study.level_label(at, level)}"
-        for level, amount in own.items()
+        f"{metric.show_signed(hodges_lehmann(np.zeros(len(effect)), effect, True))}{unit} with "
+        f"{study.level_label(at, level)}"
+        for level, effect in zip(levels, tested.values, strict=True)
     ]
     return (
-        f"Simple effects ({which}) of {study.level_label(factor, treatment)} instead of "
-        f"{study.level_label(factor, baseline)}: {' and '.join(parts)}."
+        f"The effects that it compares: {study.level_label(factor, treatment)} instead of "
+        f"{study.level_label(factor, baseline)}, {' and '.join(parts)}."
     )
 
 

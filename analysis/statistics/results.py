@@ -265,7 +265,7 @@ def _notes_on_all(
         for i in [*sides[0], *sides[1]]
     }
     found = notes.qualification(row, rows, secondary, study, failed)
-    if note := notes.simple_effects(row, secondary, study):
+    if note := notes.simple_effects(tested, study):
         found.append(note)
     if row["grade"] == "inconclusive" and study.smallest_effect:
         twice = [o for o in planned if o.contrast == row["name"] and o.n == 2 * len(study.seeds)]

@@ -59,9 +59,8 @@ def _p_value(grade: str, tested: Tested, family: int) -> str:
     if grade == "practically_equivalent":
         return f"Holm p of equivalence = {format_p(tested.p_within)}"
     over = f" over all {count(tested.n, 'seed')}" if tested.failures else ""
-    least = tested.smallest_p * (1 + 1e-9)
-    at_floor = tested.test.p <= least and tested.p_holm <= min(1.0, least * family)
-    floor = ", the smallest possible" if at_floor else ""
+    at_floor = tested.p_holm <= tested.least_holm * (1 + 1e-9)
+    floor = ", the smallest that these seeds can give" if at_floor else ""
     return f"Holm p = {format_p(tested.p_holm)}{over}{floor}"
 
 

@@ -52,6 +52,7 @@ class Tested:
     p_beyond: float | None = None
     p_within: float | None = None
     p_trained: float = 1.0  # Holm-adjusted, for a difference among seeds without a failed run
+    least_holm: float = 0.0  # p_holm if every contrast had the smallest p that its seeds can give
     failures: Failures | None = None
     kept: tuple[np.ndarray, np.ndarray] = ()  # per side: which seeds have no failed run
 
@@ -206,9 +207,10 @@ def run_tests(
             rank_tests.holm([float(p) for p in kind]).tolist()
             for kind in zip(*about_delta, strict=True)
         )
-    without = [row["trained"].p if row["trained"] else 1.0 for row in rows]
-    kinds = zip(p_holm, beyond, within, rank_tests.holm(without).tolist(), strict=True)
-    names = ("p_holm", "p_beyond", "p_within", "p_trained")
+    without = rank_tests.holm([row["trained"].p if row["trained"] else 1.0 for row in rows])
+    least = rank_tests.holm([row["test"].least_p for row in rows])
+    kinds = zip(p_holm, beyond, within, without.tolist(), least.tolist(), strict=True)
+    names = ("p_holm", "p_beyond", "p_within", "p_trained", "least_holm")
     return [
         Tested(**row, **dict(zip(names, ps, strict=True)))
         for row, ps in zip(rows, kinds, strict=True)

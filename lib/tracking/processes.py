@@ -1,4 +1,4 @@
-"""Run the cells of a sweep's grid as processes, several at a time, as W&B's agent runs them."""
+"""Run the cells of a sweep's grid as processes, which get what W&B's agent would give them."""
 
 import hashlib
 import json

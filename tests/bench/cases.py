@@ -117,11 +117,25 @@ def template(root: Path, workers: int) -> dict[str, float]:
 
 
 def peak(precision: hardware.Precision) -> float:
-    """Return the operations per second of products of square matrices; float32 on a GPU: TF32."""
+    """Return the operations per second of what is fastest here; float32 on a GPU: TF32.
+
+    That is a product of square matrices, or a convolution with many channels: on some processors
+    the libraries compute convolutions with wider vectors than products.
+    """
     torch.backends.cuda.matmul.allow_tf32 = True  # as in its convolutions
+    kind = getattr(torch, precision)
     side, calls = (8192, 50) if ON_GPU else (2048, 5)
-    a, b = (torch.randn(side, side, device=DEVICE).to(getattr(torch, precision)) for _ in "ab")
-    return 2 * side**3 / seconds_per_call(lambda _: a @ b, calls)
+    a, b = (torch.randn(side, side, device=DEVICE).to(kind) for _ in "ab")
+    product = 2 * side**3 / seconds_per_call(lambda _: a @ b, calls)
+    batch, channels, image = (512, 256, 28) if ON_GPU else (32, 128, 28)
+    shapes = (batch, channels, image, image), (channels, channels, 3, 3)
+    x, w = (
+        torch.randn(shape, device=DEVICE).to(kind, memory_format=torch.channels_last)
+        for shape in shapes
+    )
+    operations = 2 * batch * image**2 * channels**2 * 9
+    convolution = operations / seconds_per_call(lambda _: F.conv2d(x, w, padding=1), calls)
+    return max(product, convolution)
 
 
 def ours(root: Path, precision: hardware.Precision, start_at: float) -> dict[str, float]:

@@ -27,7 +27,7 @@ def tables(lines: list[Line]) -> str:
         f"{machine['torch'].split('+')[0]}; signs in `{machine['data']}`.",
         "",
         "| training, batches of 128 | images/s | × template's best | data, share of time "
-        "| step, share of the peak matrix-product rate | peak memory of the largest process, MiB |",
+        "| step, share of the peak rate | peak memory of the largest process, MiB |",
         "|---|---|---|---|---|---|",
     ]
     for line in by_bench["training"]:

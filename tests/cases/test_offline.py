@@ -10,7 +10,7 @@ from analysis.runs.collect import collect
 from analysis.runs.record import FetchError
 from analysis.runs.sources import Request, resolve
 from tests import factories
-from tests.conftest import call
+from tests.conftest import ROOT, call
 
 # Two variants × six seeds in one process; `shapes` says what is unusual.
 SCRIPT = """\
@@ -89,20 +89,39 @@ def test_much_that_is_unusual_at_once(
 
 def without_sweep(runs: Path, folder: Path, expected: dict[str, Any]) -> None:
     """Report the same runs without a sweep: the levels are the declared factors' in the runs."""
-    with pytest.raises(FetchError, match=r"no sweep is known for the runs in .*; pass its YAML"):
+    with pytest.raises(FetchError, match=r"^no sweep is known for the runs in .*Pass the sweep's"):
         resolve(Request([str(runs)], out=folder / "none"))
     plan = folder / "mine.yaml"
-    plan.write_text("metric: test/error\n")
     asked = Request([str(runs)], declaration=plan, out=folder / "own")
-    with pytest.raises(FetchError, match=r"add `factors:` to the declaration.* between the runs: "):
+    with pytest.raises(FetchError, match=r"mine\.yaml not found; no sweep is known for the runs"):
         resolve(asked)
-    plan.write_text("metric: test/error\nfactors: {algo: [a, b]}\n")
-    study, sources, out = resolve(asked)
-    assert (study.name, sources, out) == ("mine", [], folder / "own")
-    (row,) = report_module.report(study, out, draw=False)["contrasts"]
-    assert [row[key] for key in ("p", "difference", "runs")] == [
-        expected[key] for key in ("p", "difference", "runs")
-    ]
+    plan.write_text("metric: test/error\n")
+    with pytest.raises(FetchError, match=r"add `factors:` .*; keys that vary .*: algo, seed$"):
+        resolve(asked)
+    for compared in ("factors: {algo: [a, b]}", "arms: {first: {algo: a}, second: {algo: b}}"):
+        plan.write_text(f"metric: test/error\n{compared}\n")
+        study, sources, out = resolve(asked)
+        assert (study.name, sources, out) == ("mine", [], folder / "own")
+        (row,) = report_module.report(study, out, draw=False)["contrasts"]
+        for key in ("p", "difference", "runs"):
+            assert row[key] == expected[key]
+    some = Request([str(runs)], declaration=plan, out=folder / "some", filters={"config.seed": 1})
+    study, _, out = resolve(some)
+    assert study.seeds == [1]
+
+
+def test_the_sweeps_of_a_declaration_are_found(tmp_path: Path) -> None:
+    """Pooled ones too; nothing is read yet, and the committed tables stay as they are."""
+    study_folder = ROOT / "analysis" / "studies"
+    (tmp_path / "gtsrb_400").mkdir()
+    (tmp_path / "x").mkdir()
+    for name in ("gtsrb_400", "gtsrb_short"):
+        given = Request([str(tmp_path / "x")], declaration=study_folder / f"{name}.yaml")
+        study, sources, _ = resolve(given)
+        assert (study.name, sources) == (name, [str(tmp_path / "x")])
+    study, sources, _ = resolve(Request([str(tmp_path / "gtsrb_400")]))
+    assert [sweep.name for sweep in study.sweeps] == ["gtsrb_400_template", "gtsrb_400_ours"]
+    assert sources == [str(tmp_path / "gtsrb_400")]
 
 
 @pytest.mark.slow
@@ -141,5 +160,5 @@ def test_a_folder_without_runs(tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     asked = Request([str(tmp_path / "runs")], sweep=sweep, out=tmp_path / "out")
     study, sources, out = resolve(asked)
-    with pytest.raises(FetchError, match=r"no offline runs in .*; pass the folder that was"):
+    with pytest.raises(FetchError, match=r"no offline runs in .*; pass the folder that contains"):
         collect(sources, out, study)

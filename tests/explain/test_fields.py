@@ -112,7 +112,7 @@ def test_signs_reach_the_report(signs: Path, sign_run: Path, tmp_path: Path) -> 
     both = {picture.name: picture for picture in catalogue._of_networks(data)}
     assert list(both) == ["fig11_receptive_fields", "fig12_filters_and_maps"]
     for picture in both.values():
-        assert render.save(folder / "figures", picture, {}) == set()
+        assert render.save(folder / "figures", picture, {})
     sidecar = json.loads((folder / "figures" / "fig11_receptive_fields.json").read_text())
     assert sidecar["runs"] == ["bnsgd00"]
     assert set(sidecar["networks"]["bnsgd00"]) == {"git_commit", "data_sha256"}

@@ -6,29 +6,49 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import pytest
-from fontTools.fontBuilder import FontBuilder
+from fontTools.fontBuilder import FontBuilder  # matplotlib needs fontTools too
+from fontTools.pens.t2CharStringPen import T2CharStringPen
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib import font_manager
 from PIL import Image
 
-from analysis.figures import style
+from analysis.figures import fonts, style
 from tests import factories
 
-LETTER = "\u5b66"  # a Chinese letter, which DejaVu Sans does not have
+LETTER, OTHER = "\u5b66", "\u7fd2"  # two Chinese letters, which DejaVu Sans does not have
 
 
-def install(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True)
+def only_matplotlibs_fonts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget the fonts of this machine, which may have the letters, and earlier messages."""
+    own = [
+        entry
+        for entry in font_manager.fontManager.ttflist
+        if Path(entry.fname).is_relative_to(mpl.get_data_path())
+    ]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", own)
+    monkeypatch.setattr(fonts, "named", set())
+
+
+def install(path: Path, truetype: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make a font whose one letter is a full square, and let matplotlib know it."""
-    pen = TTGlyphPen(None)
-    pen.moveTo((0, 0))
-    for corner in ((0, 1000), (1000, 1000), (1000, 0)):
-        pen.lineTo(corner)
-    pen.closePath()
-    builder = FontBuilder(1000)
-    builder.setupGlyphOrder([".notdef", "letter"])
+    glyphs = {}
+    for name in (".notdef", "letter"):
+        pen = TTGlyphPen(None) if truetype else T2CharStringPen(1000, None)
+        if name == "letter":
+            pen.moveTo((0, 0))
+            for corner in ((0, 1000), (1000, 1000), (1000, 0)):
+                pen.lineTo(corner)
+            pen.closePath()
+        glyphs[name] = pen.glyph() if truetype else pen.getCharString()
+    builder = FontBuilder(1000, isTTF=truetype)
+    builder.setupGlyphOrder(list(glyphs))
     builder.setupCharacterMap({ord(LETTER): "letter"})
-    builder.setupGlyf({".notdef": TTGlyphPen(None).glyph(), "letter": pen.glyph()})
-    builder.setupHorizontalMetrics({".notdef": (1000, 0), "letter": (1000, 0)})
+    if truetype:
+        builder.setupGlyf(glyphs)
+    else:
+        builder.setupCFF("Squares", {"FullName": "Squares"}, glyphs, {})
+    builder.setupHorizontalMetrics(dict.fromkeys(glyphs, (1000, 0)))
     builder.setupHorizontalHeader(ascent=1000, descent=0)
     builder.setupNameTable({"familyName": "Squares", "styleName": "Regular"})
     builder.setupOS2(usWeightClass=400)
@@ -39,26 +59,36 @@ def install(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(font_manager.fontManager, "ttflist", [*known, entry])
 
 
-def drawn(folder: Path, title: str) -> tuple[set[str], float]:
-    """Return the letters that were lacking, and the share of dark pixels."""
+def drawn(folder: Path, title: str) -> float:
+    """Draw a title without warnings, and return the share of dark pixels."""
     figure, (axes,) = style.subplots(1, 2)
     axes.axis("off")
     axes.set_title(title, fontsize=40)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        lacking = style.save(figure, folder, "f")
-    assert (folder / "f.pdf").read_bytes().startswith(b"%PDF")
-    return lacking, float(np.mean(np.asarray(Image.open(folder / "f.png").convert("L")) < 100))
+        style.save(figure, folder, "f")
+    return float(np.mean(np.asarray(Image.open(folder / "f.png").convert("L")) < 100))
 
 
-def test_another_installed_font_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    without = drawn(tmp_path, LETTER)
-    install(tmp_path / "squares.ttf", monkeypatch)
-    found = drawn(tmp_path, LETTER)
-    assert (without[0], found[0]) == ({LETTER}, set())
-    assert found[1] > 2 * without[1], "a full square, not the outline of a box"
-    assert drawn(tmp_path, LETTER + "\u7fd2")[0] == {"\u7fd2"}
-    assert drawn(tmp_path, "a")[0] == set()
+@pytest.mark.parametrize("truetype", [True, False], ids=["truetype", "cff"])
+def test_another_installed_font_is_taken(
+    tmp_path: Path, truetype: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    box = drawn(tmp_path, LETTER)
+    assert f"No installed font has {LETTER}: " in capsys.readouterr().out
+    assert b"/FontFile2" in (tmp_path / "f.pdf").read_bytes(), "TrueType, of which text stays text"
+    install(tmp_path / "squares.otf", truetype, monkeypatch)
+    monkeypatch.setattr(fonts, "named", set())
+    assert drawn(tmp_path, LETTER) > 2 * box, "a full square, not the outline of a box"
+    pdf = (tmp_path / "f.pdf").read_bytes()
+    assert b"/Type3" in pdf
+    assert b"/FontFile2" not in pdf, "for TrueType outlines only"
+    assert capsys.readouterr().out == ""
+    drawn(tmp_path, LETTER + OTHER)
+    assert f"No installed font has {OTHER}: " in capsys.readouterr().out
+    drawn(tmp_path, "a")
+    assert b"/FontFile2" in (tmp_path / "f.pdf").read_bytes()
+    assert capsys.readouterr().out == ""
 
 
 def test_a_report_names_the_letters_once(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -68,5 +98,5 @@ def test_a_report_names_the_letters_once(tmp_path: Path, capsys: pytest.CaptureF
     factories.write_study(folder, *factories.tables(sweep_path))
     factories.report(folder, sweep_path, draw=True, labels=labels)
     said = capsys.readouterr().out
-    assert said.count(f"No installed font has {LETTER}: ") == 1
-    assert mpl.get_cachedir() in said
+    assert said.count("No installed font has") == 1
+    assert f"{mpl.get_cachedir()}/fontlist-*.json" in said

@@ -127,6 +127,17 @@ def test_fill_in_sweeps_are_exactly_what_is_missing(
         assert f"without a finished run: {number} run{'s' * (number > 1)}." in path.read_text()
 
 
+def test_levels_collected_from_runs_start_no_run(sweep_path: Path, tmp_path: Path) -> None:
+    """Nothing says which program to run, so that no fill-in sweep is written."""
+    runs, history = factories.tables(sweep_path)
+    raw = yaml.safe_load(sweep_path.read_text())
+    sweep_path.write_text(yaml.safe_dump({key: raw[key] for key in ("method", "parameters")}))
+    plan = factories.study(sweep_path, metric="test/error")
+    data = factories.data(plan, runs[1:], history, folder=tmp_path / "tables")
+    assert len(data.completeness.problems) == 1
+    assert missing.write(data) == []
+
+
 @pytest.mark.parametrize(
     ("gone", "summary"),
     [

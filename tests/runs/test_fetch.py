@@ -265,5 +265,5 @@ def test_runs_that_do_not_exist_yet_are_explained(
     with pytest.raises(FetchError, match=r"run `python -m lib\.agent demo_gtsrb`"):
         sources.resolve(sources.Request(["demo_gtsrb"]))
     (tmp_path / "circle").mkdir()
-    with pytest.raises(FetchError, match="pass its YAML with --sweep, or a declaration"):
+    with pytest.raises(FetchError, match="Pass the sweep's YAML as --sweep, or a declaration"):
         sources.resolve(sources.Request([str(tmp_path / "circle")]))

@@ -192,7 +192,7 @@ def test_what_runs_vary_is_the_declarations() -> None:
     found = selection.sweep_of(runs, declared)["parameters"]
     assert found == {"lr": {"values": [0.1, 1]}, "seed": {"values": [1, 3]}}
     for values, message in (
-        ({}, "or add `factors:` to the declaration"),
+        ({}, "add `factors:` or `arms:` to the declaration"),
         ({"factors": {"x": [1]}}, "no run has the declared key x"),
     ):
         with pytest.raises(FetchError, match=message):

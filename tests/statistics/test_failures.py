@@ -73,7 +73,7 @@ def test_estimates_are_of_the_seeds_without_failures(sweep_path: Path, tmp_path:
     text = "Failed runs: 2 of 16 with batch_norm = False, 0 of 16 with batch_norm = True (in "
     assert first["notes"][0] == text + "2 and 0 of 8 seeds, exact McNemar p = .5)."
     assert "in 6 of 6 seeds without failed runs, Holm p = " in first["sentence"]
-    assert first["sentence"].endswith(" over all 8 seeds, the smallest possible.")
+    assert first["sentence"].endswith(" over all 8 seeds, the smallest that these seeds can give.")
     message = "variants, some with failed runs (batch_norm = False, optimizer = sgd: 2 of 8)"
     assert any(message in note for note in first["notes"])
     page = (tmp_path / "s" / "report.md").read_text()

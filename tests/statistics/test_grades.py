@@ -258,36 +258,69 @@ def test_a_main_effect_over_an_interaction_is_called_an_average(
     main, _, interaction = (" ".join(row["notes"]) for row in results["contrasts"])
     assert "This is an average" not in interaction
     assert (words in main) if words else ("This is an average" not in main)
-    without, with_it = (
-        next(one for one in results["secondary"] if one["name"] == f"optimizer at batch_norm={on}")
-        for on in ("False", "True")
+    assert "The effects that it compares: " not in main
+
+
+def effects_noted(tmp_path: Path, lost: dict[tuple[bool, str], list[int]]) -> str:
+    """Return the note on an interaction of effects −0.02 and +0.03; ``lost``: diverged seeds."""
+    path = factories.write_sweep(tmp_path / "s.yaml")
+    runs, history = factories.tables(path, (-0.02, 0.005, 0.05))
+    for (norm, optimizer), seeds in lost.items():
+        rows = (runs["config.batch_norm"] == norm) & (runs["config.optimizer"] == optimizer)
+        runs.loc[rows & runs["config.seed"].isin(seeds), "summary.diverged"] = True
+    results = study_results.analyze(factories.data(factories.study(path), runs, history))
+    row = results["contrasts"][2]
+    (note,) = (note for note in row["notes"] if note.startswith("The effects that it compares: "))
+    amounts = [float(one.replace("−", "-")) for one in re.findall(r"[+−]\d+\.\d+", note)]
+    assert 100 * row["difference"] == pytest.approx(amounts[1] - amounts[0], abs=0.1)
+    return note
+
+
+def test_an_interaction_comes_with_the_two_effects_it_compares(tmp_path: Path) -> None:
+    note = effects_noted(tmp_path, {})
+    start = "The effects that it compares: optimizer = sgd instead of optimizer = adam, "
+    number = r"[+−]\d\.\d\d percentage points"
+    end = f"{number} with batch_norm = False and {number} with batch_norm = True."
+    assert re.fullmatch(re.escape(start) + end, note)
+    # Of a seed that failed in one variant, the runs of the other variants do not count either.
+    everywhere = {(norm, name): [0, 3] for norm in (False, True) for name in ("adam", "sgd")}
+    assert effects_noted(tmp_path, {(False, "adam"): [0, 3]}) != note
+    assert effects_noted(tmp_path, {(False, "adam"): [0, 3]}) == effects_noted(tmp_path, everywhere)
+
+
+def test_without_a_seed_there_are_no_effects_to_compare() -> None:
+    contrast = contrasts.Contrast(
+        "a × b", "interaction", np.zeros(3), np.ones(3), [OPTIMIZER, OPTIMIZER], ([0, 1], [2, 3])
     )
-    signed = data.study.metric.show_signed
-    assert (
-        "Simple effects (secondary) of optimizer = sgd instead of optimizer = adam: "
-        f"{signed(without['difference'])} percentage points with batch_norm = False and "
-        f"{signed(with_it['difference'])} percentage points with batch_norm = True."
-    ) in interaction
-    assert "Simple effects (" not in main
-
-
-def test_simple_effects_are_not_noted_where_a_third_factor_divides_them(tmp_path: Path) -> None:
-    path = factories.grid(tmp_path / "s.yaml", {"a": [1, 2, 3], "b": [1, 2], "c": [1, 2]}, 2)
-    study = factories.study(path)
-    scores = np.arange(24.0).reshape(12, 2)
-    secondary = testing.simple_effects(study, scores)
-    (one,) = (one for one in contrasts.build(study, scores) if one.kind == "interaction")
-    row = {"kind": one.kind, "parts": [list(part) for part in one.parts], "failures": None}
-    assert notes.simple_effects(row, secondary, study) == ""
+    failed = np.zeros((4, 3), dtype=bool)
+    failed[0] = True
+    (result,) = testing.run_tests([contrast], 0.05, paired=True, failed=failed)
+    assert notes.simple_effects(result, plain_study()) == ""
 
 
 def test_the_smallest_possible_p_is_said() -> None:
-    study = plain_study()
-    for values, words in ((np.arange(1.0, 8), True), (np.array([-1.0, *range(2, 8)]), False)):
-        result = put_to_test(values)
-        text = sentences.numbers("inconclusive", result, 3, study)
-        assert text.endswith(", the smallest possible") == words
-        assert f"Holm p = {sentences.format_p(result.p_holm)}" in text
+    """It is Holm's p of the family in which every contrast has the least p that its seeds allow."""
+    study, floor = plain_study(), ", the smallest that these seeds can give"
+    best, worse = np.arange(1.0, 9), np.array([-3.0, 1, 2, *range(4, 9)])
+    with_zero = np.array([0.0, *range(2, 9)])  # least p .016; of the others .0078
+
+    def said(*family: np.ndarray, paired: bool = True) -> list[tuple[str, bool]]:
+        rows = [
+            contrasts.Contrast(f"c{i}", "main", 0 * d, d, [OPTIMIZER], ([0], [1]))
+            for i, d in enumerate(family)
+        ]
+        results = testing.run_tests(rows, 0.05, paired)
+        texts = [sentences.numbers("inconclusive", one, len(family), study) for one in results]
+        ends = [text.split("Holm p = ")[1] for text in texts]
+        return [(text.removesuffix(floor), text.endswith(floor)) for text in ends]
+
+    assert said(best) == [(".0078", True)]
+    assert said(worse) == [(".039", False)]
+    assert said(best, best, with_zero) == [(".023", True), (".023", True), (".023", True)]
+    assert said(best, worse, best) == [(".023", True), (".039", False), (".023", True)]
+    assert said(worse, with_zero) == [(".039", False), (".031", False)], ".016 with worse at .008"
+    (unpaired,) = said(best + 10, paired=False)
+    assert unpaired[1]
 
 
 def test_opposite_simple_effects_are_said_without_an_interaction_in_the_family() -> None:
