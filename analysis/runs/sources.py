@@ -67,7 +67,7 @@ def resolve(asked: Request) -> tuple[Study, list[str | Path], Path]:
     if Path(first).is_dir() and not is_tables and sweep is None:
         own = asked.declaration.stem if asked.declaration else name
         name = name if Places().sweep(name).exists() else own
-        if not _has_sweeps(name, asked.declaration):
+        if not Places().sweep(name).exists() and not _pools(name, asked.declaration):
             return _without_sweep(asked, name, f"no sweep is known for the runs in {first}")
     study = load_study(name, sweep=sweep, declaration=asked.declaration)
     folder = asked.out or (Path(first) if is_tables else study.places.tables(study.name))
@@ -102,13 +102,10 @@ def _from_server(
     name = asked.declaration.stem if asked.declaration else where.sweep or where.project
     if raw and isinstance(raw.get("name"), str) and FILE_NAME.fullmatch(raw["name"]):
         name = asked.declaration.stem if asked.declaration else raw["name"]
-    if Places().sweep(name).exists() and asked.out is None:
-        return (
-            load_study(name, declaration=asked.declaration),
-            list(asked.sources),
-            Places().tables(name),
-        )
     folder = asked.out or Places().tables(name)
+    here = Places().sweep(name).exists() and asked.out is None
+    if here or _pools(name, asked.declaration):
+        return load_study(name, declaration=asked.declaration), list(asked.sources), folder
     if raw is not None:
         _write_sweep(folder, raw, f"The sweep {where.path}, read from the server.")
         study = load_study(name, sweep=folder / SWEEP, declaration=asked.declaration)
@@ -116,11 +113,10 @@ def _from_server(
     return _without_sweep(asked, name, f"{where.path} is a project, not a sweep")
 
 
-def _has_sweeps(name: str, declaration: Path | None) -> bool:
-    """Return whether a study has a sweep in sweeps/, or a declaration that names its sweeps."""
+def _pools(name: str, declaration: Path | None) -> bool:
+    """Return whether a study's declaration names the sweeps that it pools."""
     path = declaration or Places().declaration(name)
-    pools = path.exists() and bool(read_declaration(path).sweeps)
-    return pools or Places().sweep(name).exists()
+    return path.exists() and bool(read_declaration(path).sweeps)
 
 
 def _without_sweep(asked: Request, name: str, why: str) -> tuple[Study, list[str | Path], Path]:

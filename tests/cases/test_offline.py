@@ -119,6 +119,8 @@ def test_the_sweeps_of_a_declaration_are_found(tmp_path: Path) -> None:
         given = Request([str(tmp_path / "x")], declaration=study_folder / f"{name}.yaml")
         study, sources, _ = resolve(given)
         assert (study.name, sources) == (name, [str(tmp_path / "x")])
+    with_out = Request(["e/p"], declaration=study_folder / "gtsrb_400.yaml", out=tmp_path / "out")
+    assert resolve(with_out)[1:] == (["e/p"], tmp_path / "out"), "of a project too"
     study, sources, _ = resolve(Request([str(tmp_path / "gtsrb_400")]))
     assert [sweep.name for sweep in study.sweeps] == ["gtsrb_400_template", "gtsrb_400_ours"]
     assert sources == [str(tmp_path / "gtsrb_400")]
