@@ -143,9 +143,9 @@ def _outcomes(study: Study, effect: float | None, pilot: Pilot) -> list[str]:
             rows.append(row | probabilities | {"holds under other score rules": survives})
     table = Table("outcomes", pd.DataFrame(rows))
     return [
-        f"probability of each grade with {count(n, 'seed')}, δ = {study.metric.show_amount(effect)}"
-        f", if this contrast has the true effect and the others have none; {SIMULATED} studies "
-        f"per row, simulated from {source}:",
+        f"probability of each grade with {count(n, 'seed')}, "
+        f"δ = {study.metric.show_exactly(effect)}, if this contrast has the true effect and the "
+        f"others have none; {SIMULATED} studies per row, simulated from {source}:",
         to_markdown(table),
     ]
 
@@ -156,7 +156,8 @@ def _power(study: Study, effect: float | None, family: int, run_deviation: float
     lines, amount = [], study.metric.show_amount
     if effect and deviation > 0:
         power = power_at(n, effect / deviation, family, study.alpha, np.random.default_rng(0))
-        lines.append(f"power for a main effect of {amount(effect)}: {power:.2f}")
+        exactly = study.metric.show_exactly(effect)
+        lines.append(f"power for a main effect of {exactly}: {power:.2f}")
     least = detectable(n, family, study.alpha)
     if math.isfinite(least):
         lines.append(f"main effect detected with power 0.8: {amount(least * deviation)}")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.pages import formats, tables
-from analysis.statistics.sentences import format_p
+from analysis.statistics.sentences import format_p, show_level
 from lib.spec.errors import UserError, command
 from lib.spec.files import write_atomically
 from lib.spec.load import load_study
@@ -94,7 +94,7 @@ def _contrast_line(c: dict[str, Any], study: Study) -> str:
     text += f", {show(c['difference'])}"
     if c["confidence"]:
         ends = f"{show(c['ci_low'])}, {show(c['ci_high'])}"
-        text += f" [{100 * c['confidence']:.3g} % CI {ends}]"
+        text += f" [{show_level(c['confidence'])} CI {ends}]"
     if c["n_trained"] < c["n"]:
         text += f" over the {c['n_trained']} of {c['n']} seeds without failed runs"
     if c["grade"] == "practically_equivalent":
@@ -102,6 +102,10 @@ def _contrast_line(c: dict[str, Any], study: Study) -> str:
     elif c["grade"] != "not_testable":
         text += f", Holm p {format_p(c['p_holm'])}"
         text += " over all seeds, failed runs counted as worst" * (c["n_trained"] < c["n"])
+    if c["grade"] == "meaningful":
+        text += f", beyond ±δ {format_p(c['p_beyond'])}"
+    if c["grade"] == "support_small":
+        text += f", within ±δ {format_p(c['p_within'])}"
     return text.replace("|", "\\|")
 
 

@@ -9,7 +9,7 @@ from matplotlib.patheffects import withStroke
 
 from analysis.figures import style
 from analysis.runs.data import StudyData
-from analysis.statistics.sentences import format_p
+from analysis.statistics.sentences import format_p, show_level
 from lib.spec.metric import count
 
 LETTERS, LINE = 72, 0.22  # characters per line of a contrast's name; height of a second line
@@ -90,8 +90,10 @@ def forest_caption(data: StudyData, rows: list[dict[str, Any]]) -> str:
     published = first["kind"] == "published"
     minus = "ours minus the published" if published else "treatment minus baseline"
     ours = "ours has" if published else "the treatment has"
-    exact = "exact " * first["exact"]
-    test = "signed-rank test" if first["paired"] else "Mann–Whitney test"
+    exact = "exact " * all(row["exact"] for row in rows)
+    kinds = {row["paired"] for row in rows}
+    names = {True: "signed-rank test", False: "Mann–Whitney test"}
+    test = " or ".join(names[kind] for kind in names if kind in kinds)
     items, failed = "", ""
     if any(row["items_low"] is not None for row in rows):
         items = (
@@ -105,14 +107,14 @@ def forest_caption(data: StudyData, rows: list[dict[str, Any]]) -> str:
     _, threshold = _bounds(data, rows)
     log = f"The axis is logarithmic beyond ±{threshold:g}. " if _is_wide(data, rows) else ""
     delta = study.smallest_effect
-    band = f" Gray band: ±δ = {study.metric.show_amount(delta)}." if delta else ""
-    level = 100 * (1 - study.alpha / n)
+    band = f" Gray band: ±δ = {study.metric.show_exactly(delta)}." if delta else ""
+    level = show_level(1 - study.alpha / n)
     return (
         f"Primary contrasts (n = {first['n']} seeds), {minus}: Hodges–Lehmann difference (dot) and "
-        f"{exact}interval over seeds, simultaneous over the {count(n, 'contrast')} ({level:.3g} % "
+        f"{exact}interval over seeds, simultaneous over the {count(n, 'contrast')} ({level} "
         f"each, or the highest level that this number of seeds allows).{items}{band}{failed} p: "
         f"{exact}two-sided {test}, uncorrected; Holm p: corrected over {count(n, 'contrast')}; r: "
-        f"{'matched-pairs ' * first['paired']}rank-biserial correlation. Negative: {ours} the "
+        f"{'matched-pairs ' * (kinds == {True})}rank-biserial correlation. Negative: {ours} the "
         f"lower value; {study.metric.better} is better. {log}{style.run_set(data)}"
     )
 

@@ -145,7 +145,7 @@ def difference_curves_caption(data: StudyData, metric: Metric) -> str:
     number = int(data.failed.sum())
     failed = f"Without {count(number, 'failed run')}. " if number else ""
     wide = any(_far_off((c.treatment - c.baseline).reshape(n, -1)) for c in built)
-    grey = "; grey: ±δ" if study.smallest_effect else ""
+    grey = "; gray: ±δ" if study.smallest_effect else ""
     log = "Where single seeds are far off the axis is logarithmic at its ends. " if wide else ""
     return (
         f"Paired difference in {metric.title} against epoch, treatment minus baseline. Thin lines: "

@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from analysis.figures import style
 from analysis.figures.scores import mark_failed
 from analysis.runs.data import StudyData
+from analysis.statistics.sentences import show_level
 from lib.spec.metric import capitalize
 
 WIDTH = 26  # characters per line of a label
@@ -113,12 +114,12 @@ def overview_caption(data: StudyData, rows: list[dict[str, Any]]) -> str:
     crosses = f" Crosses at the edge: {failed} {what}." if failed else ""
     excluded = any(row["n_trained"] < row["n"] for row in rows)
     without = ", over the seeds without a failed run" if excluded else ""
-    levels = sorted({f"{100 * row['confidence']:.3g}" for row in rows if row["confidence"]})
+    levels = sorted({show_level(row["confidence"]) for row in rows if row["confidence"]})
     delta = study.smallest_effect
-    band = f" Gray band: ±δ = {metric.show_amount(delta)}." if delta else ""
+    band = f" Gray band: ±δ = {metric.show_exactly(delta)}." if delta else ""
     return (
         f"Top: {metric.title} of {dots} ({study.rule_words}, n = {len(study.seeds)} per variant); "
         f"bars: medians; {metric.better} is better.{crosses} Bottom (same scale): Hodges–Lehmann "
-        f"differences{without}, with simultaneous {' and '.join(levels)} % intervals.{band} "
+        f"differences{without}, with simultaneous {' and '.join(levels)} intervals.{band} "
         f"{style.run_set(data)}"
     )

@@ -22,7 +22,7 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def final_scores(data: StudyData) -> Figure:
-    """Plot each run's score, one dot per run; lines join the runs with the same seed.
+    """Plot each run's score, one dot per run; lines join the runs with the same seed, if paired.
 
     Failed runs are crosses at the worse edge, because their scores would stretch the axis.
     """
@@ -32,7 +32,8 @@ def final_scores(data: StudyData) -> Figure:
     figure, (axis,) = style.subplots(1, 0.9 + style.row_height(study, 0.6) * count_rows)
     offsets = np.linspace(-0.16, 0.16, table.shape[1])  # by seed, so that equal scores stay apart
     heights = np.arange(count_rows)[:, None] + offsets
-    axis.plot(table, heights, color="0.75", linewidth=0.6, zorder=1)
+    if data.paired:
+        axis.plot(table, heights, color="0.75", linewidth=0.6, zorder=1)
     for i, values in enumerate(table):
         look = {"color": style.colour(i), "marker": style.marker(i)}
         axis.scatter(values, heights[i], s=18, zorder=2, **look)
@@ -86,10 +87,11 @@ def final_scores_caption(data: StudyData) -> str:
     number = int(data.failed.sum())
     failed = f"Crosses at the edge: {count(number, 'failed run')}. " if number else ""
     over = " without failed runs" if number else ""
+    lines = "gray lines join runs with the same seed; " if data.paired else ""
     return (
         f"{capitalize(metric.title)} per variant ({study.rule_words}). One dot per run, seeds from "
-        f"top to bottom (n = {len(study.seeds)} per variant); gray lines join runs with the same "
-        f"seed; black bars and numbers: medians{over}; {metric.better} is better. {failed}"
+        f"top to bottom (n = {len(study.seeds)} per variant); {lines}black bars and numbers: "
+        f"medians{over}; {metric.better} is better. {failed}"
         f"{style.run_set(data)}"
     )
 
@@ -239,7 +241,8 @@ def interactions(data: StudyData) -> Figure:
         others = tuple(i for i in range(len(names)) if i not in (a, b))
         mean = values.mean(axis=others)  # (2, 2, seeds)
         for i, level in enumerate(study.factors[names[a]]):
-            axis.plot([0, 1], mean[i], color=style.colour(i), linewidth=0.5, alpha=0.4)
+            if data.paired:
+                axis.plot([0, 1], mean[i], color=style.colour(i), linewidth=0.5, alpha=0.4)
             axis.plot(
                 [0, 1],
                 [np.nanmedian(v) if np.isfinite(v).any() else np.nan for v in mean[i]],
@@ -267,10 +270,11 @@ def interactions_caption(data: StudyData) -> str:
     failed = f"Excludes {count(number, 'failed run')}. " if number else ""
     sides = f"; left: in the metric's unit, right: {scale}" if scale else ""
     warning = "Parallel lines on one scale may not be parallel on the other. " if scale else ""
-    return (
-        f"Interaction: median over n = {count(len(data.study.seeds), 'seed')} (bold) and each seed "
-        f"(thin){sides}. {failed}{warning}{style.run_set(data)}"
+    n = count(len(data.study.seeds), "seed")
+    shown = (
+        f"median over n = {n} (bold) and each seed (thin)" if data.paired else f"median, n = {n}"
     )
+    return f"Interaction: {shown}{sides}. {failed}{warning}{style.run_set(data)}"
 
 
 def improvement(data: StudyData) -> Figure:

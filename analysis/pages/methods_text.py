@@ -4,7 +4,7 @@ from typing import Any
 
 from analysis.runs.data import StudyData
 from analysis.statistics.design import SIMULATED, spread_factors
-from analysis.statistics.sentences import format_p
+from analysis.statistics.sentences import format_p, show_level
 from lib.spec.metric import count
 
 HIGHEST = "the highest level that this number of seeds allows"
@@ -28,7 +28,8 @@ def lead(data: StudyData, results: dict[str, Any]) -> str:
     part = f"{data.study.metric.part} set" if data.study.metric.part else "evaluation"
     return (
         f"All statements are for this data set and {part}, this recipe (learning rates included), "
-        f"a budget of {results['budget']} and {count(results['n_seeds'], 'seed')} per variant."
+        f"a budget of {results['budget']} and "
+        f"{count(results['n_seeds'], data.study.declaration.unit)} per variant."
     )
 
 
@@ -68,18 +69,33 @@ def contrasts(data: StudyData, results: dict[str, Any]) -> str:
     first, family = rows[0], len(results["contrasts"])
     minus = "ours minus the published" if first["kind"] == "published" else _MINUS
     unit = f", in {metric.difference_unit}" if metric.difference_unit else ""
-    exact = "exact" if first["exact"] else "approximate"
-    matched = "matched-pairs " if first["paired"] else ""
+    exact = "exact" if all(row["exact"] for row in rows) else "approximate"
     over = (
         " Seeds with a failed run are excluded, except from r, which ranks failed runs as worst."
     ) * bool(results["failures"])
-    alone = 100 * (1 - results["alpha"])
     return (
         f"Hodges–Lehmann difference, {minus}{unit}, with {exact} intervals over seeds: "
         f"simultaneous over the {count(family, 'contrast')} "
-        f"({100 * (1 - results['alpha'] / family):.3g} % each), and for one contrast only "
-        f"({alone:.3g} %). If a level cannot be reached, the interval has {HIGHEST}, shown in "
-        f"parentheses. r: {matched}rank-biserial correlation.{over}"
+        f"({show_level(1 - results['alpha'] / family)} each), and for one contrast only "
+        f"({show_level(1 - results['alpha'])}). If a level cannot be reached, the interval has "
+        f"{HIGHEST}, shown in parentheses. r: {correlation(rows)}.{over}"
+    )
+
+
+def correlation(rows: list[dict[str, Any]]) -> str:
+    """Return the name of r in the tables: of pairs, of unpaired seeds, or of both."""
+    name = "rank-biserial correlation"
+    paired = {row["paired"] for row in rows}
+    if paired == {True}:
+        return f"matched-pairs {name}"
+    return name if paired == {False} else f"{name} (matched-pairs where the seeds are pairs)"
+
+
+def levels(results: dict[str, Any]) -> str:
+    """Return the sentence on the level of intervals that are for one comparison only."""
+    return (
+        f"CI: {show_level(1 - results['alpha'])} for one comparison only, or the level in "
+        f"parentheses, {HIGHEST}."
     )
 
 
@@ -90,14 +106,14 @@ def uncertainty(results: dict[str, Any]) -> str:
     """Return the paragraph on the intervals over seeds and over test items."""
     if not results["test_items"]:
         return results["about_test_items"]
-    alone, family = 100 * (1 - results["alpha"]), len(results["contrasts"])
-    both = 100 * (1 - results["alpha"] / family)
+    alone = show_level(1 - results["alpha"])
+    both = show_level(1 - results["alpha"] / len(results["contrasts"]))
     exact = "exact, " if all(row["exact"] for row in results["contrasts"]) else ""
     return (
-        f"Seeds: uncertainty from the seeds, with the test items fixed ({exact}{alone:.3g} %, or "
+        f"Seeds: uncertainty from the seeds, with the test items fixed ({exact}{alone}, or "
         f"{HIGHEST}). Test items: uncertainty from the test items, with the trained networks fixed "
         f"(percentile bootstrap over the {count(results['test_items'], 'test item')}, "
-        f"{alone:.3g} %). Both: resampled together (crossed bootstrap, {both:.3g} %); only claims "
+        f"{alone}). Both: resampled together (crossed bootstrap, {both}); only claims "
         f"against published scores use this interval. {results['about_test_items']}"
     )
 
@@ -148,7 +164,8 @@ def blocks(data: StudyData) -> str:
         f"Each seed gives one value per variant, the mean over the {len(study.blocks)} blocks "
         f"({', '.join(study.block_keys)}) of {SCALES[study.declaration.block_scale]}. The table "
         f"shows the same contrasts within each block, on the {study.logged.title}. It is "
-        f"descriptive: no grade depends on it.{failed * bool(data.failures)}"
+        f"descriptive: no grade depends on it. {levels({'alpha': study.alpha})}"
+        f"{failed * bool(data.failures)}"
     )
 
 
@@ -197,6 +214,11 @@ def sensitivity(results: dict[str, Any]) -> str:
         "the t test. No p here is corrected, and no grade depends on this table."
     )
     words += " Failed runs are excluded from all columns." * bool(results["failures"])
+    words += " –: undefined, as for seeds that are not paired." * any(
+        not row["paired"] for row in results["contrasts"]
+    )
+    if not any(row["paired"] for row in results["contrasts"]):
+        return words
     if results["contrasts"][0]["kind"] == "published":
         return words
     return (

@@ -15,6 +15,7 @@ from analysis.pages import formats, methods_text, tables
 from analysis.pages.sections import chapters, sections, sections_after_figures
 from analysis.runs.data import StudyData, unused_items
 from analysis.statistics.notes import PLANNED
+from analysis.statistics.sentences import show_level
 from lib.spec.files import write_all, write_atomically
 from lib.spec.metric import count
 
@@ -76,6 +77,8 @@ def write(
         "lead": methods_text.lead(data, results),
         "head": head(data, results),
         "tests": methods_text.tests(results["contrasts"]),
+        "correlation": methods_text.correlation(results["contrasts"]),
+        "level": show_level,
         "tables": tables,
         "formats": formats,
     }
@@ -104,8 +107,8 @@ def head(data: StudyData, results: dict[str, Any]) -> list[str]:
     study = data.study
     words.append(
         f"The score of a run is its `{study.metric.key}` ({study.rule_words}); "
-        f"{study.metric.better} is better. {count(results['n_seeds'], 'seed')} per variant, "
-        f"{results['budget']}."
+        f"{study.metric.better} is better. "
+        f"{count(results['n_seeds'], study.declaration.unit)} per variant, {results['budget']}."
     )
     words += [text for text in (results["look"], results["declaration"]) if text]
     if reason := unused_items(data):

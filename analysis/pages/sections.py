@@ -9,7 +9,7 @@ from analysis.pages import methods_text, tables
 from analysis.pages.formats import Table
 from analysis.runs.data import StudyData
 from analysis.statistics import grades
-from analysis.statistics.sentences import format_p
+from analysis.statistics.sentences import format_p, show_level
 from lib.spec.metric import Metric, count
 
 MOST_OPEN = 24  # a secondary table with more rows is collapsed
@@ -87,8 +87,10 @@ def sections(data: StudyData, results: dict[str, Any]) -> list[Section]:
                 paragraphs=[
                     f"{'Exact two-sided' if exact else 'Two-sided'} Mann–Whitney tests between "
                     f"single variants{'' if exact else ' (normal approximation)'}, Holm's "
-                    f"correction over {count(rows, 'comparison')}. A12: share of pairs of runs in "
-                    "which the treatment has the higher value."
+                    f"correction over {count(rows, 'comparison')}. CI: simultaneous over these "
+                    f"({show_level(1 - results['alpha'] / rows)} each, or the level in "
+                    "parentheses, the highest that these runs allow). A12: share of pairs of runs "
+                    "in which the treatment has the higher value."
                     + " p and A12 rank failed runs as worst; n, difference and CI exclude them."
                     * some_failed
                 ],
@@ -103,9 +105,10 @@ def sections(data: StudyData, results: dict[str, Any]) -> list[Section]:
                 paragraphs=[
                     "Not declared and not corrected: a small p here suggests a hypothesis for "
                     "another study and establishes none. Differences are at the last epoch, in the "
-                    "unit that the runs logged (errors as fractions, not in %)."
-                    + " p ranks failed runs as worst; difference and CI exclude seeds with one."
-                    * some_failed
+                    "unit that the runs logged (errors as fractions, not in %). "
+                    + methods_text.levels(results)
+                    + " p ranks failed runs as worst where it is known whether higher values are "
+                    "better; all other numbers exclude seeds with a failed run." * some_failed
                 ],
                 table=other,
                 folded=f"Show {count(len(other.frame), 'comparison')}",
@@ -171,7 +174,8 @@ def _runs_and_steps(data: StudyData, results: dict[str, Any]) -> list[Section]:
                 3,
                 [
                     "Scores of the same runs before and after each step. Exact signed-rank tests "
-                    "over seeds, neither declared as contrasts nor corrected."
+                    "over seeds, neither declared as contrasts nor corrected. "
+                    + methods_text.levels(results)
                 ],
                 table=steps,
             )
@@ -243,7 +247,7 @@ def sections_after_figures(data: StudyData, results: dict[str, Any]) -> list[Sec
         )
     metric, delta = data.study.metric, data.study.smallest_effect
     limits = f"α = {results['alpha']}; " + (
-        f"δ = {metric.show_amount(delta)}." if delta else "no δ was declared."
+        f"δ = {metric.show_exactly(delta)}." if delta else "no δ was declared."
     )
     found.append(
         Section(

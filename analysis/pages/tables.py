@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.pages.formats import RUNS_PER_SIDE, Table
-from analysis.statistics.sentences import format_p
+from analysis.statistics.sentences import format_p, show_level
 from lib.spec.metric import Metric
 from lib.spec.study import Study
 
@@ -40,7 +40,7 @@ def contrasts(results: dict[str, Any], metric: Metric) -> Table:
         row["Simultaneous CI"] = _range(c, metric) + _lower_level(c["confidence"], alpha / family)
         row["CI, this contrast only"] = _alone(c, metric, alpha)
         row["r"] = _signed_number(c["rank_biserial"])
-        row["Seeds above / below 0"] = f"{c['positive']} / {c['negative']}"
+        row["Seeds above / below 0"] = f"{c['positive']} / {c['negative']}" if c["paired"] else "–"
         rows.append(row)
     return Table("contrasts", pd.DataFrame(rows), [c["runs"] for c in results["contrasts"]])
 
@@ -54,7 +54,7 @@ def _lower_level(confidence: float | None, alpha: float) -> str:
     """Return the level of an interval in parentheses if too few seeds keep it below 1 - alpha."""
     if not confidence or confidence >= 1 - alpha - 1e-9:
         return ""
-    return f" ({100 * confidence:.3g} %)"
+    return f" ({show_level(confidence)})"
 
 
 def claims(results: dict[str, Any]) -> Table:
@@ -144,7 +144,7 @@ def grades(results: dict[str, Any], metric: Metric) -> Table:
         {
             "Contrast": c["label"],
             "Difference": _or_dash(c["difference"], metric.show_signed),
-            "CI": _range(c, metric),
+            "Simultaneous CI": _range(c, metric) + _level(c),
             "p": format_p(c["p"]),
             "Holm p": format_p(c["p_holm"]),
             "r": _signed_number(c["rank_biserial"]),
@@ -178,13 +178,19 @@ def score_rules(results: dict[str, Any], study: Study) -> Table | None:
     return Table("score-rules", pd.DataFrame(rows), [c["runs"] for c in results["contrasts"]])
 
 
+def paired_kinds(results: dict[str, Any]) -> set[bool]:
+    """Return whether primary contrasts are paired: {True}, {False}, or both."""
+    return {c["paired"] for c in results["contrasts"]}
+
+
 def sensitivity(results: dict[str, Any]) -> Table:
     """Return the table of contrasts under other tests."""
-    test = "signed-rank" if results["contrasts"][0]["paired"] else "Mann–Whitney"
+    tests = {True: "signed-rank", False: "Mann–Whitney"}
+    used = " or ".join(tests[kind] for kind in tests if kind in paired_kinds(results))
     rows = [
         {
             "Contrast": c["label"],
-            f"p, {test}": _or_dash(c["p_trained"], format_p),
+            f"p, {used}": _or_dash(c["p_trained"], format_p),
             "p, sign-flip": _or_dash(c["p_sign_flip"], format_p),
             "p, t": _or_dash(c["p_t"], format_p),
             "Correlation": _or_dash(c["correlation"], _signed_number),
@@ -196,12 +202,13 @@ def sensitivity(results: dict[str, Any]) -> Table:
 
 def simple_effects(results: dict[str, Any], study: Study) -> Table | None:
     """Return the table of simple effects, or None if there are none."""
+    level = results["alpha"] / max(1, len(results["secondary"]))
     rows = [
         {
             "Comparison": _comparison(s, study),
             RUNS_PER_SIDE: " vs. ".join(map(str, s["n"])),
             "Difference": _or_dash(s["difference"], study.metric.show_signed),
-            "CI": _range(s, study.metric),
+            "Simultaneous CI": _range(s, study.metric) + _lower_level(s["confidence"], level),
             "p": format_p(s["p"]),
             "Holm p": format_p(s["p_holm"]),
             "A12": f"{s['a12']:.2f}",
@@ -224,6 +231,7 @@ def _comparison(effect: dict[str, Any], study: Study) -> str:
 def exploratory(results: dict[str, Any]) -> Table | None:
     """Return the table of other metrics, or None if there are none."""
     labels = {c["name"]: c["label"] for c in results["contrasts"]}
+    alpha = results["alpha"]
     rows = [
         {
             "Metric": e["metric"],
@@ -231,8 +239,9 @@ def exploratory(results: dict[str, Any]) -> Table | None:
             "Difference": _or_dash(e["difference"], _logged_unit),
             "CI": "–"
             if e["difference"] is None
-            else f"{_logged_unit(e['ci_low'])} to {_logged_unit(e['ci_high'])}",
-            "p, uncorrected": format_p(e["p"]),
+            else f"{_logged_unit(e['ci_low'])} to {_logged_unit(e['ci_high'])}"
+            + _lower_level(e["confidence"], alpha),
+            "p, uncorrected": _or_dash(e["p"], format_p),
         }
         for e in results["exploratory"]
     ]
@@ -251,7 +260,7 @@ def within_blocks(results: dict[str, Any], metric: Metric) -> Table | None:
             "Contrast": labels[one["name"]],
             "Seeds": one["n"],
             "Difference": _or_dash(one["difference"], metric.show_signed),
-            "CI": _range(one, metric),
+            "CI": _range(one, metric) + _lower_level(one["confidence"], results["alpha"]),
             "p, uncorrected": format_p(one["p"]),
         }
         for one in results["within_blocks"]
@@ -282,7 +291,7 @@ def steps(results: dict[str, Any], metric: Metric) -> Table | None:
             "Before": w["before"],
             "Medians, after vs. before": " vs. ".join(map(metric.show, w["medians"])),
             "Difference": metric.show_signed(w["difference"]),
-            "CI": _range(w, metric),
+            "CI": _range(w, metric) + _lower_level(w["confidence"], results["alpha"]),
             "p": format_p(w["p"]),
             "Seeds lower / higher": f"{w['lower']} / {w['higher']}",
         }
@@ -359,6 +368,11 @@ def _range(row: dict[str, Any], metric: Metric, low: str = "ci_low", high: str =
     if row.get(low) is None:
         return "–"
     return f"{metric.show_signed(row[low])} to {metric.show_signed(row[high])}"
+
+
+def _level(row: dict[str, Any]) -> str:
+    """Return the level of an interval in parentheses."""
+    return f" ({show_level(row['confidence'])})" if row["confidence"] else ""
 
 
 def _signed_number(value: float) -> str:

@@ -115,16 +115,9 @@ class StudyData:
     def with_worst(self, scores: np.ndarray, metric: Metric) -> np.ndarray:
         """Return ``scores`` (variants, seeds) with the worst score where a run failed.
 
-        This is the metric's worst value. If the metric has none, it is a value so bad that any
-        difference from it exceeds all other differences.
+        See the function ``with_worst``.
         """
-        worst, valid = metric.worst_value, metric.sign * scores[~self.failed]
-        if worst is None:
-            worst = 0.0
-            if len(valid := valid[np.isfinite(valid)]):
-                gap = 4 * len(scores) * (np.ptp(valid) or abs(valid[0]) or 1.0)
-                worst = metric.sign * float(valid.min() - gap)
-        return np.where(self.failed, worst, scores)
+        return with_worst(scores, self.failed, metric)
 
     @cached_property
     def scores(self) -> np.ndarray:
@@ -182,22 +175,33 @@ class StudyData:
 
     @property
     def budget(self) -> str:
-        """The length of a run as text: "4 epochs"; "2 or 8 epochs" if epochs are a factor."""
+        """The length of a run as text: "4 epochs"; "2 or 8 epochs" if epochs are a factor.
+
+        "unknown length" without a history, as in an export of the runs table alone.
+        """
         if self.axis != EPOCH:
             return f"{self.completeness.epochs:,} {label(self.axis).lower().removesuffix('s')}s"
         if len(self.lengths) > 1:
             return f"{' or '.join(map(str, self.lengths))} epochs"
+        if not self.lengths[0]:
+            return "unknown length"
         return count(self.lengths[0], "epoch")
 
     @property
     def lengths(self) -> list[int]:
-        """The numbers of epochs of a run, sorted; a single one, unless epochs are a factor."""
+        """The numbers of epochs of a run, sorted; a single one, unless epochs are a factor.
+
+        0 if it is unknown.
+        """
         levels = {config.get("epochs") for config in self.study.configs.values()} - {None}
         return sorted(levels) or [self.completeness.epochs]
 
     def applies(self, rule: str) -> bool:
-        """Return whether runs are long enough for a score rule: a mean of 5 epochs needs 5."""
-        return self.axis != EPOCH or self.lengths[0] >= LEAST_EPOCHS[rule]
+        """Return whether runs are long enough for a score rule: a mean of 5 epochs needs 5.
+
+        True if their length is unknown: whether all runs have the score is checked elsewhere.
+        """
+        return self.axis != EPOCH or not 0 < self.lengths[0] < LEAST_EPOCHS[rule]
 
     @property
     def item(self) -> str:
@@ -205,6 +209,22 @@ class StudyData:
         column = f"{SUMMARY}test_item"
         names = set(self.included[column].dropna()) if column in self.runs else set()
         return str(names.pop()) if len(names) == 1 else "test item"
+
+
+def with_worst(scores: np.ndarray, failed: np.ndarray, metric: Metric) -> np.ndarray:
+    """Return ``scores`` with the worst rank where a run ``failed``, (variants, seeds) each.
+
+    A signed-rank test ranks differences by their size, so the score of a failed run must be so bad
+    that any difference from it exceeds all differences without it. That is the metric's worst value
+    or, if this is not bad enough (an accuracy of 0 where others have 0.1), a value beyond it.
+    """
+    worst, valid = metric.worst_value, metric.sign * scores[~failed]
+    valid = valid[np.isfinite(valid)]
+    if len(valid):
+        gap = 4 * len(scores) * (np.ptp(valid) or abs(valid[0]) or 1.0)
+        far = float(valid.min() - gap)
+        worst = metric.sign * (far if worst is None else min(far, metric.sign * worst))
+    return np.where(failed, 0.0 if worst is None else worst, scores)
 
 
 def test_scores(data: StudyData) -> pd.DataFrame | None:

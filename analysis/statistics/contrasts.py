@@ -1,6 +1,7 @@
 """Compute a study's contrasts from the scores per variant and seed."""
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -11,7 +12,9 @@ from lib.spec.declaration import StudyError
 from lib.spec.study import Study
 from lib.spec.sweep import show_value
 
-ROUND_OFF = 1e-12  # relative to the largest score; float64 sums of a few scores err far less
+# Relative to the largest score; sums of a few scores err less.
+ROUND_OFF = 1e-12  # of scores in float64
+ROUND_OFF_32 = 5e-7  # of scores in float32
 
 
 class Part(NamedTuple):
@@ -47,10 +50,17 @@ class Contrast:
         return rank_tests.with_ties(self.treatment - self.baseline, self.tolerance)
 
 
-def build(study: Study, scores: np.ndarray, resolution: float | None = None) -> list[Contrast]:
+def build(
+    study: Study,
+    scores: np.ndarray,
+    resolution: float | None = None,
+    splitting: Sequence[str] = (),
+) -> list[Contrast]:
     """Return the study's primary contrasts from ``scores`` (variants, seeds).
 
-    ``resolution``: the smallest step of a score, or None if unknown.
+    ``resolution``: the smallest step of a score, or None if unknown. ``splitting``: the factors
+    that change the data split. Such a factor is the first of an interaction: the effects of the
+    other one are then differences within a split, and those of two splits are independent.
 
     These are the main effects, and the two-way interactions of two-level factors. With y[a][b] the
     scores of one seed, A = ((y11 + y10) - (y01 + y00)) / 2 and AB = (y11 - y10) - (y01 - y00),
@@ -63,7 +73,7 @@ def build(study: Study, scores: np.ndarray, resolution: float | None = None) -> 
         StudyError: if ``primary`` names an unknown contrast, or if there is nothing to compare.
     """
     if study.factors:
-        contrasts = _of_factors(study, scores, resolution)
+        contrasts = _of_factors(study, scores, resolution, splitting)
     else:
         contrasts = _with_published(study, scores)
     if not contrasts:
@@ -86,7 +96,9 @@ def build(study: Study, scores: np.ndarray, resolution: float | None = None) -> 
     return [by_name[name] for name in wanted]
 
 
-def _of_factors(study: Study, scores: np.ndarray, resolution: float | None) -> list[Contrast]:
+def _of_factors(
+    study: Study, scores: np.ndarray, resolution: float | None, splitting: Sequence[str]
+) -> list[Contrast]:
     names, levels = list(study.factors), list(study.factors.values())
     table = scores.reshape(*map(len, levels), -1)
     contrasts, tied = [], tolerance(scores, resolution)
@@ -103,9 +115,11 @@ def _of_factors(study: Study, scores: np.ndarray, resolution: float | None) -> l
     for a, b in itertools.combinations(two_level, 2):
         others = tuple(i for i in range(len(names)) if i not in (a, b))
         mean = table.mean(axis=others)  # (2, 2, seeds)
+        name = f"{names[a]} × {names[b]}"
+        if names[b] in splitting and names[a] not in splitting:
+            a, b, mean = b, a, mean.swapaxes(0, 1)
         parts = [Part(names[k], *levels[k]) for k in (a, b)]
         baseline, treatment = mean[0, 1] - mean[0, 0], mean[1, 1] - mean[1, 0]
-        name = f"{names[a]} × {names[b]}"
         sides = tuple(indices.take(k, a).ravel().tolist() for k in (0, 1))
         contrasts.append(Contrast(name, "interaction", baseline, treatment, parts, sides, tied))
     return contrasts
@@ -131,12 +145,15 @@ def tolerance(scores: np.ndarray, resolution: float | None = None) -> float:
     """Return the difference up to which contrasts of ``scores`` (variants, seeds) are tied.
 
     With a ``resolution``, a tenth of it divided by the number of variants, since a contrast
-    averages over variants. Otherwise a bound on the rounding error of scores of this size.
+    averages over variants. Otherwise a bound on the rounding error of scores of this size: in
+    float32 if that can represent each of them, else in float64.
     """
     if resolution is not None:
         return resolution / (10 * len(scores))
     known = np.abs(scores[np.isfinite(scores)])
-    return ROUND_OFF * float(known.max()) if len(known) else 0.0
+    with np.errstate(over="ignore"):
+        single = bool((known.astype(np.float32) == known).all())
+    return (ROUND_OFF_32 if single else ROUND_OFF) * float(known.max()) if len(known) else 0.0
 
 
 def weights(study: Study) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.stats import chi2
 
-from analysis.statistics import contrasts, grades, many, rank_tests, testing
+from analysis.statistics import contrasts, grades, many, rank_tests
 from lib.spec.study import Study
 
 MOST_CONTRASTS, MOST_SEEDS = 12, 50  # a report skips the design analysis of larger studies
@@ -118,7 +118,7 @@ def outcome(
     signs = rng.choice([-1, 1], size=size)
     kernel = rng.normal(0, 1, (*size, k if k <= SMOOTHED else 0))
     width = 1.06 * k**-0.2 if k <= SMOOTHED else 0.0
-    built = contrasts.build(study, np.zeros((variants, 2)))
+    name = contrasts.build(study, np.zeros((variants, 2)))[contrast].name
     by_rule = []
     for one in rules:
         errors = signs * one[np.arange(variants)[:, None, None], drawn]
@@ -129,13 +129,7 @@ def outcome(
         delta = study.smallest_effect if not by_rule else None
         by_rule.append(many.claims_of_many(study, table, paired, splitting, delta))
     declared, *others = by_rule
-    pairs = testing.has_pairs(built[contrast], paired, splitting)
-    floor = rank_tests.smallest_p(n, None if pairs else n) * len(built)
-    graded = ["not_testable"] * studies
-    if floor < study.alpha:
-        kinds = (declared.difference, declared.beyond, declared.within)
-        columns = (kind[:, contrast].tolist() for kind in kinds)
-        graded = [grades.decide(*p, study.alpha) for p in zip(*columns, strict=True)]
+    graded = many.grades_of(declared, study.alpha, failed=False)[:, contrast].tolist()
     claimed = np.array([grade in grades.SUPPORTED for grade in graded])
     directions = [
         np.where(c.difference[:, contrast] < study.alpha, c.direction[:, contrast], 0)
@@ -145,7 +139,7 @@ def outcome(
     sizes = declared.estimate[claimed, contrast]
     known = bool(claimed.any()) and effect != 0
     return Outcome(
-        built[contrast].name,
+        name,
         n,
         effect,
         {name: graded.count(name) / studies for name in grades.GRADES},

@@ -1,13 +1,22 @@
 """Check whether a claim depends on a single seed, by leave-one-out over the seeds."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from analysis.statistics import many, rank_tests, testing
-from analysis.statistics.grades import CLAIMS, SUPPORTED
+from analysis.statistics.grades import CLAIMS
 from analysis.statistics.testing import Tested
 from lib.spec.study import Study
+
+# The claims of each grade, by their names in Claims; the first is the one that gives the grade.
+KINDS = {
+    "meaningful": ("beyond",),
+    "support_small": ("difference", "within"),
+    "preliminary_support": ("difference",),
+    "practically_equivalent": ("within",),
+}
 
 
 @dataclass(frozen=True)
@@ -49,38 +58,34 @@ def leave_one_out(
 
 
 def judge(
-    tested: Tested, grade: str, without: many.Claims | None, index: int, study: Study
+    family: Sequence[Tested], index: int, grade: str, without: many.Claims | None, study: Study
 ) -> Fragility | None:
-    """Return how the claim of the contrast at ``index`` depends on single seeds.
+    """Return how the claim of the contrast at ``index`` of its ``family`` depends on single seeds.
 
     None if it holds without each seed, if ``grade`` makes no claim, or if runs failed: notes on
     failures then describe what the claim rests on. ``without``: from ``leave_one_out``.
     """
+    tested = family[index]
     if grade not in CLAIMS or without is None or tested.failures is not None:
         return None
-    delta, family = study.smallest_effect, without.difference.shape[1]
-    if grade == "meaningful":
-        p = without.beyond[:, index]
-    elif grade == "support_small":
-        p = np.maximum(without.difference[:, index], without.within[:, index])
-    elif grade == "preliminary_support":
-        p = without.difference[:, index]
-    else:
-        p = without.within[:, index]
-    lost = np.nonzero(p >= study.alpha)[0].tolist()
+    delta, kinds = study.smallest_effect, KINDS[grade]
+    p_of = {kind: getattr(without, kind)[:, index] for kind in kinds}
+    lost = np.nonzero(np.max(list(p_of.values()), axis=0) >= study.alpha)[0].tolist()
     if not lost:
         return None
-    one_sided = grade == "practically_equivalent"  # two tests, each of one side, at α
-    confidence = 1 - (2 if one_sided else 1) * study.alpha / family
+    # Of two claims the one that is lost with more seeds says which bound is near.
+    kind = max(kinds, key=lambda name: int((p_of[name] >= study.alpha).sum()))
+    one_sided = kind == "within"  # two tests, each of one side, at α
+    confidence = 1 - (2 if one_sided else 1) * study.alpha / len(family)
     ends = testing.interval(*tested.values, tested.paired, tested.contrast.tolerance, confidence)
     low, high = ends.low, ends.high
-    if grade in SUPPORTED:
-        target = delta if grade == "meaningful" else 0.0
+    if not one_sided:
+        target = delta if kind == "beyond" else 0.0
         up = tested.interval.estimate > 0
         distance, towards = (low - target, target) if up else (-target - high, -target)
     else:
         distance, towards = min((delta - high, delta), (low + delta, -delta))
-    fewer = tested.n - 1
-    floor = rank_tests.smallest_p(fewer, None if tested.paired else fewer)
-    could_not = floor * family / (2 if one_sided else 1) >= study.alpha
-    return Fragility(lost, could_not, float(distance), float(towards), ends.confidence)
+    n = tested.n - 1
+    floors = [rank_tests.smallest_p(n, None if one.paired else n) for one in family]
+    could_not = rank_tests.holm(floors)[index] / (2 if one_sided else 1) >= study.alpha
+    return Fragility(lost, bool(could_not), float(distance), float(towards), ends.confidence)

@@ -44,15 +44,14 @@ def decide(
     return "practically_equivalent" if within else "inconclusive"
 
 
-def is_testable(tested: Tested, family: int, alpha: float) -> bool:
-    """Return whether a difference is shown, or could be with these seeds, ties and zeros."""
-    could = tested.smallest_p * family < alpha or tested.p_holm < alpha
-    return could and not tested.all_equal
+def is_testable(tested: Tested, alpha: float) -> bool:
+    """Return whether a difference could be shown with these seeds, ties and zeros."""
+    return tested.least_holm < alpha and not tested.all_equal
 
 
-def grade(tested: Tested, family: int, study: Study) -> str:
-    """Return the grade of a contrast; ``family``: the number of contrasts tested together."""
-    if not is_testable(tested, family, study.alpha):
+def grade(tested: Tested, study: Study) -> str:
+    """Return the grade of a contrast."""
+    if not is_testable(tested, study.alpha):
         return "not_testable"
     same = tested.same_without_failures(study.alpha)
     return decide(tested.p_holm, tested.p_beyond, tested.p_within, study.alpha, same)

@@ -14,9 +14,10 @@ class Claims:
     """Holm-adjusted p-values of each kind of claim in many studies, (studies, contrasts) each.
 
     ``difference``, ``beyond``, ``within``: of the three claims. ``trained``: of a difference among
-    the seeds without a failed run. ``least``: the smallest possible p (not adjusted) given ties and
-    zeros. ``direction``: the sign of the difference over all seeds, or 0. ``estimate``: the
-    Hodges–Lehmann difference over the seeds without a failed run, NaN if there are none.
+    the seeds without a failed run. ``least``: ``difference`` if every contrast had the smallest p
+    that its ties and zeros allow. ``direction``: the sign of the difference over all seeds, or 0.
+    ``estimate``: the Hodges–Lehmann difference over the seeds without a failed run, NaN if there
+    are none.
     """
 
     difference: np.ndarray
@@ -43,7 +44,7 @@ def claims_of_many(
     """
     variants, studies, n = tables.shape
     columns = []
-    for contrast in contrasts.build(study, tables.reshape(variants, -1), resolution):
+    for contrast in contrasts.build(study, tables.reshape(variants, -1), resolution, splitting):
         pairs = testing.has_pairs(contrast, paired, splitting)
         flat = None if failed is None else failed.reshape(variants, -1)
         kept = [k.reshape(studies, n) for k in testing.kept_of(contrast, flat, pairs)]
@@ -75,7 +76,7 @@ def claims_of_many(
             )
         )
     kinds = [np.stack(kind, axis=1) for kind in zip(*columns, strict=True)]
-    return Claims(*(rank_tests.holm(p) for p in kinds[:4]), *kinds[4:])
+    return Claims(*(rank_tests.holm(p) for p in kinds[:5]), *kinds[5:])
 
 
 def equally_many(
@@ -102,8 +103,7 @@ def grades_of(claims: Claims, alpha: float, failed: bool) -> np.ndarray:
     shape = claims.difference.shape
     graded = np.full(shape, "not_testable", dtype=object)
     same = (claims.trained < alpha) & (np.sign(claims.estimate) == claims.direction)
-    could = (claims.least * shape[1] < alpha) | (claims.difference < alpha)
-    for index in zip(*np.nonzero(could), strict=True):
+    for index in zip(*np.nonzero(claims.least < alpha), strict=True):
         p = claims.difference[index], claims.beyond[index], claims.within[index]
         graded[index] = grades.decide(*p, alpha, bool(same[index]) or not failed)
     return graded

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 
 from analysis.statistics.design import Outcome
-from analysis.statistics.grades import SUPPORTED
+from analysis.statistics.grades import CLAIMS, SUPPORTED
 from analysis.statistics.intervals import hodges_lehmann
-from analysis.statistics.sentences import format_p
+from analysis.statistics.sentences import format_p, show_level
 from analysis.statistics.testing import Tested
 from lib.spec.metric import count
 from lib.spec.study import Study
@@ -15,16 +15,18 @@ from lib.spec.study import Study
 PLANNED = "In a new study of"  # how a note on more seeds begins
 
 
-def on_failures(grade: str, tested: Tested, family: int, study: Study) -> list[str]:
+def on_failures(grade: str, tested: Tested, study: Study) -> list[str]:
     """Return the notes on a contrast with failed runs: how many, and what holds without them."""
     if not tested.failures:
         return []
-    notes = [_failure_counts(tested, study)]
+    notes, unit = [_failure_counts(tested, study)], study.declaration.unit
+    if tested.trained is None and grade in SUPPORTED:
+        notes.append(f"The claim is about failures: no {unit} without them is left to compare.")
     if tested.trained is None or tested.all_equal:
         return notes
     for p, side in ((tested.p_beyond, "beyond"), (tested.p_within, "within")):
         if grade != "practically_equivalent" and p is not None and p < study.alpha:
-            amount = study.metric.show_amount(study.smallest_effect)
+            amount = study.metric.show_exactly(study.smallest_effect)
             notes.append(
                 f"Without failed runs, the difference lies {side} ±{amount} (Holm p = "
                 f"{format_p(p)})."
@@ -32,20 +34,20 @@ def on_failures(grade: str, tested: Tested, family: int, study: Study) -> list[s
             break
     if grade == "inconclusive" and tested.interval.low * tested.interval.high > 0:
         notes.append(
-            f"The interval excludes 0, but it is for {count(tested.n_trained, 'seed')} without "
+            f"The interval excludes 0, but it is for {count(tested.n_trained, unit)} without "
             "failed runs; the test also ranks the failed runs."
         )
     if grade not in SUPPORTED or tested.same_without_failures(study.alpha):
         return notes
-    least = min(1.0, tested.trained.least_p * family)
     if tested.interval.estimate * tested.direction < 0:
         notes.append(
             "The claim is about failures: without them, the difference has the other sign."
         )
-    elif least >= study.alpha:
+    elif tested.least_trained >= study.alpha:
+        least = format_p(tested.least_trained)
         notes.append(
-            f"The claim rests on the failures too: {count(tested.n_trained, 'seed')} without them "
-            f"could not show a difference (smallest possible Holm p {format_p(least)})."
+            f"The claim rests on the failures too: {count(tested.n_trained, unit)} without them "
+            f"could not show a difference (smallest possible Holm p {least})."
         )
     else:
         notes.append("The claim rests on the failures: without them, it is not established.")
@@ -67,7 +69,8 @@ def _failure_counts(tested: Tested, study: Study) -> str:
     test = "McNemar" if tested.paired else "Fisher"
     seeds = " and ".join(map(str, failures.seeds))
     return (
-        f"{what}: {', '.join(parts)} (in {seeds} of {count(tested.n, 'seed')}, exact {test} p = "
+        f"{what}: {', '.join(parts)} (in {seeds} of "
+        f"{count(tested.n, study.declaration.unit)}, exact {test} p = "
         f"{format_p(failures.p)})."
     )
 
@@ -125,7 +128,8 @@ def fragile(
     """
     shown, seed = f"“{grade.replace('_', ' ')}”", study.declaration.replicate
     if could_not:
-        words = f"With {n - 1} seeds, {shown} would be out of reach, whatever their scores"
+        unit = study.declaration.unit
+        words = f"With {count(n - 1, unit)}, {shown} would be out of reach, whatever their scores"
     else:
         named = ", ".join(map(str, lost))
         which = f"{seed} {named}" if len(lost) == 1 else f"any one of the {seed}s {named}"
@@ -142,8 +146,8 @@ def nearest_bound(
     number = f"{distance * items:.{0 if distance * items >= 10 else 1}f}" if items else ""
     in_items = f" ({number} of {items:,} {item}s)" if items else ""
     return (
-        f" The {100 * confidence:.3g} % interval of this claim ends {metric.show_amount(distance)}"
-        f"{in_items} from {what}."
+        f" The {show_level(confidence)} interval of this claim ends "
+        f"{metric.show_amount(distance + 0.0)}{in_items} from {what}."
     )
 
 
@@ -159,9 +163,9 @@ def on_test(found: dict[str, Any], study: Study) -> str:
     signed = metric.show_signed
     return (
         f"The same contrast on the {metric.title}, which decides nothing here: "
-        f"{signed(found['difference'])}{unit} [{100 * found['confidence']:.3g} % CI "
-        f"{signed(found['ci_low'])}, {signed(found['ci_high'])}], exact p = "
-        f"{format_p(found['p'])}, not corrected."
+        f"{signed(found['difference'])}{unit} [{show_level(found['confidence'])} CI "
+        f"{signed(found['ci_low'])}, {signed(found['ci_high'])}], "
+        f"{'exact ' * found['exact']}p = {format_p(found['p'])}, not corrected."
     )
 
 
@@ -182,19 +186,33 @@ def qualification(
             f"{words}: {number} of {n}" for words, (number, n) in failed.items() if number
         )
         found.append(f"This main effect averages over variants, some with failed runs ({counts}).")
+    crossed = {}  # the other factors whose interaction with this one is a contrast, and its grade
     for other in rows:
         factors = [name for name, _, _ in other["parts"]]
-        if other["kind"] == "interaction" and factor in factors and other["grade"] in SUPPORTED:
-            (b,) = set(factors) - {factor}
-            found.append(
-                f"This is an average: the effect depends on {study.factor_label(b)} (see the "
-                "interaction and the simple effects)."
-            )
-            return found
+        if other["kind"] == "interaction" and factor in factors:
+            crossed |= {name: other["grade"] for name in factors if name != factor}
+    if depends := [name for name, grade in crossed.items() if grade in SUPPORTED]:
+        named = " and ".join(map(study.factor_label, depends))
+        found.append(
+            f"This is an average: the effect depends on {named} (see the "
+            f"interaction{'s' * (len(depends) > 1)} and the simple effects)."
+        )
+        return found
     own = [simple for simple in secondary if simple["levels"] == row["parts"][0]]
     sure = [simple for simple in own if simple["p_holm"] < study.alpha]
     if {simple["a12"] > 0.5 for simple in sure} == {True, False}:
         found.append("This is an average: the simple effects have opposite signs.")
+        return found
+    untested = [name for name in study.factors if name not in (factor, *crossed)]
+    differences = [simple["difference"] for simple in own if simple["difference"] is not None]
+    if untested and len(differences) > 1 and row["grade"] in CLAIMS:
+        named = " or ".join(map(study.factor_label, untested))
+        signed, unit = study.metric.show_signed, study.metric.difference_unit
+        found.append(
+            f"This is an average: no contrast tests whether the effect depends on {named}. The "
+            f"simple effects lie between {signed(min(differences))} and "
+            f"{signed(max(differences))}{f' {unit}' * bool(unit)}."
+        )
     return found
 
 
@@ -229,7 +247,7 @@ def not_known(at_delta: Outcome, at_zero: Outcome, study: Study) -> str:
     equivalent = at_zero.grades["practically_equivalent"]
     return (
         f"{PLANNED} {at_delta.n} seeds with the same spread and no failed runs, a true effect of "
-        f"{study.metric.show_amount(study.smallest_effect)} would be shown as a difference with "
+        f"{study.metric.show_exactly(study.smallest_effect)} would be shown as a difference with "
         f"probability {at_delta.found:.2f}, and a true effect of 0 as practically equivalent "
         f"with probability {equivalent:.2f}."
     )

@@ -43,7 +43,7 @@ def by_seed(data: StudyData) -> list[dict[str, Any]]:
             {
                 "seed": entry.seed,
                 "run": run,
-                "score": float(data.scores[0, k]),
+                "score": float(np.clip(data.scores[0, k], *data.study.metric.bounds)),
                 "minutes": round(entry.seconds / 60, 1),
                 "mistakes": int(predicted[run].ne(table["label"]).sum()) if known else None,
                 "without_duplicates": float(scores[run][new].mean())
@@ -74,6 +74,7 @@ def steps(data: StudyData) -> list[dict[str, Any]]:
                 "difference": tested.interval.estimate,
                 "ci_low": tested.interval.low,
                 "ci_high": tested.interval.high,
+                "confidence": tested.interval.confidence,
                 "p": tested.test.p,
                 "lower": tested.test.negative,
                 "higher": tested.test.positive,

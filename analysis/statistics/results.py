@@ -145,12 +145,12 @@ def _rows(
                 "difference": under[i].interval and under[i].interval.estimate,
                 "p_holm": under[i].p_holm,
                 "agrees": robustness.conclusion(under[i], data.study) == declared_rule,
-                "grade": grades.grade(under[i], len(tested), data.study),
+                "grade": grades.grade(under[i], data.study),
             }
             for rule, under in other_rules.items()
         }
-        row = _row(data, one, len(tested), rules, over[i])
-        judged = fragility.judge(one, row["grade"], without, i, data.study)
+        row = _row(data, one, rules, over[i])
+        judged = fragility.judge(tested, i, row["grade"], without, data.study)
         row["fragile"] = [data.study.seeds[k] for k in judged.lost] if judged else []
         if judged:
             row["notes"].append(_fragile(data, row["grade"], one, judged))
@@ -169,18 +169,17 @@ def _rows(
 def _row(
     data: StudyData,
     tested: Tested,
-    family: int,
     rules: dict[str, dict[str, Any]],
     over: dict[str, tuple[float, float]],
 ) -> dict[str, Any]:
     """Return the entry of a contrast in results.json: numbers, grade, sentence, first notes.
 
-    ``family``: the number of contrasts; ``rules``: results under other score rules; ``over``: its
-    intervals over test items, and over seeds and items.
+    ``rules``: results under other score rules; ``over``: its intervals over test items, and over
+    seeds and items.
     """
     study, trained = data.study, tested.trained
     bounds, alone = tested.interval, tested.interval_alone  # None if a run failed on every seed
-    grade, found = grades.grade(tested, family, study), []
+    grade, found = grades.grade(tested, study), []
     if tested.contrast.kind == "published":
         seeds_alone, both = grade, over.get("both")
         grade = grades.on_other_items(grade, both, study.smallest_effect)
@@ -222,15 +221,17 @@ def _row(
         "both_low": over["both"][0] if over else None,
         "both_high": over["both"][1] if over else None,
         "rank_biserial": tested.rank_biserial,
-        "positive": int((differences > 0).sum()),
-        "negative": int((differences < 0).sum()),
+        "positive": int((differences > 0).sum()) if tested.paired else None,
+        "negative": int((differences < 0).sum()) if tested.paired else None,
         **testing.sensitivity(tested),
         "grade": grade,
-        "sentence": sentences.sentence(grade, tested, family, study),
+        "sentence": sentences.sentence(grade, tested, study),
         "claim": sentences.claim(grade, tested, study),
-        "numbers": sentences.numbers(grade, tested, family, study),
-        "notes": [*notes.on_failures(grade, tested, family, study), *found],
-        "per_seed": [float(d) if np.isfinite(d) else None for d in tested.per_seed],
+        "numbers": sentences.numbers(grade, tested, study),
+        "notes": [*notes.on_failures(grade, tested, study), *found],
+        "per_seed": [float(d) if np.isfinite(d) else None for d in tested.per_seed]
+        if tested.paired
+        else None,
         "other_rules": rules,
         "survives_all_rules": not disagree if rules else None,
         "parts": [list(part) for part in tested.contrast.parts],

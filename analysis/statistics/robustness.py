@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 from analysis.runs import per_item
-from analysis.runs.data import StudyData, test_scores
+from analysis.runs.data import StudyData, test_scores, with_worst
 from analysis.runs.tables import SUMMARY, keys, numbers
 from analysis.statistics import bootstrap, contrasts, testing
 from analysis.statistics.testing import Tested
-from lib.spec.metric import PARTS, metric, split_part
+from lib.spec.metric import PARTS, PRESETS, last_word, metric, split_part
 from lib.spec.study import RULES, SUFFIXES, Study
 
 UNKNOWN = "The uncertainty from the test items is unknown"
@@ -40,7 +40,7 @@ def contrasts_of(
     their smallest step, or None if unknown.
     """
     return testing.run_tests(
-        contrasts.build(data.study, scores, resolution),
+        contrasts.build(data.study, scores, resolution, data.completeness.splitting),
         data.study.alpha,
         data.paired,
         data.completeness.splitting,
@@ -105,12 +105,10 @@ def within_blocks(data: StudyData) -> list[dict[str, Any]]:
     for block, scores, failures in zip(study.blocks, logged, failed, strict=True):
         if not block:
             continue
-        known = study.logged.sign * scores[np.isfinite(scores)]
-        worst = study.logged.sign * known.min() if known.size else 0.0
-        built = contrasts.build(study, np.where(failures, worst, scores), study.logged.resolution)
-        tested = testing.run_tests(
-            built, study.alpha, data.paired, data.completeness.splitting, failed=failures
-        )
+        splitting = data.completeness.splitting
+        values = with_worst(scores, failures, study.logged)
+        built = contrasts.build(study, values, study.logged.resolution, splitting)
+        tested = testing.run_tests(built, study.alpha, data.paired, splitting, failed=failures)
         name = study.block_name(block)
         rows += [_described(study.logged.key, one) | {"block": name} for one in tested]
     return rows
@@ -128,14 +126,17 @@ def _described(key: str, tested: Tested) -> dict[str, Any]:
         "ci_high": bounds and bounds.high,
         "confidence": bounds and bounds.confidence,
         "p": tested.test.p,
+        "exact": tested.exact,
     }
 
 
 def exploratory(data: StudyData) -> list[dict[str, Any]]:
     """Test the contrasts on every other metric that all runs have at the last epoch.
 
-    Neither declared nor corrected: these p-values can suggest a hypothesis, not confirm one. Empty
-    for a comparison with published scores, which exist for the study's own metric only.
+    Neither declared nor corrected: these p-values can suggest a hypothesis, not confirm one. If it
+    is not known whether higher values of a metric are better, failed runs have no rank, and p is
+    for the seeds without a failed run. Empty for a comparison with published scores, which exist
+    for the study's own metric only.
     """
     rows: list[dict[str, Any]] = []
     if not data.study.factors:
@@ -149,10 +150,11 @@ def exploratory(data: StudyData) -> list[dict[str, Any]]:
         if not np.isfinite(values).all() or np.ptp(values) == 0:
             continue
         values = data.with_worst(values, metric(key, "minimize"))
-        rows += [
-            _described(key, tested) | {"runs": data.run_ids}
-            for tested in contrasts_of(data, values)
-        ]
+        for tested in contrasts_of(data, values):
+            row = _described(key, tested) | {"runs": data.run_ids}
+            if last_word(key) not in PRESETS and tested.failures:
+                row["p"] = tested.trained and tested.trained.p
+            rows.append(row)
     return rows
 
 
@@ -197,7 +199,8 @@ def over_test_set(
     study, family = data.study, len(tested)
     means = bootstrap.means_over_items(table, per_item.clusters(data.per_item))
     resamples, variants, seeds = means.shape
-    built = contrasts.build(study, means.transpose(1, 0, 2).reshape(variants, -1))
+    flat = means.transpose(1, 0, 2).reshape(variants, -1)
+    built = contrasts.build(study, flat, splitting=data.completeness.splitting)
     intervals = []
     for contrast, one in zip(built, tested, strict=True):
         sides = [

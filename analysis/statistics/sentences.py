@@ -13,13 +13,10 @@ from lib.spec.metric import capitalize, count
 from lib.spec.study import Study
 
 
-def sentence(grade: str, tested: Tested, family: int, study: Study) -> str:
-    """Return claim and numbers of a contrast, to be shown after its grade.
-
-    ``family``: how many contrasts are tested together.
-    """
+def sentence(grade: str, tested: Tested, study: Study) -> str:
+    """Return claim and numbers of a contrast, to be shown after its grade."""
     what = claim(grade, tested, study)
-    return f"{what}." if tested.all_equal else f"{what}: {numbers(grade, tested, family, study)}."
+    return f"{what}." if tested.all_equal else f"{what}: {numbers(grade, tested, study)}."
 
 
 def claim(grade: str, tested: Tested, study: Study) -> str:
@@ -37,31 +34,39 @@ def claim(grade: str, tested: Tested, study: Study) -> str:
         return f"{what}: all {tested.n} differences are zero, failed runs counted as worst"
     if tested.contrast.kind == "published":
         return f"{what}: every run has the published score, to its last digit"
-    return f"{what}: all {tested.n} differences are zero; both variants probably ran the same code"
+    zero = f"{what}: all {tested.n} differences are zero"
+    single = all(len(side) == 1 for side in tested.contrast.sides)
+    return f"{zero}; both variants may have run the same code" if single else zero
 
 
-def numbers(grade: str, tested: Tested, family: int, study: Study) -> str:
-    """Return a contrast's estimate with its interval and seeds, and the p of its claim."""
+def numbers(grade: str, tested: Tested, study: Study) -> str:
+    """Return a contrast's estimate with its interval and seeds, and the p of its claims."""
     if tested.all_equal:
         return ""
     if tested.trained is None:
         shown = "no estimate, since no seeds without failed runs are left to compare"
     else:
         shown = _estimate(tested, study)
-    return f"{shown}, {_p_value(grade, tested, family)}"
+    return f"{shown}, {_p_value(grade, tested, study)}"
 
 
-def _p_value(grade: str, tested: Tested, family: int) -> str:
+def _p_value(grade: str, tested: Tested, study: Study) -> str:
     if grade == "not_testable":
         zeros = tested.test.n_zero if tested.paired else 0
-        least = f"smallest possible Holm p {format_p(min(1.0, tested.smallest_p * family))}"
+        least = f"smallest possible Holm p {format_p(tested.least_holm)}"
         return f"{least} ({count(zeros, 'zero difference')})" if zeros else least
     if grade == "practically_equivalent":
         return f"Holm p of equivalence = {format_p(tested.p_within)}"
-    over = f" over all {count(tested.n, 'seed')}" if tested.failures else ""
+    unit = study.declaration.unit
+    over = f" over all {count(tested.n, unit)}" if tested.failures else ""
     at_floor = tested.p_holm <= tested.least_holm * (1 + 1e-9)
-    floor = ", the smallest that these seeds can give" if at_floor else ""
-    return f"Holm p = {format_p(tested.p_holm)}{over}{floor}"
+    floor = f", the smallest that these {unit}s can give" if at_floor else ""
+    about_delta = ""
+    if grade == "meaningful":
+        about_delta = f"; beyond ±δ, Holm p = {format_p(tested.p_beyond)}"
+    if grade == "support_small":
+        about_delta = f"; within ±δ, Holm p = {format_p(tested.p_within)}"
+    return f"Holm p = {format_p(tested.p_holm)}{over}{floor}{about_delta}"
 
 
 def begin(text: str) -> str:
@@ -71,15 +76,15 @@ def begin(text: str) -> str:
 
 def _size(grade: str, study: Study) -> str:
     if grade == "meaningful":
-        return f", by more than {study.metric.show_amount(study.smallest_effect)}"
+        return f", by more than {study.metric.show_exactly(study.smallest_effect)}"
     if grade == "support_small":
-        return f", by less than {study.metric.show_amount(study.smallest_effect)}"
+        return f", by less than {study.metric.show_exactly(study.smallest_effect)}"
     return ""
 
 
 def _equivalence(tested: Tested, study: Study) -> str:
     contrast, metric = tested.contrast, study.metric
-    within = f"within ±{metric.show_amount(study.smallest_effect)}"
+    within = f"within ±{metric.show_exactly(study.smallest_effect)}"
     if contrast.kind == "published":
         ours = study.variant_label(())
         return f"{begin(ours)} and {contrast.name} are practically equivalent, {within}"
@@ -144,17 +149,34 @@ def _estimate(tested: Tested, study: Study) -> str:
     below = interval.estimate <= 0
     side = f"{'below' if below else 'above'} 0"
     number = test.negative if below else test.positive
+    seeds = count(test.n, study.declaration.unit)
     if tested.failures:
-        return f"{shown}, {side} in {number} of {count(test.n, 'seed')} without failed runs"
-    return f"{shown}, {side} in {number} of {count(test.n, 'seed')}"
+        return f"{shown}, {side} in {number} of {seeds} without failed runs"
+    return f"{shown}, {side} in {number} of {seeds}"
 
 
 def show_interval(interval: Interval, study: Study) -> str:
     """Show an interval with its confidence: "98.3 % CI −0.30, +0.12"."""
     signed = study.metric.show_signed
-    return f"{100 * interval.confidence:.3g} % CI {signed(interval.low)}, {signed(interval.high)}"
+    return f"{show_level(interval.confidence)} CI {signed(interval.low)}, {signed(interval.high)}"
+
+
+def show_level(confidence: float) -> str:
+    """Show a confidence level in percent: "98.3 %", and "99.96 %" rather than "100 %"."""
+    percent, digits = 100 * confidence, 3
+    while float(f"{percent:.{digits}g}") >= 100 > percent and digits < 12:
+        digits += 1
+    return f"{percent:.{digits}g} %"
 
 
 def format_p(p: float) -> str:
-    """Show p to two significant digits, without the zero before the point."""
-    return f"{p:.2g}".lstrip("0") if p >= 1e-4 else f"{p:.1e}"
+    """Show p to two significant digits, without the zero before the point.
+
+    With more digits next to a round number such as .05, so that p and α can be compared.
+    """
+    if p < 1e-4:
+        return f"{p:.1e}"
+    digits = 2
+    while digits < 6 and p != float(f"{p:.1g}") == float(f"{p:.{digits}g}"):
+        digits += 1
+    return f"{p:.{digits}g}".lstrip("0")

@@ -53,6 +53,7 @@ class Tested:
     p_within: float | None = None
     p_trained: float = 1.0  # Holm-adjusted, for a difference among seeds without a failed run
     least_holm: float = 0.0  # p_holm if every contrast had the smallest p that its seeds can give
+    least_trained: float = 0.0  # the same for p_trained
     failures: Failures | None = None
     kept: tuple[np.ndarray, np.ndarray] = ()  # per side: which seeds have no failed run
 
@@ -82,11 +83,6 @@ class Tested:
     def per_seed(self) -> np.ndarray:
         """Treatment minus baseline, seed by seed; NaN where a run failed."""
         return np.where(self.kept[0] & self.kept[1], self.contrast.differences, np.nan)
-
-    @property
-    def smallest_p(self) -> float:
-        """The smallest p that these seeds can give, given their ties and zeros."""
-        return self.test.least_p
 
     @property
     def rank_biserial(self) -> float:
@@ -209,8 +205,12 @@ def run_tests(
         )
     without = rank_tests.holm([row["trained"].p if row["trained"] else 1.0 for row in rows])
     least = rank_tests.holm([row["test"].least_p for row in rows])
-    kinds = zip(p_holm, beyond, within, without.tolist(), least.tolist(), strict=True)
-    names = ("p_holm", "p_beyond", "p_within", "p_trained", "least_holm")
+    least_trained = rank_tests.holm(
+        [row["trained"].least_p if row["trained"] else 1.0 for row in rows]
+    )
+    floors = least.tolist(), least_trained.tolist()
+    kinds = zip(p_holm, beyond, within, without.tolist(), *floors, strict=True)
+    names = ("p_holm", "p_beyond", "p_within", "p_trained", "least_holm", "least_trained")
     return [
         Tested(**row, **dict(zip(names, ps, strict=True)))
         for row, ps in zip(rows, kinds, strict=True)
@@ -249,9 +249,11 @@ def sensitivity(tested: Tested) -> dict[str, float | None]:
 
     Also ``correlation``: Pearson's r over seeds between baseline and treatment, which shows how
     much variance pairing removes. All over the seeds without a failed run. A value is None if it is
-    undefined: for too few seeds (or, for the sign flips, too many), or without any variation. No
-    grade depends on these values.
+    undefined: without pairs, for too few seeds (or, for the sign flips, too many), or without any
+    variation. No grade depends on these values.
     """
+    if not tested.paired:
+        return dict.fromkeys(("p_sign_flip", "p_t", "correlation"))
     tied, kept = tested.contrast.tolerance, np.isfinite(tested.per_seed)
     x, y = tested.contrast.baseline[kept], tested.contrast.treatment[kept]
     d = tested.per_seed[kept]

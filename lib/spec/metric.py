@@ -8,6 +8,7 @@ import dataclasses
 import math
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lib.spec.errors import UserError
 
+MOST_DECIMALS = 6  # scores are not shown with more only because the smallest effect has more
 PARTS = {  # first word of a key -> display name of the part of the data
     "test": "test",
     "val": "validation",
@@ -34,11 +36,11 @@ class Metric:
 
     Values are in the unit in which the metric is logged; ``show`` multiplies them by
     ``display_factor`` (100 for fractions displayed in percent). ``worst`` is the score given to
-    diverged runs. ``scale`` is a second scale on which interactions are tested: log (for positive
-    metrics) or logit (for metrics in [0, 1]); ``identity`` means no second scale. ``resolution`` is
-    the smallest possible difference of scores, or None. ``item_score`` says how the score of a test
-    item follows from a run's saved outputs: 1 if its class is "wrong" or "right", its "jaccard" or
-    "dice", or a saved "score".
+    diverged runs; a test may use a worse one (analysis/runs/data.py). ``scale`` is a second scale
+    on which interactions are tested: log (for positive metrics) or logit (for metrics in [0, 1]);
+    ``identity`` means no second scale. ``resolution`` is the smallest possible difference of
+    scores, or None. ``item_score`` says how the score of a test item follows from a run's saved
+    outputs: 1 if its class is "wrong" or "right", its "jaccard" or "dice", or a saved "score".
     """
 
     key: str
@@ -99,7 +101,8 @@ class Metric:
         """Return the metric with enough decimals to distinguish these scores, unless declared.
 
         Enough are two digits of the scores' range and all digits of ``effect``, the smallest effect
-        of interest. The decimals of a preset are kept if at most two more would be needed.
+        of interest. The decimals of a preset are kept if at most two more would be needed for the
+        scores and none for ``effect``.
         """
         finite = scores[np.isfinite(scores)]
         with np.errstate(over="ignore"):
@@ -107,11 +110,11 @@ class Metric:
         if spread == 0.0 or not math.isfinite(spread) or self.decimals_by == "declaration":
             return self
         wanted = min(max(0, 2 - math.floor(math.log10(spread))), 12)
-        shown = f"{self.display_factor * effect:.12f}".rstrip("0") if effect else ""
-        wanted = max(wanted, len(shown.partition(".")[2])) if len(shown) <= 8 else wanted
+        of_effect = self._decimals_of(effect) if effect else 0
+        of_effect = of_effect if of_effect <= MOST_DECIMALS else 0
         if self.decimals_by == "preset" and wanted <= self.decimals + 2:
-            return self
-        return dataclasses.replace(self, decimals=wanted)
+            wanted = self.decimals
+        return dataclasses.replace(self, decimals=max(wanted, of_effect))
 
     def display(self, values: Any) -> Any:
         """Return ``values``, a number or an array, in the displayed unit."""
@@ -134,6 +137,16 @@ class Metric:
     def show_amount(self, value: float) -> str:
         """Format the size of a difference with its unit: "0.50 percentage points"."""
         return f"{self.show(value)}{f' {self.difference_unit}' if self.difference_unit else ''}"
+
+    def show_exactly(self, value: float) -> str:
+        """Format the size of a declared difference with its unit and all of its digits."""
+        decimals = max(self.decimals, self._decimals_of(value))
+        return dataclasses.replace(self, decimals=decimals).show_amount(value)
+
+    def _decimals_of(self, value: float) -> int:
+        """Return how many decimals a value has in the displayed unit, to 12 significant digits."""
+        shown = format(Decimal(f"{self.display_factor * value:.12g}"), "f")
+        return len(shown.partition(".")[2])
 
     def quote(self, value: float) -> float:
         """Return a score as papers quote it: an error as accuracy, others in the displayed unit."""

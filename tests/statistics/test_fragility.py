@@ -19,7 +19,7 @@ def judged(study: Study, d: np.ndarray, grade: str) -> tuple[testing.Tested, obj
     built = contrasts.build(study, scores)
     (tested,) = testing.run_tests(built, 0.05, paired=True, delta=DELTA, failed=failed)
     without = fragility.leave_one_out(study, scores, failed, True, [])
-    return tested, fragility.judge(tested, grade, without, 0, study)
+    return tested, fragility.judge([tested], 0, grade, without, study)
 
 
 @pytest.fixture

@@ -212,7 +212,7 @@ def test_scores_that_round_to_the_published_one_are_equal(folder: Path) -> None:
     assert (differences[:9] == 0).all()
     assert differences[9] == pytest.approx(67 / 12630 - 0.0054)
     plan, tested = compared(folder, 0.0054, [68 / 12630] * 10, "test/error")
-    words = sentences.sentence(grades.grade(tested, 1, plan), tested, 1, plan)
+    words = sentences.sentence(grades.grade(tested, plan), tested, plan)
     assert words == "Recipe against them: every run has the published score, to its last digit."
 
 
@@ -240,7 +240,7 @@ def test_runs_that_disagree_on_a_width_are_refused(folder: Path) -> None:
 
 def test_a_validation_score_is_called_one(folder: Path) -> None:
     plan, tested = compared(folder, 0.03, [wrong / IMAGES for wrong in WRONG], "val/error")
-    words = sentences.sentence("meaningful", tested, 1, plan)
+    words = sentences.sentence("preliminary_support", tested, plan)
     assert "lower (better) validation error than the published 3.00 %" in words
 
 

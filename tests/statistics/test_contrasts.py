@@ -1,0 +1,145 @@
+"""Contrasts of special designs and scores: splits, floors, failures at a bound, float32, δ."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import wilcoxon
+from statsmodels.stats.multitest import multipletests
+
+from analysis.runs.data import with_worst
+from analysis.statistics import contrasts, testing
+from analysis.statistics.sentences import format_p, show_level
+from lib.spec.metric import metric
+from tests import factories
+
+ERROR, ACCURACY = metric("test/error"), metric("test/accuracy")
+
+
+@pytest.fixture
+def sweep_path(tmp_path: Path) -> Path:
+    """Give a 2×2 sweep with seven seeds."""
+    return factories.write_sweep(tmp_path / "made_up.yaml")
+
+
+@pytest.mark.parametrize("splitting", ["batch_norm", "optimizer"])
+def test_an_interaction_compares_within_the_splits(sweep_path: Path, splitting: str) -> None:
+    """A factor that changes the split comes first, in whichever order the sweep lists it."""
+    study = factories.study(sweep_path)
+    scores = np.random.default_rng(0).normal(size=(4, 7))
+    y = scores.reshape(2, 2, 7)  # batch_norm, optimizer, seed
+    y = y if splitting == "batch_norm" else y.swapaxes(0, 1)
+    found = contrasts.build(study, scores, splitting=[splitting])[-1]
+    assert found.name == "batch_norm × optimizer"
+    assert found.parts[0].factor == splitting
+    assert (found.baseline == y[0, 1] - y[0, 0]).all()
+    assert (found.treatment == y[1, 1] - y[1, 0]).all()
+    at = study.factor_keys.index(splitting)
+    for side, level in zip(found.sides, study.factors[splitting], strict=True):
+        assert {study.variants[i][at] for i in side} == {level}
+    plain = contrasts.build(study, scores)[-1]
+    assert found.differences == pytest.approx(plain.differences)
+
+
+def test_the_smallest_possible_p_is_holms(sweep_path: Path) -> None:
+    """With a zero .031: times 3 only if no other contrast could have a smaller p."""
+    study = factories.study(sweep_path)
+    step = np.linspace(0.001, 0.007, 7)
+    scores = 0.1 + np.stack([0 * step, step, 0.05 + step, 0.05 + 4 * step])
+    scores[1, 0], scores[3, 0] = scores[0, 0], scores[2, 0]  # B and A × B are 0 for this seed
+    tested = testing.run_tests(contrasts.build(study, scores), 0.05, paired=True)
+    floors = [2 / 2**7, 2 / 2**6, 2 / 2**6]
+    assert [one.test.least_p for one in tested] == floors
+    holm = multipletests(floors, method="holm")[1]
+    assert [one.least_holm for one in tested] == pytest.approx(holm.tolist())
+    assert holm[1] < 3 * floors[1]
+    assert [one.least_trained for one in tested] == [one.least_holm for one in tested]
+
+
+def test_a_failed_run_has_the_largest_rank_whatever_the_bounds(tmp_path: Path) -> None:
+    """An accuracy of 0 is close to 0.1, which is chance; the failure still counts most."""
+    study = factories.study(factories.grid(tmp_path / "s.yaml", {"act": ["a", "b"]}, 8))
+    scores = np.array([np.linspace(0.10, 0.13, 8), np.linspace(0.35, 0.44, 8)])
+    failed = np.zeros(scores.shape, dtype=bool)
+    failed[1, 3] = True
+    ranked = with_worst(scores, failed, ACCURACY)
+    assert (ranked[~failed] == scores[~failed]).all()
+    (tested,) = testing.run_tests(contrasts.build(study, ranked), 0.05, True, failed=failed)
+    assert np.abs(tested.contrast.differences).argmax() == 3
+    assert tested.test.p == wilcoxon([1, 2, 3, -8, 4, 5, 6, 7], method="exact").pvalue
+
+
+def test_the_worst_value_is_kept_where_it_is_bad_enough() -> None:
+    few = np.array([[0.02, 0.03, 0.04], [0.01, 0.02, 0.03]])
+    failed = np.array([[False] * 3, [False, True, False]])
+    assert with_worst(few, failed, ERROR)[1, 1] == 1.0
+    assert with_worst(1 - few, failed, ACCURACY)[1, 1] == 0.0
+    assert with_worst(few, ~(failed & False), ERROR).tolist() == [[1.0] * 3] * 2
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_rounding_breaks_no_tie(tmp_path: Path, kind: type) -> None:
+    """Errors over 700 items, as a script logs them that computes in float32 or float64."""
+    study = factories.study(factories.grid(tmp_path / "s.yaml", {"act": ["a", "b"]}, 8))
+    wrong = np.array([[31, 40, 52, 47, 36, 44, 39, 58], [34, 43, 49, 47, 33, 44, 42, 51]])
+    scores = (wrong / 700).astype(kind).astype(float)
+    (contrast,) = contrasts.build(study, scores)
+    sizes = np.abs(contrast.differences)
+    assert len(np.unique(sizes)) == 3  # 0, 3 and 7 items
+    assert ((sizes == 0) == (wrong[0] == wrong[1])).all()
+
+
+def test_the_smallest_effect_is_shown_with_all_of_its_digits() -> None:
+    assert ERROR.show_exactly(0.005) == "0.50 percentage points"
+    assert ERROR.show_exactly(0.00125) == "0.125 percentage points"
+    assert ERROR.show_exactly(4e-5) == "0.004 percentage points"
+    scores = np.array([0.01, 0.02, 0.03])
+    assert ERROR.fitting(scores, 0.00125).decimals == 3
+    assert ERROR.fitting(scores, 0.005).decimals == 2
+    declared = metric({"key": "test/error", "decimals": 1})
+    assert declared.fitting(scores, 0.0004).decimals == 1
+    assert declared.show_exactly(0.0004) == "0.04 percentage points"
+
+
+def test_a_number_is_not_rounded_to_what_it_is_compared_with() -> None:
+    assert [format_p(p) for p in (0.0498, 0.05, 0.0502)] == [".0498", ".05", ".0502"]
+    assert [format_p(p) for p in (0.015625, 0.2, 1.0, 2e-6)] == [".016", ".2", "1", "2.0e-06"]
+    assert [show_level(one) for one in (0.95, 1 - 0.05 / 3, 1 - 0.05 / 120, 1.0)] == [
+        "95 %",
+        "98.3 %",
+        "99.96 %",
+        "100 %",
+    ]
+
+
+def test_seeds_that_are_not_pairs_have_no_paired_numbers(sweep_path: Path, tmp_path: Path) -> None:
+    runs, history = factories.tables(sweep_path)
+    runs["summary.order_sha256"] = runs["run_id"]  # no two runs in the same order
+    results = factories.report(factories.write_study(tmp_path / "t", runs, history), sweep_path)
+    paired = ("positive", "negative", "per_seed", "correlation", "p_t", "p_sign_flip")
+    for row in results["contrasts"]:
+        assert not row["paired"]
+        assert [row[key] for key in paired] == [None] * len(paired)
+    page = (tmp_path / "t" / "report.md").read_text()
+    assert "runs with the same seed;" not in page  # no lines join them
+    assert "–: undefined, as for seeds that are not paired." in page
+
+
+def test_an_average_over_a_factor_without_a_tested_interaction_says_so(tmp_path: Path) -> None:
+    """Three levels have no interaction contrast; here b helps with batch normalization only."""
+    path = factories.grid(tmp_path / "s.yaml", {"bn": [False, True], "opt": ["a", "b", "c"]}, 8)
+    noise = np.random.default_rng(0).normal(0, 1e-3, (2, 3, 8))
+    levels = [[0.2, 0.2, 0.2], [0.2, 0.16, 0.2]]
+    scores = {
+        (bn, opt): (levels[i][j] + noise[i, j]).tolist()
+        for i, bn in enumerate([False, True])
+        for j, opt in enumerate("abc")
+    }
+    folder = factories.write_study(tmp_path / "t", *factories.scored(path, scores))
+    results = factories.report(folder, path)
+    notes = {row["name"]: row["notes"] for row in results["contrasts"]}
+    (note,) = [words for words in notes["opt: b - a"] if "average" in words]
+    assert "no contrast tests whether the effect depends on bn" in note
+    low, high = (float(v.replace("\N{MINUS SIGN}", "-")) for v in note.split()[-5:-2:2])
+    assert -4.3 < low < -3.7
+    assert -0.3 < high < 0.3
