@@ -9,7 +9,7 @@ test item and a column per run. A source is one of:
 
 - a study's name (its runs are in runs/<name>) or a folder of offline runs;
 - a sweep or project on a W&B server, as a path or as its URL; --filter or --group selects runs;
-- CSV exports of the W&B app: the runs table, and charts for curves (requires --sweep).
+- CSV exports of the W&B app: the runs table, and charts for curves.
 
 Several sources, such as a sweep and its fill-in sweep, are read as one study. Without --sweep or a
 local YAML of the same name, a sweep's configuration is read from the server. For runs without a

@@ -40,6 +40,9 @@ What to do:
   wandb/offline-run-*-<run id>, or the run on the server) and add --prune; after changing a sweep,
   start the agent with another --out
 - seeds that can no longer be run: --allow seeds compares the complete pairs; the report says so
+- runs that were stopped early by a rule that is part of the recipe: --allow epochs
+- settings that cannot affect the score, such as folders or names: list them in the declaration,
+  `free: [output_dir]`
 - runs with another recipe, data or code, or identical runs: rerun them, or waive the check with
   --allow NAME"""
 
@@ -61,7 +64,7 @@ def report(study: Study, folder: Path, allow: Sequence[str] = (), draw: bool = T
         IncompleteError: listing all problems that prevent a comparison.
         UserError: when a table or declaration cannot be used.
     """
-    data = load_data(study, folder, unequal_seeds="seeds" in allow)
+    data = load_data(study, folder, "seeds" in allow, "epochs" in allow)
     require_complete(data, allow)
     declared.record(study, folder, data.included)
     results = study_results.analyze(data)
@@ -141,6 +144,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"report: {page}")
     for row in results["contrasts"]:
         print(f"[{row['grade'].replace('_', ' ')}] {row['sentence']}")
+        print(*(f"  - {note}\n" for note in row["notes"]), sep="", end="")
     print(results["declaration"])
 
 

@@ -67,7 +67,7 @@ def load_sweep(path: Path) -> Sweep:
     if sweep.program and not Path(sweep.program).is_file():
         raise SweepError(
             f"{path}: program {sweep.program!r} not found in {Path.cwd()}. Write the path of a "
-            "script relative to this folder"
+            "script relative to the folder in which you start the agent, or an absolute path"
         )
     project = sweep.raw.get("project") or sweep.name
     if not isinstance(project, str) or len(project) > 128 or FORBIDDEN & set(project):

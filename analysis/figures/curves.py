@@ -1,5 +1,7 @@
 """Figures against epochs: 1 learning curves, 2 contrasts, 10 epochs until a target value."""
 
+import textwrap
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -96,8 +98,16 @@ def learning_curves_caption(data: StudyData, metric: Metric) -> str:
     return (
         f"{capitalize(metric.title)} against epoch. Thin lines: one per run (n = "
         f"{count(n, 'seed')} per variant); bold: median over runs; band: "
-        f"{style.band_name(n * together)} over runs. {failed}{cross}{style.run_set(data)}"
+        f"{style.band_name(n * together)} over runs. {_ended(data)}{failed}{cross}"
+        f"{style.run_set(data)}"
     )
+
+
+def _ended(data: StudyData) -> str:
+    """Return what the median shows after the end of a run, if runs have different lengths."""
+    if "epochs" not in data.completeness.waivable:
+        return ""
+    return "After the end of a run, median and band are over the others. "
 
 
 def difference_curves(data: StudyData, metric: Metric) -> Figure:
@@ -113,7 +123,7 @@ def difference_curves(data: StudyData, metric: Metric) -> Figure:
             delta = metric.display(study.smallest_effect)
             axis.axhspan(-delta, delta, color="0.9", zorder=0)
         style.draw_seeds(axis, histories.axis_values(data), table, i, "")
-        axis.set_title(subject(contrast, study), loc="left", fontsize=8)
+        axis.set_title(textwrap.fill(subject(contrast, study), 74), loc="left", fontsize=8)
         last = np.nan_to_num(np.abs(table[:, -1]))
         if _far_off(table):  # single seeds far off would hide the rest
             linear = metric.display(study.smallest_effect or 0) or np.median(last)
@@ -123,7 +133,8 @@ def difference_curves(data: StudyData, metric: Metric) -> Figure:
     axes[-1].set_xlabel(label_of(data.axis))
     axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     unit = f" ({metric.difference_unit})" if metric.difference_unit else ""
-    figure.supylabel(f"Difference in {metric.title}{unit}", fontsize=9)
+    fits = int(14 * figure.get_figheight())  # characters along the height
+    figure.supylabel(textwrap.fill(f"Difference in {metric.title}{unit}", fits), fontsize=9)
     return figure
 
 
@@ -150,7 +161,7 @@ def difference_curves_caption(data: StudyData, metric: Metric) -> str:
     return (
         f"Paired difference in {metric.title} against epoch, treatment minus baseline. Thin lines: "
         f"one per seed (n = {n}); bold: median over seeds; band: {style.band_name(n)}{grey}. "
-        f"Descriptive, not a test: neighboring epochs are correlated. {failed}{log}"
+        f"Descriptive, not a test: neighboring epochs are correlated. {_ended(data)}{failed}{log}"
         f"{style.run_set(data)}"
     )
 

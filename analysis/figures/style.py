@@ -165,12 +165,17 @@ def symmetric_log(axis: Axes, threshold: float, bound: float, which: str = "x") 
 
 
 def legend_above(figure: Figure, *axes: Axes) -> None:
-    """Put one legend with the entries of ``axes`` above the whole figure."""
+    """Put one legend with the entries of ``axes`` above the whole figure.
+
+    A legend of many rows makes the figure higher instead of the axes smaller.
+    """
     entries = [axis.get_legend_handles_labels() for axis in axes]
     handles = [handle for found, _ in entries for handle in found]
     labels = [label for _, found in entries for label in found]
     longest = max(map(len, labels), default=1)
     columns = max(1, min(4, len(labels), int(68 / (longest + 6))))  # 68 characters fit on a line
+    rows = -(-len(labels) // columns)
+    figure.set_figheight(figure.get_figheight() + 0.17 * max(0, rows - 4))
     figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False)
 
 

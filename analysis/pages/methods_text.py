@@ -191,7 +191,7 @@ def pairing(data: StudyData, results: dict[str, Any]) -> str:
     if not hashes:
         return (
             "The runs logged no hashes of split and order: the pairing of runs with the same seed "
-            f"rests on the sweep alone.{shown}"
+            f"rests on the seeds alone.{shown}"
         )
     within = f" with the same {' and '.join(splitting)}" if splitting else ""
     change = "changes" if len(splitting) == 1 else "change"

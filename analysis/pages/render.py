@@ -13,6 +13,7 @@ from analysis.figures import style
 from analysis.figures.picture import Picture
 from analysis.pages import formats, methods_text, tables
 from analysis.pages.sections import chapters, sections, sections_after_figures
+from analysis.runs import recipe
 from analysis.runs.data import StudyData, unused_items
 from analysis.statistics.notes import PLANNED
 from analysis.statistics.sentences import show_level
@@ -110,6 +111,20 @@ def head(data: StudyData, results: dict[str, Any]) -> list[str]:
         f"{study.metric.better} is better. "
         f"{count(results['n_seeds'], study.declaration.unit)} per variant, {results['budget']}."
     )
+    included = [run for run in data.replaced if run in data.run_ids]
+    if included and study.rule == "last":
+        words.append(
+            f"In {count(len(included), 'run')} the summary has another `{study.logged.key}` than "
+            "the last one in the history, as if the script had overwritten it with the best. The "
+            "score is the last one in the history, since the best of many is too good by chance."
+        )
+    if study.names_best(study.metric.key):
+        words.append(
+            f"The name `{study.metric.key}` suggests the best of several evaluations. If the epoch "
+            "was chosen by this score itself, the score is too good by chance."
+        )
+    if unchecked := recipe.unchecked(study, data.included):
+        words.append(unchecked)
     words += [text for text in (results["look"], results["declaration"]) if text]
     if reason := unused_items(data):
         words.append(reason)

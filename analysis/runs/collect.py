@@ -21,11 +21,13 @@ def collect(
     prune: bool = False,
     filters: dict[str, Any] | None = None,
     step: str | None = None,
+    config_keys: Sequence[str] = (),
 ) -> str:
     """Read the runs of ``sources`` into the tables in ``out``; return a summary as text.
 
     ``study``: None if it is only known after the runs have been read. ``filters``: in W&B's syntax.
-    ``step``: the declared axis of histories. ``prune``: remove finished runs that are no longer in
+    ``step``: the declared axis of histories. ``config_keys``: the columns of CSV exports that are
+    settings, if ``study`` is None. ``prune``: remove finished runs that are no longer in
     any source from the tables; by default they are kept.
 
     Raises:
@@ -47,7 +49,8 @@ def collect(
         )
     for source in [*(s for s in sources if not is_export(s)), *([exports] if exports else [])]:
         if source is exports:
-            unchanged, reading = wandb_csv.fetch_exports(exports, _config_keys(study))
+            settings = _config_keys(study) if study else config_keys
+            unchanged, reading = wandb_csv.fetch_exports(exports, settings)
         elif Path(source).is_dir():
             unchanged, reading = wandb_offline.fetch_folder(Path(source), known, files)
             reading = (run for run in reading if selection.matches(run.row, filters or {}))
@@ -112,11 +115,10 @@ def is_export(source: str | Path) -> bool:
     return str(source).endswith(".csv")
 
 
-def _config_keys(study: Study | None) -> list[str]:
-    """Return the export's configuration columns: the parameters of the study's sweeps."""
-    if study is None:
-        raise FetchError(wandb_csv.NEEDS_SWEEP)
-    return list(dict.fromkeys(key for sweep in study.sweeps for key in sweep.parameters))
+def _config_keys(study: Study) -> list[str]:
+    """Return an export's configuration columns: the sweeps' parameters and the free keys."""
+    parameters = [key for sweep in study.sweeps for key in sweep.parameters]
+    return list(dict.fromkeys([*parameters, *study.declaration.free]))
 
 
 def _history_rows(axis_key: str, fetched: Sequence[Fetched]) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Check that every variant and seed has one finished run, with equal epochs and recipe."""
 
+import difflib
 import itertools
 import math
 from dataclasses import dataclass, field, replace
@@ -9,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from analysis.runs.axis import EPOCH, label
-from analysis.runs.lengths import ENOUGH, lengths_of, whole
+from analysis.runs.lengths import ENOUGH, lengths_of, logged_lengths, whole
 from analysis.runs.pairing import splitting_factors, unpaired_seeds
 from analysis.runs.tables import CONFIG, NAN, SUMMARY, TableError, is_missing, keys, numbers
-from analysis.runs.waivable import failed_waivable
+from analysis.runs.waivable import CHECKS, failed_waivable
 from lib.spec.metric import count
 from lib.spec.study import LEAST_EPOCHS, RULES, Study, Variant
 from lib.spec.sweep import same_value, show_value
@@ -72,12 +73,20 @@ class Completeness:
 
 
 def check(
-    study: Study, runs: pd.DataFrame, history: pd.DataFrame, axis: str = EPOCH
+    study: Study,
+    runs: pd.DataFrame,
+    history: pd.DataFrame,
+    axis: str = EPOCH,
+    any_length: bool = False,
 ) -> Completeness:
     """Compare the runs that the study expects with the tables; ``axis``: the history's axis.
 
+    ``any_length``: finished runs may have different numbers of epochs or steps; if they do, this is
+    a failed check instead of a problem.
+
     Raises:
-        TableError: when a config key of the sweep or of ``free:`` is missing from all runs.
+        TableError: when a config key of the sweep or of ``free:``, or the score, is missing from
+            all runs.
     """
     runs = runs.reset_index(drop=True)
     planned = _planned(study)
@@ -91,10 +100,11 @@ def check(
             f"free: no run has {', '.join(unknown)} in its config; available keys: "
             f"{', '.join(keys(runs, CONFIG))}"
         )
+    _require_score(study, runs, history)
     fits = pd.Series(True, index=runs.index)
     for name, value in study.fixed.items():
         fits &= _matches(runs, name, value)
-    epochs = lengths_of(history, axis)
+    epochs = lengths_of(history, axis) if len(history) else logged_lengths(runs)
     seconds = pd.Series(dtype=float)
     if "seconds" in history:
         seconds = history.groupby("run_id")["seconds"].sum()
@@ -105,7 +115,10 @@ def check(
             mask &= _matches(runs, name, level)
         matching = runs[mask]
         used |= set(matching["run_id"])
-        checked = [_check_run(run, study, epochs, seconds) for _, run in matching.iterrows()]
+        checked = [
+            _check_run(run, study, epochs, seconds, axis, any_length)
+            for _, run in matching.iterrows()
+        ]
         entry, problem, replaced = _entry(checked)
         entry = replace(entry, variant=variant, seed=seed, block=study.block_name(block))
         entries.append(entry)
@@ -117,7 +130,13 @@ def check(
     problems += _out_of_bounds(study, included)
     problems += _other_data(study, included)
     finished = [run for entry in entries if entry.state == "finished" for run in entry.runs]
-    problems += _scored_at_other_steps(study, finished, history, axis)
+    differ = _scored_at_other_steps(study, finished, history, axis)
+    waivable = {}
+    if any_length:
+        differ += _different_lengths(study, entries, axis)
+        waivable = {"epochs": f"{CHECKS['epochs']} ({'; '.join(differ)})"} if differ else {}
+    else:
+        problems += differ
     longest = max(entry.epochs for entry in entries)
     if axis == EPOCH and 0 < longest < LEAST_EPOCHS[study.rule]:
         problems.append(
@@ -128,7 +147,7 @@ def check(
     return Completeness(
         entries=entries,
         problems=problems,
-        waivable={} if problems else failed_waivable(study, included, history),
+        waivable=waivable if problems else waivable | failed_waivable(study, included, history),
         unpaired=unpaired_seeds(study, included, splitting),
         splitting=splitting,
         repeated=repeated,
@@ -227,16 +246,21 @@ def _entry(checked: list[tuple[Entry, str]]) -> tuple[Entry, str, list[str]]:
 
 
 def _check_run(
-    run: pd.Series, study: Study, epochs: pd.DataFrame, seconds: pd.Series
+    run: pd.Series,
+    study: Study,
+    epochs: pd.DataFrame,
+    seconds: pd.Series,
+    axis: str,
+    any_length: bool,
 ) -> tuple[Entry, str]:
     """Return a run's entry, without variant and seed, and its problem, empty if there is none."""
     name = run["run_id"]
-    done, last = (
-        (int(n) for n in epochs.loc[name, ["count", "max"]]) if name in epochs.index else (0, 0)
-    )
+    columns, known = ["count", "max", "due"], name in epochs.index
+    done, last, due = (int(n) for n in epochs.loc[name, columns]) if known else (0, 0, 0)
     exact = bool(epochs["exact"].all())
     planned, longest = run.get(f"{CONFIG}epochs"), whole(epochs["max"].max())
-    planned = planned if isinstance(planned, int) and exact and len(epochs) else longest
+    every = bool(epochs["every"].all()) and len(epochs) > 0
+    planned = planned if isinstance(planned, int) and every else longest
     key = study.score_key()
     score, problem = run.get(SUMMARY + key, math.nan), ""
     # A score of NaN (null in W&B's offline files) or of the worst infinity means that the run
@@ -249,14 +273,15 @@ def _check_run(
     if run["state"] != "finished" or failed:
         state = run["state"] if run["state"] != "finished" else "failed"
         problem = f"run {name} is {state} after epoch {last} of {planned}"
-    elif not exact and last < ENOUGH * planned and state != "diverged":
+    elif not exact and last < ENOUGH * planned and state != "diverged" and not any_length:
+        state, unit = "short", label(axis).lower()
+        problem = f"run {name} ends at {unit} {last:,}, but the longest run at {planned:,}"
+    elif exact and done != due:
         state = "short"
-        problem = f"run {name} ends at {last:,}, but the longest run at {planned:,}"
-    elif exact and (done != last or (last != planned and state != "diverged")):
+        problem = f"run {name} has missing epochs: {count(done, 'row')}, but last epoch {last}"
+    elif exact and last != planned and state != "diverged" and not any_length:
         state = "short"
-        problem = f"run {name} has {done} of {count(planned, 'epoch')}"
-        if done != last:
-            problem = f"run {name} has missing epochs: {count(done, 'row')}, but last epoch {last}"
+        problem = f"run {name} has {last} of {count(planned, 'epoch')}"
     elif not no_number and (
         isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score)
     ):
@@ -268,6 +293,29 @@ def _check_run(
     known = isinstance(resumed, int | float) and math.isfinite(resumed) and resumed > 0
     resumed = int(resumed) if known else 0
     return Entry((), None, state, [name], last, float(seconds.get(name, 0.0)), resumed), problem
+
+
+def _require_score(study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> None:
+    """Raise a TableError if runs have finished but none has the score under any rule."""
+    logged = [key for key in keys(runs, SUMMARY) if runs[SUMMARY + key].notna().any()]
+    wanted = {study.score_key(rule) for rule in RULES} | {study.logged.key}
+    if wanted & {*logged, *history.columns} or not (runs["state"] == "finished").any():
+        return
+    near = difflib.get_close_matches(study.logged.key, logged, n=1)
+    raise TableError(
+        f"no run has the metric {study.logged.key}. "
+        + (f"Did you mean {near[0]}? " if near else "")
+        + f"Set `metric:` of the declaration to one of the logged keys: {', '.join(logged)}"
+    )
+
+
+def _different_lengths(study: Study, entries: list[Entry], axis: str) -> list[str]:
+    """Return a message with the lengths of finished runs, if they differ and are no factor."""
+    lengths = [entry.epochs for entry in entries if entry.state == "finished"]
+    if "epochs" in study.factor_keys or not lengths or min(lengths) == max(lengths):
+        return []
+    unit = label(axis).lower().removesuffix("s")
+    return [f"{min(lengths):,} to {max(lengths):,} {unit}s"]
 
 
 def _out_of_bounds(study: Study, runs: pd.DataFrame) -> list[str]:

@@ -25,7 +25,8 @@ class StudyData:
     row per run and epoch. ``per_item``: test outputs per item, or None. ``completeness``: the
     included runs, and problems that prevent a comparison. ``folder``: holds tables and report.
     ``axis``: the script's name for the axis in the history column ``epoch``. ``later``: a message
-    about a later look that is incomplete, or empty.
+    about a later look that is incomplete, or empty. ``replaced``: the runs whose summary did not
+    have the score of the last epoch, which was then taken from the history.
     """
 
     study: Study
@@ -36,6 +37,7 @@ class StudyData:
     folder: Path
     axis: str = EPOCH
     later: str = ""
+    replaced: Sequence[str] = ()
 
     @cached_property
     def included(self) -> pd.DataFrame:
@@ -180,11 +182,15 @@ class StudyData:
         "unknown length" without a history, as in an export of the runs table alone.
         """
         if self.axis != EPOCH:
-            return f"{self.completeness.epochs:,} {label(self.axis).lower().removesuffix('s')}s"
+            most = "up to " * ("epochs" in self.completeness.waivable)
+            unit = label(self.axis).lower().removesuffix("s")
+            return f"{most}{self.completeness.epochs:,} {unit}s"
         if len(self.lengths) > 1:
             return f"{' or '.join(map(str, self.lengths))} epochs"
         if not self.lengths[0]:
             return "unknown length"
+        if "epochs" in self.completeness.waivable:
+            return f"up to {count(self.lengths[0], 'epoch')}"
         return count(self.lengths[0], "epoch")
 
     @property

@@ -36,13 +36,14 @@ def curves(data: StudyData, key: str) -> np.ndarray:
 
     Gaps in the curve of a diverged run get the metric's worst value; other gaps, such as after a
     crash, are NaN. Over steps, where runs may log at different values, a curve keeps its last value
-    until its next one.
+    until its next one, and over epochs at which no run has a value, as with an evaluation every
+    fifth epoch.
     """
     study, history = data.study, data.history
     wide = history.pivot(index="run_id", columns="epoch", values=key)
     wide = wide.reindex(columns=axis_values(data))
-    if data.axis != EPOCH:
-        wide = wide.ffill(axis="columns").where(wide.bfill(axis="columns").notna())
+    filled = wide.ffill(axis="columns").where(wide.bfill(axis="columns").notna())
+    wide = filled if data.axis != EPOCH else wide.where(wide.notna().any(), filled)
     worst = study.metric.worst_value
     worst = math.nan if worst is None else worst
     array = np.full((len(study.variants), len(study.seeds), wide.shape[1]), np.nan)
@@ -56,11 +57,8 @@ def curves(data: StudyData, key: str) -> np.ndarray:
 
 
 def axis_values(data: StudyData) -> np.ndarray:
-    """Return the sorted axis values of all runs; for whole epochs, without gaps."""
-    values = np.sort(data.history["epoch"].unique())
-    if data.axis == EPOCH and len(values) and (values % 1 == 0).all():
-        return np.arange(min(1, values[0]), values[-1] + 1)
-    return values
+    """Return the sorted axis values that any run has."""
+    return np.sort(data.history["epoch"].unique())
 
 
 def stops(data: StudyData, key: str) -> list[tuple[Variant, str, np.ndarray, np.ndarray]]:

@@ -3,21 +3,25 @@
 import numpy as np
 import pandas as pd
 
-from analysis.runs.tables import SUMMARY
+from analysis.runs.tables import SUMMARY, numbers
 from lib.spec.metric import PARTS, Metric, last_word, split_part
 from lib.spec.study import LEAST_EPOCHS, RULES, Study
 
 
-def add(study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
+def add(study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """Return ``runs`` with a summary column for each score rule that the histories can provide.
 
-    A column that exists in the summary of any run is not changed: a score missing from one run is
-    then a fault of that run. A run with too few logged values gets no score.
+    A score that exists in the summary of any run is not added to the others: one missing from a
+    run is then a fault of that run. A run with too few logged values gets no score. Also returns
+    the runs in which the score of the last epoch was replaced (see ``_overwritten``).
     """
     metric = study.logged
     if metric.key not in history:
-        return runs
-    columns = {}
+        return runs, []
+    columns, replaced = {}, _overwritten(metric, runs, history)
+    if len(replaced):
+        name = SUMMARY + metric.key
+        columns[name] = runs["run_id"].map(replaced).astype(object).fillna(runs[name])
     for rule in RULES:
         name = SUMMARY + study.score_key(rule)
         if name in runs:
@@ -35,7 +39,22 @@ def add(study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame
             scores = last.dropna()
         if len(scores):
             columns[name] = runs["run_id"].map(scores).astype(object)
-    return runs.assign(**columns) if columns else runs
+    return (runs.assign(**columns) if columns else runs), sorted(replaced.index)
+
+
+def _overwritten(metric: Metric, runs: pd.DataFrame, history: pd.DataFrame) -> pd.Series:
+    """Return the last logged value of runs whose summary has another one, by run id.
+
+    Many scripts overwrite the summary with the best value, which W&B's app then shows; it is not
+    the score of the last epoch. Exports are left as they are: their charts may be smoothed.
+    """
+    rows = history.dropna(subset=[metric.key]).sort_values("epoch")
+    last = rows.groupby("run_id")[metric.key].last()
+    exported = runs["source"].astype(str).str.endswith(".csv").to_numpy()
+    summary = numbers(runs, metric.key).set_axis(runs["run_id"])[~exported].dropna()
+    last = last.reindex(summary.index)
+    known = np.isfinite(last) & np.isfinite(summary)
+    return last[known & ~np.isclose(last, summary, rtol=1e-6, atol=1e-12)]
 
 
 def _mean(values: pd.Series, number: int) -> float:

@@ -19,11 +19,14 @@ from lib.spec.study import Study
 from lib.spec.sweep import same_value
 
 
-def load_data(study: Study, folder: Path, unequal_seeds: bool = False) -> StudyData:
+def load_data(
+    study: Study, folder: Path, unequal_seeds: bool = False, any_length: bool = False
+) -> StudyData:
     """Return a study's data from the tables in ``folder``; with looks, of the last complete look.
 
     ``unequal_seeds``: if some variants have missing seeds, use only the seeds that all variants
-    have, or unpaired seeds if each variant has its own.
+    have, or unpaired seeds if each variant has its own. ``any_length``: finished runs may have
+    different numbers of epochs, as with early stopping.
 
     Raises:
         TableError: when a table is missing, damaged, or from another sweep.
@@ -33,7 +36,7 @@ def load_data(study: Study, folder: Path, unequal_seeds: bool = False) -> StudyD
     later = ""
     for n in sorted(study.declaration.looks or {}, reverse=True):
         at = study.at_look(n)
-        data = _build(at, *_without_later(at, runs, history), table, folder)
+        data = _build(at, *_without_later(at, runs, history), table, folder, any_length)
         if not data.completeness.problems:
             return replace(data, later=later)  # the last complete look
         earlier = [k for k in study.declaration.looks if k < n]
@@ -43,7 +46,7 @@ def load_data(study: Study, folder: Path, unequal_seeds: bool = False) -> StudyD
             later = f"The look at {n} seeds is incomplete: {problems}."
     if study.declaration.looks:
         return data
-    data = _build(study, runs, history, table, folder)
+    data = _build(study, runs, history, table, folder, any_length)
     if unequal_seeds and data.completeness.problems:
         return _with_complete_seeds(data) or _with_own_seeds(data) or data
     return data
@@ -120,7 +123,8 @@ def _restricted(data: StudyData, study: Study, runs: pd.DataFrame, text: str) ->
     """
     history = data.history[data.history["run_id"].isin(runs["run_id"])]
     history.attrs |= data.history.attrs
-    restricted = _build(study, runs, history, data.per_item, data.folder)
+    any_length = "epochs" in data.completeness.waivable
+    restricted = _build(study, runs, history, data.per_item, data.folder, any_length)
     if restricted.completeness.problems:
         return None
     ids = sorted(set(data.runs["run_id"]) - set(runs["run_id"]))
@@ -160,19 +164,28 @@ def _build(
     history: pd.DataFrame,
     table: pd.DataFrame | None,
     folder: Path,
+    any_length: bool,
 ) -> StudyData:
     axis = history.attrs.get("axis", EPOCH)
-    study = replace(study, by_step=axis != EPOCH)
-    runs, excluded = history_scores.add(study, runs, history), []
+    study = replace(study, by_step=axis != EPOCH or not _every_epoch(study, history))
+    (runs, replaced), excluded = history_scores.add(study, runs, history), []
     if study.declaration.repeats and not study.seeds:
         study, runs, excluded = _repeated(study, runs)
         history = history[history["run_id"].isin(runs["run_id"])]
-    found = completeness.check(study, runs, history, axis)
+    found = completeness.check(study, runs, history, axis, any_length)
     study = _with_digits(study, runs, found)
     if study.declaration.repeats:
         unpaired = ["replicates are numbered in the order of creation"]
         found = replace(found, unpaired=unpaired, repeated=[*found.repeated, *excluded])
-    return StudyData(study, runs, history, table, found, folder, axis)
+    return StudyData(study, runs, history, table, found, folder, axis, replaced=replaced)
+
+
+def _every_epoch(study: Study, history: pd.DataFrame) -> bool:
+    """Return whether the history has the metric at consecutive epochs, or not at all."""
+    if study.logged.key not in history:
+        return True
+    epochs = np.sort(history.dropna(subset=[study.logged.key])["epoch"].unique())
+    return bool((np.diff(epochs) == 1).all())
 
 
 def _with_digits(study: Study, runs: pd.DataFrame, found: Completeness) -> Study:

@@ -65,6 +65,37 @@ def _describe(study: Study, runs: pd.DataFrame, key: str) -> str:
     return f"{key}: {', '.join(parts)}: not confounded with a single factor"
 
 
+def unchecked(study: Study, runs: pd.DataFrame) -> str:
+    """Return what cannot be checked for runs of CSV exports; empty without these.
+
+    An export has settings and results side by side. A column with one value in each variant that
+    differs between variants is one or the other; the sentence names it.
+    """
+    exported = runs[runs["source"].astype(str).str.endswith(".csv")]
+    if exported.empty:
+        return ""
+    variant = pd.Series("", index=exported.index)
+    for key in [*study.factor_keys, *study.block_keys]:
+        variant = variant + exported[CONFIG + key].map(_text) + " "
+    found = []
+    for key in keys(exported, SUMMARY):
+        values = exported[SUMMARY + key].map(_text)
+        each = values.groupby(variant).nunique()
+        if (each == 1).all() and values.nunique() > 1 and len(values) > len(each):
+            shown = sorted(set(values))
+            found.append(f"{key} ({', '.join(shown[:4])}{', …' * (len(shown) > 4)})")
+    text = (
+        "The CSV export does not say which columns are settings, so only the sweep's parameters "
+        "were compared between runs, not the whole recipe."
+    )
+    if found:
+        text += (
+            " These columns have one value per variant and differ between variants; a setting "
+            f"among them is confounded with the factors: {'; '.join(found)}."
+        )
+    return text
+
+
 def _text(value: Any) -> str:
     """Return a text that is equal for equal values, such as 5 and 5.0, but not true and "true"."""
     return NOT_SET if is_missing(value) else encode(_canonical(value))

@@ -63,9 +63,8 @@ def sweep_of(runs: pd.DataFrame, declared: Declaration) -> dict[str, Any]:
     Raises:
         FetchError: when the declaration has no factors, or a key that no run has.
     """
-    declared_keys = [*(declared.factors or {}), *declared.block]
-    declared_keys += [key for arm in (declared.arms or {}).values() for key in arm]
     available = keys(runs, CONFIG)
+    declared_keys = settings_of(declared)
     if not declared_keys:
         varied = [key for key in available if len(_levels(runs, key)) > 1]
         raise FetchError(
@@ -74,8 +73,7 @@ def sweep_of(runs: pd.DataFrame, declared: Declaration) -> dict[str, Any]:
             f"vary between the runs: {', '.join(varied) or 'none'}"
         )
     parameters = {}
-    declared_keys += [] if declared.repeats else [declared.replicate]
-    for key in dict.fromkeys(declared_keys):
+    for key in declared_keys:
         if key not in available:
             raise FetchError(
                 f"no run has the declared key {key} in its config; available keys: "
@@ -83,6 +81,19 @@ def sweep_of(runs: pd.DataFrame, declared: Declaration) -> dict[str, Any]:
             )
         parameters[key] = {"values": _levels(runs, key)}
     return {"method": "grid", "parameters": parameters}
+
+
+def settings_of(declared: Declaration) -> list[str]:
+    """Return the declared config keys: factors or keys of arms, then blocks, then the replicate.
+
+    Empty if neither factors nor arms are declared.
+    """
+    compared = [*(declared.factors or {})]
+    compared += [key for arm in (declared.arms or {}).values() for key in arm]
+    if not compared:
+        return []
+    replicate = [] if declared.repeats else [declared.replicate]
+    return list(dict.fromkeys([*compared, *declared.block, *replicate]))
 
 
 def _levels(runs: pd.DataFrame, key: str) -> list[Any]:

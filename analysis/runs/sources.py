@@ -61,7 +61,8 @@ def resolve(asked: Request) -> tuple[Study, list[str | Path], Path]:
     is_name = is_name and not is_export(first)
     on_server = not is_name and not Path(first).is_dir() and not is_export(first)
     if is_export(first) and sweep is None:
-        raise FetchError(wandb_csv.NEEDS_SWEEP)
+        name = asked.declaration.stem if asked.declaration else Path(first).stem
+        return _without_sweep(asked, name, wandb_csv.NOT_SETTINGS)
     if on_server and sweep is None:
         return _from_server(asked, wandb_server.address(first))
     if Path(first).is_dir() and not is_tables and sweep is None:
@@ -137,7 +138,19 @@ def _without_sweep(asked: Request, name: str, why: str) -> tuple[Study, list[str
         )
     folder = asked.out or Places().tables(name)
     declared = read_declaration(path)
-    print(collect(asked.sources, folder, None, asked.prune, asked.filters, declared.step))
+    settings = selection.settings_of(declared)
+    if not settings and any(map(is_export, asked.sources)):
+        raise FetchError(f"{why}. Add `factors:` or `arms:` to {path}")
+    collected = collect(
+        asked.sources,
+        folder,
+        None,
+        asked.prune,
+        asked.filters,
+        declared.step,
+        [*settings, *declared.free],
+    )
+    print(collected)
     runs, _ = read_tables(folder)
     _write_sweep(folder, selection.sweep_of(runs, declared), "Levels of the fetched runs.")
     return load_study(name, sweep=folder / SWEEP, declaration=path), [], folder

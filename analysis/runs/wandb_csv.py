@@ -14,7 +14,7 @@ ABOUT = ("Name", "ID", "State", "Notes", "User", "Tags", "Created", "Updated", "
 ABOUT += ("Runtime", "Sweep", "Group", "Job Type", "Host", "Hostname", "Commit", "GitHub")
 SEPARATOR = " - "  # between run name and key in a chart's columns
 EXTENT = ("__MIN", "__MAX")
-NEEDS_SWEEP = "a CSV export requires the sweep's YAML; pass it with --sweep"
+NOT_SETTINGS = "a CSV export does not say which columns are settings"
 
 
 def fetch_exports(
@@ -24,7 +24,7 @@ def fetch_exports(
 
     ``config_keys``: the configuration columns. The runs table does not distinguish configuration
     from summary, so all other columns are taken as summary, and the recipe check only covers
-    ``config_keys``.
+    ``config_keys`` (``recipe.unchecked`` says so).
 
     Raises:
         FetchError: when there is no runs table, or a file is neither a runs table nor a chart.
@@ -33,6 +33,9 @@ def fetch_exports(
     for path in paths:
         try:
             frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+            frame = frame[(frame != "").any(axis=1)]  # without blank lines
+        except UnicodeDecodeError as error:
+            raise FetchError(f"cannot read {path}: not UTF-8 text; save it as UTF-8") from error
         except (OSError, ValueError) as error:
             raise FetchError(f"cannot read {path}: {error}") from error
         if {"Name", "State"} <= set(frame):
@@ -71,12 +74,17 @@ def _runs(
 ) -> Iterator[Fetched]:
     if missing := [key for key in config_keys if key not in table]:
         raise FetchError(
-            f"{path} has no column for the sweep parameters {', '.join(missing)}; show them in the "
-            "app's table before exporting it"
+            f"{path} has no column for the settings {', '.join(missing)}; show them in the app's "
+            "table before exporting it"
         )
     for row in table.to_dict("records"):
         name = row["Name"]
         run_id = row.get("ID") or re.sub(r"[^A-Za-z0-9_-]+", "-", name)
+        if len(run_id) > 128:
+            raise FetchError(
+                f"{path}: the name {name[:30]!r}… has over 128 letters; show the column ID in the "
+                "app's table before exporting it"
+            )
         values = {key: decode(text) for key, text in row.items() if text.strip()}
         config = {key: values.get(key) for key in config_keys}
         summary = {k: v for k, v in values.items() if k not in ABOUT and k not in config_keys}

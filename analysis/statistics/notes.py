@@ -82,14 +82,30 @@ def not_corrected(tested: Tested, study: Study) -> str:
     return f"Uncorrected p = {format_p(tested.test.p)}; not established after correction."
 
 
+def wider_than_the_test(grade: str, tested: Tested) -> str:
+    """Return the note on a claimed difference whose simultaneous interval includes 0, or nothing.
+
+    Holm's correction is stepwise, the intervals' is not: each has the level 1 - α / m.
+    """
+    if grade not in SUPPORTED or tested.failures or tested.interval is None:
+        return ""
+    if not tested.interval.low <= 0 <= tested.interval.high:
+        return ""
+    return (
+        "The interval includes 0: it holds for all contrasts at once and is wider than the test "
+        "needs, since Holm's correction is less strict for all but the smallest p."
+    )
+
+
 def demoted(before: str, grade: str, rules: dict[str, dict[str, Any]], study: Study) -> str:
     """Return the note on a claim that other score rules do not confirm.
 
     ``before``: its grade by the declared rule; ``rules``: what the others say, as in results.json.
     """
     others = "; ".join(
-        f"{study.words_of(rule)}: {one['grade'].replace('_', ' ')}, "
-        f"Holm p = {format_p(one['p_holm'])}"
+        f"{study.words_of(rule)}: {one['grade'].replace('_', ' ')}"
+        + " of the opposite direction" * (not one["agrees"] and one["grade"] in SUPPORTED)
+        + f", Holm p = {format_p(one['p_holm'])}"
         for rule, one in rules.items()
         if not one["agrees"] or one["grade"] != before
     )

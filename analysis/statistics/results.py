@@ -192,6 +192,8 @@ def _row(
         found.append(notes.demoted(before, grade, rules, data.study))
     elif note := notes.not_corrected(tested, study):
         found.append(note)
+    if note := notes.wider_than_the_test(grade, tested):
+        found.append(note)
     differences = tested.per_seed[np.isfinite(tested.per_seed)]
     return {
         "name": tested.contrast.name,

@@ -12,6 +12,8 @@ from analysis.statistics.testing import Tested
 from lib.spec.metric import capitalize, count
 from lib.spec.study import Study
 
+ALPHAS = [k / 100 for k in range(1, 11)]
+
 
 def sentence(grade: str, tested: Tested, study: Study) -> str:
     """Return claim and numbers of a contrast, to be shown after its grade."""
@@ -71,7 +73,7 @@ def _p_value(grade: str, tested: Tested, study: Study) -> str:
 
 def begin(text: str) -> str:
     """Begin a sentence with a capital letter, but leave the name of a setting as it is."""
-    return text if re.match(r"[\w.]+ = ", text) else capitalize(text)
+    return text if re.match(r"\S+ = ", text) else capitalize(text)
 
 
 def _size(grade: str, study: Study) -> str:
@@ -172,11 +174,11 @@ def show_level(confidence: float) -> str:
 def format_p(p: float) -> str:
     """Show p to two significant digits, without the zero before the point.
 
-    With more digits next to a round number such as .05, so that p and α can be compared.
+    With more digits if they would be rounded to .05 or another α, so that p and α can be compared.
     """
     if p < 1e-4:
         return f"{p:.1e}"
     digits = 2
-    while digits < 6 and p != float(f"{p:.1g}") == float(f"{p:.{digits}g}"):
+    while digits < 6 and p != float(f"{p:.{digits}g}") in ALPHAS:
         digits += 1
     return f"{p:.{digits}g}".lstrip("0")

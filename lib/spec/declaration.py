@@ -162,6 +162,11 @@ def _messages(error: ValidationError) -> list[str]:
             messages.append(f"{place}: missing; set it to the score's summary key, like test/error")
         elif item["type"] == "missing":
             messages.append(f"{place}: missing")
+        elif item["loc"][0] == "compare":
+            messages.append(
+                f"compare = {item['input']!r}: must be pairs or the control level, such as "
+                "`compare: {control: adam}`"
+            )
         else:
             messages.append(f"{place} = {item['input']!r}: {item['msg']}")
-    return messages
+    return list(dict.fromkeys(messages))

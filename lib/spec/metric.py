@@ -296,6 +296,8 @@ def metric(declared: str | dict[str, Any], goal: str | None = None) -> Metric:
         preset = preset if preset.get("bounds") == ends else _without_bounds(preset)
     if "display_factor" in given:
         preset = {name: value for name, value in preset.items() if name != "unit"}
+    if "label" in preset:
+        preset = preset | {"label": _qualified(key, preset["label"])}
     fields = {"label": _plain_label(key), "goal": goal} | preset | given
     fields["whole_label"] = "label" in given
     source = "preset" if preset else "default"
@@ -320,6 +322,12 @@ def _without_bounds(preset: dict[str, Any]) -> dict[str, Any]:
     """Return a preset without the fields that depend on its bounds."""
     dependent = ("bounds", "worst", "scale", "display_factor", "complement", "item_score")
     return {key: value for key, value in preset.items() if key not in dependent}
+
+
+def _qualified(key: str, label: str) -> str:
+    """Return a preset's label with the words before the last one: "balanced accuracy"."""
+    words = re.split(r"[/_.\s-]+", split_part(key)[1])
+    return " ".join([*words[:-1], label])
 
 
 def _plain_label(key: str) -> str:

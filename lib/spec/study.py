@@ -4,6 +4,7 @@ It is built by lib/spec/build.py and found by its name by lib/spec/load.py.
 """
 
 import itertools
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ RULES = {
 }
 LEAST_EPOCHS = {"last": 1, "at_best_val": 1, "mean_last_5": 5}  # epochs that a rule needs
 SUFFIXES = {"last": "", "at_best_val": "_at_best_val", "mean_last_5": "_mean_last_5"}
+
+BEST = {"best", "max", "min", "highest", "lowest"}  # words in keys of the best of several values
 
 # Config keys that do not affect results, in our scripts or by convention: runs may differ in them,
 # and a checkpoint can be resumed with other values.
@@ -64,7 +67,8 @@ class Study:
     values relative to a baseline, before they are averaged over blocks. ``blocks``: config values
     of each block; one empty dictionary if the study has no blocks. ``level``: α at the current
     look, if several looks are planned; ``later``: seeds of future looks. ``by_step``: whether the
-    runs' histories are over steps instead of epochs, known after they are read.
+    runs' histories are over steps instead of epochs, or have the metric at some epochs only; known
+    after they are read.
     """
 
     name: str
@@ -142,8 +146,15 @@ class Study:
         return self.words_of(self.rule)
 
     def words_of(self, rule: str) -> str:
-        """Return the display name of a score rule; histories over steps have no epochs."""
+        """Return the display name of a score rule; it names evaluations if ``by_step``."""
+        if rule == "last" and self.names_best(self.metric.key):
+            return "as in the summary"
         return RULES[rule].replace("epoch", "evaluation") if self.by_step else RULES[rule]
+
+    @staticmethod
+    def names_best(key: str) -> bool:
+        """Return whether a key says that its value is the best of several: best_val_acc."""
+        return not BEST.isdisjoint(re.split(r"[/_.\s-]", key.lower()))
 
     def score_key(self, rule: str | None = None) -> str:
         """Return the summary key of the score by ``rule`` (default: the declared rule)."""

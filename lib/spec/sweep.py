@@ -111,6 +111,8 @@ def read_sweep(source: Path | Mapping[str, Any], name: str | None = None) -> Swe
     if not isinstance(parameters, dict) or not parameters:
         raise SweepError(f"{where}: `parameters:` is missing or not a mapping; {EXAMPLE}")
     method = raw.get("method")
+    if method is None:
+        raise SweepError(f"{where}: `method:` is missing; write `method: grid`")
     if method not in ("grid", "random", "bayes", "custom"):
         raise SweepError(
             f"{where}: unknown method {method!r}; accepted: grid, random, bayes, custom"

@@ -145,7 +145,7 @@ def test_pairing_is_proved_or_said_to_rest_on_the_sweep(sweep_path: Path, tmp_pa
     bare = runs.drop(columns=["summary.split_sha256", "summary.order_sha256"])
     factories.write_study(tmp_path / "bare", bare, history)
     factories.report(tmp_path / "bare", sweep_path)
-    assert "rests on the sweep alone" in (tmp_path / "bare" / "report.md").read_text()
+    assert "rests on the seeds alone" in (tmp_path / "bare" / "report.md").read_text()
 
 
 def test_latex_tables_are_whole_and_escaped(sweep_path: Path, tmp_path: Path) -> None:

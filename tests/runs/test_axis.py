@@ -154,7 +154,8 @@ def test_a_run_that_ends_early_is_short(tmp_path: Path, monkeypatch: pytest.Monk
     steps = {n: [{"global_step": s, "val/error": 0.1} for s in (10, 90, 100)] for n in IDS}
     steps["b3"] = steps["b3"][:2]
     out, sweep_path = collected(tmp_path, monkeypatch, steps)
-    assert "run b3 ends at 90, but the longest run at 100" in factories.refusal(out, sweep_path)
+    said = factories.refusal(out, sweep_path)
+    assert "run b3 ends at global step 90, but the longest run at 100" in said
     steps["b3"] = [*steps["b3"], {"global_step": 96, "val/error": 0.1}]  # near enough
     (tmp_path / "x").mkdir()
     out, sweep_path = collected(tmp_path / "x", monkeypatch, steps)

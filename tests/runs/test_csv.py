@@ -62,7 +62,7 @@ def test_exports_that_do_not_do_are_refused(
 ) -> None:
     sweep, runs, chart = exports
     study = factories.study(sweep)
-    with pytest.raises(FetchError, match="pass it with --sweep"):
+    with pytest.raises(FetchError, match="Pass the sweep's YAML as --sweep, or a declaration"):
         resolve(Request([str(runs)]))
     with pytest.raises(FetchError, match="only charts; add the runs table"):
         collect([chart], tmp_path / "out", study)
@@ -74,8 +74,69 @@ def test_exports_that_do_not_do_are_refused(
         collect([runs, other], tmp_path / "out", study)
     text = runs.read_text()
     runs.write_text(text.replace('"seed"', '"SEED"'))
-    with pytest.raises(FetchError, match="has no column for the sweep parameters seed"):
+    with pytest.raises(FetchError, match="has no column for the settings seed"):
         collect([runs], tmp_path / "out", study)
     runs.write_text(text.replace('"plain 1"', '"plain 0"'))
     with pytest.raises(FetchError, match="duplicate run names plain-0; show the column ID"):
         collect([runs], tmp_path / "out", study)
+    runs.write_bytes(text.encode("utf-16"))
+    with pytest.raises(FetchError, match="not UTF-8 text; save it as UTF-8"):
+        collect([runs], tmp_path / "out", study)
+    runs.write_text(text.replace('"plain 1"', '"' + 200 * "n" + '"'))
+    with pytest.raises(FetchError, match="has over 128 letters; show the column ID"):
+        collect([runs], tmp_path / "out", study)
+
+
+def test_an_export_needs_no_sweep_if_the_factors_are_declared(
+    exports: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    _, runs, _ = exports
+    runs.write_text(runs.read_text() + "\n,,,,\n")  # blank lines
+    declared = tmp_path / "mine.yaml"
+    declared.write_text("metric: test/error\n")
+    asked = Request([str(runs)], declaration=declared, out=tmp_path / "out")
+    with pytest.raises(FetchError, match=r"Add `factors:` or `arms:` to .*mine\.yaml"):
+        resolve(asked)
+    declared.write_text("metric: test/error\nfactors: {algo: [plain, wide]}\n")
+    study, sources, out = resolve(asked)
+    assert (sources, study.name, study.seeds) == ([], "mine", list(range(7)))
+    assert study.variants == [("plain",), ("wide",)]
+    (row,) = report_module.report(study, out, draw=False)["contrasts"]
+    assert row["difference"] == pytest.approx(-0.05, abs=0.01)
+
+
+def test_what_an_export_cannot_tell_is_said(
+    exports: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    """A learning rate that differs between the variants may be a setting, or a result."""
+    sweep, runs, _ = exports
+    head, *lines = runs.read_text().splitlines()
+    rows = [line + (',"0.1","20"' if "wide" in line else ',"0.2","30"') for line in lines]
+    runs.write_text("\n".join([f'{head},"lr","epoch"', *rows]) + "\n")
+    study = factories.study(sweep)
+    out = tmp_path / "out"
+    collect([runs], out, study)
+    said = factories.refusal(out, sweep)
+    assert "has 20 of 30 epochs" in said  # the budget, from the summaries
+    factories.report(out, sweep, "epochs")
+    said = (out / "report.md").read_text()
+    assert "only the sweep's parameters were compared between runs" in said
+    assert "confounded with the factors: epoch (20, 30); lr (0.1, 0.2)." in said
+
+
+def test_a_table_without_curves_keeps_its_score_rules(
+    exports: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    sweep, runs, _ = exports
+    head, *lines = runs.read_text().splitlines()
+    best = [f'{line},"{0.1 + 0.001 * (7 * k % 5)}"' for k, line in enumerate(lines)]
+    runs.write_text("\n".join([f'{head},"test/error_at_best_val"', *best]) + "\n")
+    study, out = factories.study(sweep), tmp_path / "out"
+    collect([runs], out, study)
+    results = factories.report(out, sweep)
+    assert results["too_short_for"] == []
+    assert results["budget"] == "unknown length"
+    (row,) = results["contrasts"]
+    assert list(row["other_rules"]) == ["at_best_val"]
+    assert row["grade"] == "inconclusive"
+    assert "Demoted from preliminary support" in row["notes"][0]

@@ -84,7 +84,7 @@ def test_an_incomplete_study_stops_and_leaves_the_earlier_report(
         (
             "runs.csv",
             lambda t: t.replace("summary.test/error", "summary.error"),
-            "bnsgd03 has no test/error in its summary",
+            "no run has the metric test/error. Did you mean error? Set",
         ),
         ("runs.csv", lambda t: t[: len(t) // 2], "is truncated: its last line is incomplete"),
         ("runs.csv", lambda t: t + t.splitlines()[-1] + "\n", "duplicate run "),

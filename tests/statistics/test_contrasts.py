@@ -1,5 +1,6 @@
 """Contrasts of special designs and scores: splits, floors, failures at a bound, float32, δ."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from scipy.stats import wilcoxon
 from statsmodels.stats.multitest import multipletests
 
 from analysis.runs.data import with_worst
-from analysis.statistics import contrasts, testing
+from analysis.statistics import contrasts, notes, testing
 from analysis.statistics.sentences import format_p, show_level
 from lib.spec.metric import metric
 from tests import factories
@@ -143,3 +144,35 @@ def test_an_average_over_a_factor_without_a_tested_interaction_says_so(tmp_path:
     low, high = (float(v.replace("\N{MINUS SIGN}", "-")) for v in note.split()[-5:-2:2])
     assert -4.3 < low < -3.7
     assert -0.3 < high < 0.3
+
+
+def test_a_label_keeps_the_words_before_the_last() -> None:
+    keys = ("val/top5_accuracy", "val/balanced_acc", "test/robust_error", "val_acc", "test/dice")
+    titles = ["validation top5 accuracy", "validation balanced accuracy", "test robust error"]
+    titles += ["validation accuracy", "test Dice coefficient"]
+    assert [metric(key).title for key in keys] == titles
+
+
+def test_a_key_that_names_the_best_is_not_called_the_last_epoch(tmp_path: Path) -> None:
+    path = factories.grid(tmp_path / "s.yaml", {"act": ["a", "b"]}, 6)
+    for key, words in (
+        ("best/test_acc", "as in the summary"),
+        ("max_val_accuracy", "as in the summary"),
+        ("test/accuracy", "last epoch"),
+        ("test/minimax_error", "last epoch"),
+    ):
+        assert factories.study(path, metric=key, smallest_effect=None).rule_words == words
+
+
+def test_an_interval_that_includes_0_next_to_a_claim_is_explained(sweep_path: Path) -> None:
+    """Holm tests the last contrast at α, but each interval has the level 1 - α / 3."""
+    study = factories.study(sweep_path)
+    noise = np.random.default_rng(8).normal(0, 1e-4, (4, 7))
+    y = 0.1 + noise + np.array([[0.0], [0.02], [0.03], [0.07]])
+    tested = testing.run_tests(contrasts.build(study, y), 0.05, paired=True)
+    assert all(notes.wider_than_the_test("preliminary_support", one) == "" for one in tested)
+    wide = dataclasses.replace(
+        tested[0], interval=dataclasses.replace(tested[0].interval, low=-0.01, high=0.01)
+    )
+    assert "Holm" in notes.wider_than_the_test("preliminary_support", wide)
+    assert notes.wider_than_the_test("inconclusive", wide) == ""

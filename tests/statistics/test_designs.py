@@ -260,7 +260,7 @@ def test_a_control_is_what_the_others_are_compared_with(tmp_path: Path) -> None:
     assert built[0].differences.tolist() == [-7] * 7
     with pytest.raises(StudyError, match="control 'tanh' is not a level of a factor"):
         factories.study(path, compare={"control": "tanh"})
-    with pytest.raises(StudyError, match="compare"):
+    with pytest.raises(StudyError, match=r"control level, such as `compare: \{control: adam\}`"):
         factories.study(path, compare="all")
 
 
