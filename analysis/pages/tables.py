@@ -140,11 +140,14 @@ def design(results: dict[str, Any], metric: Metric) -> Table | None:
 
 def grades(results: dict[str, Any], metric: Metric) -> Table:
     """Return the short table of contrasts with their grades, for papers and the docs."""
+    levels = {_level(c) for c in results["contrasts"]} - {""}
+    same = levels.pop() if len(levels) == 1 else ""
     rows = [
         {
             "Contrast": c["label"],
             "Difference": _or_dash(c["difference"], metric.show_signed),
-            "Simultaneous CI": _range(c, metric) + _level(c),
+            f"{same} CI".strip(): _range(c, metric)
+            + ("" if same or not _level(c) else f" ({_level(c)})"),
             "p": format_p(c["p"]),
             "Holm p": format_p(c["p_holm"]),
             "r": _signed_number(c["rank_biserial"]),
@@ -370,9 +373,13 @@ def _range(row: dict[str, Any], metric: Metric, low: str = "ci_low", high: str =
     return f"{metric.show_signed(row[low])} to {metric.show_signed(row[high])}"
 
 
+def _in_parentheses(row: dict[str, Any]) -> str:
+    return f" ({_level(row)})" if _level(row) else ""
+
+
 def _level(row: dict[str, Any]) -> str:
-    """Return the level of an interval in parentheses."""
-    return f" ({show_level(row['confidence'])})" if row["confidence"] else ""
+    """Return the level of an interval, or nothing without one."""
+    return show_level(row["confidence"]) if row["confidence"] else ""
 
 
 def _signed_number(value: float) -> str:

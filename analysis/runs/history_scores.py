@@ -21,7 +21,8 @@ def add(study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> tuple[pd.Dat
     columns, replaced = {}, _overwritten(metric, runs, history)
     if len(replaced):
         name = SUMMARY + metric.key
-        columns[name] = runs["run_id"].map(replaced).astype(object).fillna(runs[name])
+        last = runs["run_id"].map(replaced).astype(object)
+        columns[name] = last.where(last.notna(), runs[name])
     for rule in RULES:
         name = SUMMARY + study.score_key(rule)
         if name in runs:

@@ -8,6 +8,7 @@ import pytest
 from scipy.stats import wilcoxon
 from statsmodels.stats.multitest import multipletests
 
+from analysis.pages import tables
 from analysis.runs.data import with_worst
 from analysis.statistics import contrasts, notes, testing
 from analysis.statistics.sentences import format_p, show_level
@@ -176,3 +177,20 @@ def test_an_interval_that_includes_0_next_to_a_claim_is_explained(sweep_path: Pa
     )
     assert "Holm" in notes.wider_than_the_test("preliminary_support", wide)
     assert notes.wider_than_the_test("inconclusive", wide) == ""
+
+
+def test_the_short_table_shows_the_level_of_its_intervals() -> None:
+    """Once if all rows have the same, otherwise in each row; a row may have no interval."""
+    row = {"label": "a", "difference": 0.01, "ci_low": 0.0, "ci_high": 0.02, "p": 0.1}
+    row |= {"p_holm": 0.1, "rank_biserial": 0.5, "grade": "inconclusive", "confidence": 0.95}
+    none = row | {"difference": None, "ci_low": None, "ci_high": None, "confidence": None}
+
+    def columns(*rows: dict) -> dict[str, list]:
+        return tables.grades({"contrasts": list(rows)}, ERROR).frame.to_dict("list")
+
+    assert columns(row, row | {"label": "b"}, none)["95 % CI"] == [*["0.00 to +2.00"] * 2, "–"]
+    assert columns(row, row | {"confidence": 0.9375}, none)["CI"] == [
+        "0.00 to +2.00 (95 %)",
+        "0.00 to +2.00 (93.8 %)",
+        "–",
+    ]
