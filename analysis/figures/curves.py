@@ -114,7 +114,8 @@ def difference_curves(data: StudyData, metric: Metric) -> Figure:
     """Each primary contrast, seed by seed, computed at every epoch on ``metric``."""
     study, n = data.study, len(data.study.seeds)
     values = _trained_curves(data, metric)
-    built = contrasts.build(study, values.reshape(len(values), -1))  # an epoch as a replicate
+    splitting, flat = data.completeness.splitting, values.reshape(len(values), -1)
+    built = contrasts.build(study, flat, splitting=splitting)  # an epoch as a replicate
     figure, axes = style.subplots(len(built), 1.6, sharey=False, sharex=True)
     for i, (axis, contrast) in enumerate(zip(axes, built, strict=True)):
         table = metric.display((contrast.treatment - contrast.baseline).reshape(n, -1))
@@ -152,7 +153,8 @@ def difference_curves_caption(data: StudyData, metric: Metric) -> str:
     """Return the figure's caption."""
     study, n = data.study, len(data.study.seeds)
     values = _trained_curves(data, metric)
-    built = contrasts.build(study, values.reshape(len(values), -1))
+    splitting, flat = data.completeness.splitting, values.reshape(len(values), -1)
+    built = contrasts.build(study, flat, splitting=splitting)
     number = int(data.failed.sum())
     failed = f"Without {count(number, 'failed run')}. " if number else ""
     wide = any(_far_off((c.treatment - c.baseline).reshape(n, -1)) for c in built)

@@ -114,11 +114,17 @@ def head(data: StudyData, results: dict[str, Any]) -> list[str]:
     included = [run for run in data.replaced if run in data.run_ids]
     if included and study.rule == "last":
         words.append(
-            f"In {count(len(included), 'run')} the summary has another `{study.logged.key}` than "
-            "the last one in the history, as if the script had overwritten it with the best. The "
-            "score is the last one in the history, since the best of many is too good by chance."
+            f"In {count(len(included), 'run')} the summary has the best `{study.logged.key}` of "
+            "the history, not the last. The score is the last one: the best of many is too good "
+            "by chance."
         )
-    if study.names_best(study.metric.key):
+    unlike = [run for run in data.unlike_last if run in data.run_ids]
+    if unlike and study.rule == "last":
+        words.append(
+            f"In {count(len(unlike), 'run')} the summary has another `{study.logged.key}` than the "
+            "last one in the history. The score is the one in the summary, as of a final test."
+        )
+    if study.names_best:
         words.append(
             f"The name `{study.metric.key}` suggests the best of several evaluations. If the epoch "
             "was chosen by this score itself, the score is too good by chance."

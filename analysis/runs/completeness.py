@@ -255,12 +255,13 @@ def _check_run(
 ) -> tuple[Entry, str]:
     """Return a run's entry, without variant and seed, and its problem, empty if there is none."""
     name = run["run_id"]
-    columns, known = ["count", "max", "due"], name in epochs.index
-    done, last, due = (int(n) for n in epochs.loc[name, columns]) if known else (0, 0, 0)
+    columns, known = ["count", "max", "missing"], name in epochs.index
+    done, last, missing = (int(n) for n in epochs.loc[name, columns]) if known else (0, 0, 0)
     exact = bool(epochs["exact"].all())
     planned, longest = run.get(f"{CONFIG}epochs"), whole(epochs["max"].max())
-    every = bool(epochs["every"].all()) and len(epochs) > 0
-    planned = planned if isinstance(planned, int) and every else longest
+    configured = isinstance(planned, int) and exact and len(epochs) > 0
+    planned = planned if configured else longest
+    gap = int(epochs["gap"].max()) if configured else 1  # the last evaluation may be earlier
     key = study.score_key()
     score, problem = run.get(SUMMARY + key, math.nan), ""
     # A score of NaN (null in W&B's offline files) or of the worst infinity means that the run
@@ -276,10 +277,10 @@ def _check_run(
     elif not exact and last < ENOUGH * planned and state != "diverged" and not any_length:
         state, unit = "short", label(axis).lower()
         problem = f"run {name} ends at {unit} {last:,}, but the longest run at {planned:,}"
-    elif exact and done != due:
+    elif exact and missing:
         state = "short"
         problem = f"run {name} has missing epochs: {count(done, 'row')}, but last epoch {last}"
-    elif exact and last != planned and state != "diverged" and not any_length:
+    elif exact and not (planned - gap < last <= planned or state == "diverged" or any_length):
         state = "short"
         problem = f"run {name} has {last} of {count(planned, 'epoch')}"
     elif not no_number and (
@@ -296,11 +297,18 @@ def _check_run(
 
 
 def _require_score(study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> None:
-    """Raise a TableError if runs have finished but none has the score under any rule."""
-    logged = [key for key in keys(runs, SUMMARY) if runs[SUMMARY + key].notna().any()]
-    wanted = {study.score_key(rule) for rule in RULES} | {study.logged.key}
-    if wanted & {*logged, *history.columns} or not (runs["state"] == "finished").any():
+    """Raise a TableError if runs have finished but none has the score by the declared rule."""
+    key = study.score_key()
+    known = SUMMARY + key in runs and not runs[SUMMARY + key].map(is_missing).all()
+    if known or not (runs["state"] == "finished").any():
         return
+    if study.logged.key in history:
+        raise TableError(
+            f"score: no run has the {study.rule_words} of {study.logged.key}: the summaries have "
+            f"no {key}, and the histories too few values; declare another `score:`"
+        )
+    logged = [*keys(runs, SUMMARY), *history.columns.drop(["run_id", "epoch"])]
+    logged = list(dict.fromkeys(logged))
     near = difflib.get_close_matches(study.logged.key, logged, n=1)
     raise TableError(
         f"no run has the metric {study.logged.key}. "
@@ -312,7 +320,8 @@ def _require_score(study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> N
 def _different_lengths(study: Study, entries: list[Entry], axis: str) -> list[str]:
     """Return a message with the lengths of finished runs, if they differ and are no factor."""
     lengths = [entry.epochs for entry in entries if entry.state == "finished"]
-    if "epochs" in study.factor_keys or not lengths or min(lengths) == max(lengths):
+    enough = 1.0 if axis == EPOCH else ENOUGH
+    if "epochs" in study.factor_keys or not lengths or min(lengths) >= enough * max(lengths):
         return []
     unit = label(axis).lower().removesuffix("s")
     return [f"{min(lengths):,} to {max(lengths):,} {unit}s"]

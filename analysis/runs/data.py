@@ -25,8 +25,9 @@ class StudyData:
     row per run and epoch. ``per_item``: test outputs per item, or None. ``completeness``: the
     included runs, and problems that prevent a comparison. ``folder``: holds tables and report.
     ``axis``: the script's name for the axis in the history column ``epoch``. ``later``: a message
-    about a later look that is incomplete, or empty. ``replaced``: the runs whose summary did not
-    have the score of the last epoch, which was then taken from the history.
+    about a later look that is incomplete, or empty. ``replaced``: the runs whose summary has the
+    best score of the history, so that the last one was taken from the history; ``unlike_last``:
+    those whose summary has another score than the last or the best one, which was kept.
     """
 
     study: Study
@@ -38,6 +39,7 @@ class StudyData:
     axis: str = EPOCH
     later: str = ""
     replaced: Sequence[str] = ()
+    unlike_last: Sequence[str] = ()
 
     @cached_property
     def included(self) -> pd.DataFrame:
@@ -119,7 +121,8 @@ class StudyData:
 
         See the function ``with_worst``.
         """
-        return with_worst(scores, self.failed, metric)
+        published = list(self.study.declaration.published_scores.values())
+        return with_worst(scores, self.failed, metric, published)
 
     @cached_property
     def scores(self) -> np.ndarray:
@@ -197,10 +200,13 @@ class StudyData:
     def lengths(self) -> list[int]:
         """The numbers of epochs of a run, sorted; a single one, unless epochs are a factor.
 
-        0 if it is unknown.
+        As configured, since the last evaluation may be earlier; else the last epoch that a run
+        logged. 0 if it is unknown.
         """
         levels = {config.get("epochs") for config in self.study.configs.values()} - {None}
-        return sorted(levels) or [self.completeness.epochs]
+        configured = self.recipe.get("epochs")
+        known = isinstance(configured, int) and not isinstance(configured, bool)
+        return sorted(levels) or [configured if known else self.completeness.epochs]
 
     def applies(self, rule: str) -> bool:
         """Return whether runs are long enough for a score rule: a mean of 5 epochs needs 5.
@@ -217,18 +223,22 @@ class StudyData:
         return str(names.pop()) if len(names) == 1 else "test item"
 
 
-def with_worst(scores: np.ndarray, failed: np.ndarray, metric: Metric) -> np.ndarray:
+def with_worst(
+    scores: np.ndarray, failed: np.ndarray, metric: Metric, others: Sequence[float] = ()
+) -> np.ndarray:
     """Return ``scores`` with the worst rank where a run ``failed``, (variants, seeds) each.
+
+    ``others``: values that they are compared with, such as published scores.
 
     A signed-rank test ranks differences by their size, so the score of a failed run must be so bad
     that any difference from it exceeds all differences without it. That is the metric's worst value
     or, if this is not bad enough (an accuracy of 0 where others have 0.1), a value beyond it.
     """
-    worst, valid = metric.worst_value, metric.sign * scores[~failed]
+    worst, valid = metric.worst_value, metric.sign * np.append(scores[~failed], others)
     valid = valid[np.isfinite(valid)]
     if len(valid):
         gap = 4 * len(scores) * (np.ptp(valid) or abs(valid[0]) or 1.0)
-        far = float(valid.min() - gap)
+        far = float(np.float32(valid.min() - gap))  # no other rounding than float32 scores have
         worst = metric.sign * (far if worst is None else min(far, metric.sign * worst))
     return np.where(failed, 0.0 if worst is None else worst, scores)
 

@@ -43,7 +43,8 @@ def curves(data: StudyData, key: str) -> np.ndarray:
     wide = history.pivot(index="run_id", columns="epoch", values=key)
     wide = wide.reindex(columns=axis_values(data))
     filled = wide.ffill(axis="columns").where(wide.bfill(axis="columns").notna())
-    wide = filled if data.axis != EPOCH else wide.where(wide.notna().any(), filled)
+    at_some = np.broadcast_to(wide.notna().any().to_numpy(), wide.shape)
+    wide = filled if data.axis != EPOCH else wide.where(at_some, filled)
     worst = study.metric.worst_value
     worst = math.nan if worst is None else worst
     array = np.full((len(study.variants), len(study.seeds), wide.shape[1]), np.nan)

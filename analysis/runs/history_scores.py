@@ -8,17 +8,20 @@ from lib.spec.metric import PARTS, Metric, last_word, split_part
 from lib.spec.study import LEAST_EPOCHS, RULES, Study
 
 
-def add(study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+def add(
+    study: Study, runs: pd.DataFrame, history: pd.DataFrame
+) -> tuple[pd.DataFrame, list[str], list[str]]:
     """Return ``runs`` with a summary column for each score rule that the histories can provide.
 
     A score that exists in the summary of any run is not added to the others: one missing from a
     run is then a fault of that run. A run with too few logged values gets no score. Also returns
-    the runs in which the score of the last epoch was replaced (see ``_overwritten``).
+    the runs whose summary has the best value of the history instead of the last, which is then the
+    score, and the runs whose summary has another value, which is kept.
     """
     metric = study.logged
     if metric.key not in history:
-        return runs, []
-    columns, replaced = {}, _overwritten(metric, runs, history)
+        return runs, [], []
+    columns, (replaced, others) = {}, _unlike_last(metric, runs, history)
     if len(replaced):
         name = SUMMARY + metric.key
         last = runs["run_id"].map(replaced).astype(object)
@@ -40,22 +43,32 @@ def add(study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> tuple[pd.Dat
             scores = last.dropna()
         if len(scores):
             columns[name] = runs["run_id"].map(scores).astype(object)
-    return (runs.assign(**columns) if columns else runs), sorted(replaced.index)
+    runs = runs.assign(**columns) if columns else runs
+    return runs, sorted(replaced.index), sorted(others)
 
 
-def _overwritten(metric: Metric, runs: pd.DataFrame, history: pd.DataFrame) -> pd.Series:
-    """Return the last logged value of runs whose summary has another one, by run id.
+def _unlike_last(
+    metric: Metric, runs: pd.DataFrame, history: pd.DataFrame
+) -> tuple[pd.Series, list[str]]:
+    """Return the last logged value of runs whose summary has the best one instead, by run id.
 
     Many scripts overwrite the summary with the best value, which W&B's app then shows; it is not
-    the score of the last epoch. Exports are left as they are: their charts may be smoothed.
+    the score of the last epoch. Also returns the runs whose summary has neither the last nor the
+    best value, such as that of a final test. Without diverged runs, whose summary has the worst
+    value, and without exports, whose charts may be smoothed.
     """
     rows = history.dropna(subset=[metric.key]).sort_values("epoch")
-    last = rows.groupby("run_id")[metric.key].last()
-    exported = runs["source"].astype(str).str.endswith(".csv").to_numpy()
-    summary = numbers(runs, metric.key).set_axis(runs["run_id"])[~exported].dropna()
-    last = last.reindex(summary.index)
-    known = np.isfinite(last) & np.isfinite(summary)
-    return last[known & ~np.isclose(last, summary, rtol=1e-6, atol=1e-12)]
+    by_run = rows.groupby("run_id")[metric.key]
+    left_out = runs["source"].astype(str).str.endswith(".csv")
+    if SUMMARY + "diverged" in runs:
+        left_out |= runs[SUMMARY + "diverged"].map(lambda value: value is True)
+    summary = numbers(runs, metric.key).set_axis(runs["run_id"])[~left_out.to_numpy()]
+    last = by_run.last().reindex(summary.index)
+    best = (by_run.max() if metric.sign > 0 else by_run.min()).reindex(summary.index)
+    near = {"rtol": 1e-6, "atol": 1e-12}
+    unlike = np.isfinite(last) & np.isfinite(summary) & ~np.isclose(last, summary, **near)
+    is_best = np.isclose(best, summary, **near)
+    return last[unlike & is_best], summary.index[unlike & ~is_best].tolist()
 
 
 def _mean(values: pd.Series, number: int) -> float:

@@ -12,22 +12,26 @@ ENOUGH = 0.95  # least share of the longest run's steps, if runs may end at diff
 def lengths_of(history: pd.DataFrame, axis: str) -> pd.DataFrame:
     """Return each run's number of rows and last epoch or step (``count``, ``max``).
 
-    ``due``: the number of rows that it should have: of the epochs that any run has, those up to its
-    last. ``every``: whether these are all epochs, so that the last one is the run's length; a
-    script may evaluate every fifth epoch only. If epochs start at 0, ``max`` is increased by 1.
-    ``exact``: whether all runs must have the same length; runs over steps or fractions of epochs
-    may differ a little.
+    ``missing``: the number of epochs up to its last one that it lacks, but at least half of the
+    runs that reach them have. ``exact``: whether all runs must have the same length; runs over
+    steps or fractions of epochs may differ a little. ``gap``: the largest distance of those epochs,
+    1 if a script logs every epoch, 5 if it evaluates every fifth. If epochs start at 0, ``max`` is
+    increased by 1.
     """
     history = history.reset_index(drop=True)
     history = history.drop(index=_final_tests(history)) if axis == EPOCH else history
-    epochs = history.groupby("run_id")["epoch"].agg(["count", "max"])
-    values = np.sort(history["epoch"].unique())
-    epochs["due"] = np.searchsorted(values, epochs["max"], side="right")
-    exact = axis == EPOCH and bool((values % 1 == 0).all())
-    every = exact and len(values) > 0 and values[0] <= 1 and len(values) == np.ptp(values) + 1
-    if exact and len(values) and values[0] == 0:
-        epochs["max"] += 1
-    return epochs.assign(exact=exact, every=every)
+    lengths = history.groupby("run_id")["epoch"].agg(["count", "max"])
+    exact = axis == EPOCH and bool((history["epoch"] % 1 == 0).all())
+    if not exact or history.empty:
+        return lengths.assign(missing=0, exact=exact, gap=1)
+    has = pd.crosstab(history["run_id"], history["epoch"]) > 0
+    reaches = has.columns.to_numpy() <= lengths.loc[has.index, "max"].to_numpy()[:, None]
+    due = 2 * has.sum().to_numpy() >= reaches.sum(axis=0)
+    lengths["missing"] = (reaches & due & ~has.to_numpy()).sum(axis=1)
+    gap = np.diff(has.columns[due]).max(initial=1)
+    if has.columns[0] == 0 and due[0]:
+        lengths["max"] += 1
+    return lengths.assign(exact=True, gap=gap)
 
 
 def logged_lengths(runs: pd.DataFrame) -> pd.DataFrame:
@@ -38,8 +42,8 @@ def logged_lengths(runs: pd.DataFrame) -> pd.DataFrame:
     last = numbers(runs, EPOCH).set_axis(runs["run_id"])
     if len(last) == 0 or not (last > 0).all() or (last % 1 != 0).any():
         return lengths_of(pd.DataFrame({"run_id": [], "epoch": []}), EPOCH)
-    columns = {"count": last, "max": last, "due": last}
-    return pd.DataFrame(columns).assign(exact=True, every=False)  # it may count from 0
+    columns = {"count": last, "max": last}
+    return pd.DataFrame(columns).assign(missing=0, exact=True, gap=2)  # it may count from 0
 
 
 def _final_tests(history: pd.DataFrame) -> pd.Index:

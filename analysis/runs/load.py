@@ -168,7 +168,8 @@ def _build(
 ) -> StudyData:
     axis = history.attrs.get("axis", EPOCH)
     study = replace(study, by_step=axis != EPOCH or not _every_epoch(study, history))
-    (runs, replaced), excluded = history_scores.add(study, runs, history), []
+    runs, replaced, others = history_scores.add(study, runs, history)
+    excluded = []
     if study.declaration.repeats and not study.seeds:
         study, runs, excluded = _repeated(study, runs)
         history = history[history["run_id"].isin(runs["run_id"])]
@@ -177,7 +178,8 @@ def _build(
     if study.declaration.repeats:
         unpaired = ["replicates are numbered in the order of creation"]
         found = replace(found, unpaired=unpaired, repeated=[*found.repeated, *excluded])
-    return StudyData(study, runs, history, table, found, folder, axis, replaced=replaced)
+    unlike = {"replaced": replaced, "unlike_last": others}
+    return StudyData(study, runs, history, table, found, folder, axis, **unlike)
 
 
 def _every_epoch(study: Study, history: pd.DataFrame) -> bool:

@@ -74,19 +74,22 @@ def unchecked(study: Study, runs: pd.DataFrame) -> str:
     exported = runs[runs["source"].astype(str).str.endswith(".csv")]
     if exported.empty:
         return ""
-    variant = pd.Series("", index=exported.index)
-    for key in [*study.factor_keys, *study.block_keys]:
+    block, variant = (pd.Series("", index=exported.index) for _ in range(2))
+    for key in study.block_keys:
+        block = block + exported[CONFIG + key].map(_text) + " "
+    for key in study.factor_keys:
         variant = variant + exported[CONFIG + key].map(_text) + " "
     found = []
     for key in keys(exported, SUMMARY):
         values = exported[SUMMARY + key].map(_text)
-        each = values.groupby(variant).nunique()
-        if (each == 1).all() and values.nunique() > 1 and len(values) > len(each):
+        each = values.groupby([block, variant]).nunique()
+        differ = values.groupby(block).nunique().max() > 1  # between variants of a block
+        if (each == 1).all() and differ and len(values) > len(each):
             shown = sorted(set(values))
             found.append(f"{key} ({', '.join(shown[:4])}{', …' * (len(shown) > 4)})")
     text = (
-        "The CSV export does not say which columns are settings, so only the sweep's parameters "
-        "were compared between runs, not the whole recipe."
+        "The CSV export does not say which columns are settings, so only "
+        f"{', '.join(keys(exported, CONFIG))} were compared between runs, not the whole recipe."
     )
     if found:
         text += (

@@ -12,9 +12,9 @@ from lib.spec.declaration import StudyError
 from lib.spec.study import Study
 from lib.spec.sweep import show_value
 
-# Relative to the largest score; sums of a few scores err less.
-ROUND_OFF = 1e-12  # of scores in float64
-ROUND_OFF_32 = 5e-7  # of scores in float32
+# Sums of a few scores err less than this.
+ROUND_OFF = 1e-12  # relative to the largest score, in float64
+ROUND_OFF_32 = 5e-7  # relative to the median score, in float32
 
 
 class Part(NamedTuple):
@@ -146,14 +146,17 @@ def tolerance(scores: np.ndarray, resolution: float | None = None) -> float:
 
     With a ``resolution``, a tenth of it divided by the number of variants, since a contrast
     averages over variants. Otherwise a bound on the rounding error of scores of this size: in
-    float32 if that can represent each of them, else in float64.
+    float32 if that can represent each of them (and not all are whole numbers), else in float64.
     """
     if resolution is not None:
         return resolution / (10 * len(scores))
     known = np.abs(scores[np.isfinite(scores)])
+    if not len(known):
+        return 0.0
     with np.errstate(over="ignore"):
-        single = bool((known.astype(np.float32) == known).all())
-    return (ROUND_OFF_32 if single else ROUND_OFF) * float(known.max()) if len(known) else 0.0
+        single = (known.astype(np.float32) == known).all() and (known % 1 != 0).any()
+    bound = ROUND_OFF * float(known.max())
+    return max(bound, ROUND_OFF_32 * float(np.median(known))) if single else bound
 
 
 def weights(study: Study) -> np.ndarray:

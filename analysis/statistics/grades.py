@@ -7,8 +7,8 @@ from lib.spec.study import Study
 
 # What each grade means. δ is the declared smallest effect of interest.
 GRADES = {
-    "not_testable": "this design cannot show any difference (its smallest possible Holm p is not "
-    "below α), or all differences are zero",
+    "not_testable": "these seeds, zeros and ties cannot show a difference (the smallest possible "
+    "Holm p is not below α), and equivalence is not shown; or all differences are zero",
     "inconclusive": "none of the claims below; the interval shows which differences are compatible "
     "with the data",
     "preliminary_support": "there is a difference (Holm p < α)",
@@ -44,17 +44,18 @@ def decide(
     return "practically_equivalent" if within else "inconclusive"
 
 
-def is_testable(tested: Tested, alpha: float) -> bool:
-    """Return whether a difference could be shown with these seeds, ties and zeros."""
-    return tested.least_holm < alpha and not tested.all_equal
-
-
 def grade(tested: Tested, study: Study) -> str:
-    """Return the grade of a contrast."""
-    if not is_testable(tested, study.alpha):
+    """Return the grade of a contrast.
+
+    With too few seeds for any difference, equivalence is not claimed either: such a study could
+    end in one way only. With enough seeds, many zeros may show equivalence.
+    """
+    if tested.design_holm >= study.alpha or tested.all_equal:
         return "not_testable"
     same = tested.same_without_failures(study.alpha)
-    return decide(tested.p_holm, tested.p_beyond, tested.p_within, study.alpha, same)
+    found = decide(tested.p_holm, tested.p_beyond, tested.p_within, study.alpha, same)
+    could = tested.least_holm < study.alpha
+    return found if could or found != "inconclusive" else "not_testable"
 
 
 def under_other_rules(grade: str, others: Sequence[tuple[str, bool]]) -> str:

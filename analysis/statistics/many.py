@@ -15,9 +15,9 @@ class Claims:
 
     ``difference``, ``beyond``, ``within``: of the three claims. ``trained``: of a difference among
     the seeds without a failed run. ``least``: ``difference`` if every contrast had the smallest p
-    that its ties and zeros allow. ``direction``: the sign of the difference over all seeds, or 0.
-    ``estimate``: the Hodges–Lehmann difference over the seeds without a failed run, NaN if there
-    are none.
+    that its zeros allow; ``design``: that the number of seeds allows. ``direction``: the sign of
+    the difference over all seeds, or 0. ``estimate``: the Hodges–Lehmann difference over the seeds
+    without a failed run, NaN if there are none.
     """
 
     difference: np.ndarray
@@ -25,6 +25,7 @@ class Claims:
     within: np.ndarray
     trained: np.ndarray
     least: np.ndarray
+    design: np.ndarray
     direction: np.ndarray
     estimate: np.ndarray
 
@@ -50,7 +51,8 @@ def claims_of_many(
         kept = [k.reshape(studies, n) for k in testing.kept_of(contrast, flat, pairs)]
         x, y = (v.reshape(studies, n) for v in (contrast.baseline, contrast.treatment))
         less, greater = testing.tails(x, y, pairs, contrast.tolerance)
-        least = np.full(studies, rank_tests.smallest_p(n, n))
+        design = np.full(studies, rank_tests.smallest_p(n, None if pairs else n))
+        least = design
         if pairs:
             moving = (rank_tests.with_ties(y - x, contrast.tolerance) != 0).sum(axis=1)
             least = np.minimum(1.0, 2 * 0.5**moving)
@@ -71,12 +73,13 @@ def claims_of_many(
                 within,
                 trained,
                 least,
+                design,
                 direction,
                 estimate,
             )
         )
     kinds = [np.stack(kind, axis=1) for kind in zip(*columns, strict=True)]
-    return Claims(*(rank_tests.holm(p) for p in kinds[:5]), *kinds[5:])
+    return Claims(*(rank_tests.holm(p) for p in kinds[:6]), *kinds[6:])
 
 
 def equally_many(
@@ -103,7 +106,10 @@ def grades_of(claims: Claims, alpha: float, failed: bool) -> np.ndarray:
     shape = claims.difference.shape
     graded = np.full(shape, "not_testable", dtype=object)
     same = (claims.trained < alpha) & (np.sign(claims.estimate) == claims.direction)
-    for index in zip(*np.nonzero(claims.least < alpha), strict=True):
+    all_equal = (claims.least >= 1) & (claims.direction == 0)
+    for index in zip(*np.nonzero((claims.design < alpha) & ~all_equal), strict=True):
         p = claims.difference[index], claims.beyond[index], claims.within[index]
-        graded[index] = grades.decide(*p, alpha, bool(same[index]) or not failed)
+        found = grades.decide(*p, alpha, bool(same[index]) or not failed)
+        could = claims.least[index] < alpha
+        graded[index] = found if could or found != "inconclusive" else "not_testable"
     return graded

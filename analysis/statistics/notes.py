@@ -214,13 +214,21 @@ def qualification(
             f"interaction{'s' * (len(depends) > 1)} and the simple effects)."
         )
         return found
-    own = [simple for simple in secondary if simple["levels"] == row["parts"][0]]
+    baseline, treatment = row["parts"][0][1:]
+    signs = {(baseline, treatment): 1, (treatment, baseline): -1}  # a control may be any level
+    own = [
+        simple | {"sign": signs[tuple(simple["levels"][1:])]}
+        for simple in secondary
+        if simple["levels"][0] == factor and tuple(simple["levels"][1:]) in signs
+    ]
     sure = [simple for simple in own if simple["p_holm"] < study.alpha]
     if {simple["a12"] > 0.5 for simple in sure} == {True, False}:
         found.append("This is an average: the simple effects have opposite signs.")
         return found
     untested = [name for name in study.factors if name not in (factor, *crossed)]
-    differences = [simple["difference"] for simple in own if simple["difference"] is not None]
+    differences = [
+        simple["sign"] * simple["difference"] for simple in own if simple["difference"] is not None
+    ]
     if untested and len(differences) > 1 and row["grade"] in CLAIMS:
         named = " or ".join(map(study.factor_label, untested))
         signed, unit = study.metric.show_signed, study.metric.difference_unit

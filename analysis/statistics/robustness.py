@@ -1,6 +1,8 @@
 """Repeat the contrasts under other score rules, scales and metrics, and over test items."""
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -76,8 +78,12 @@ def on_other_scale(data: StudyData) -> list[Tested] | None:
 
     An interaction may exist on one scale only.
     """
-    rescaled = data.study.metric.rescale(data.scores)
-    return None if rescaled is None or not data.study.factors else contrasts_of(data, rescaled)
+    metric = data.study.metric
+    rescaled = metric.rescale(data.trained)
+    if rescaled is None or not data.study.factors:
+        return None
+    unbounded = replace(metric, worst=None, bounds=(-math.inf, math.inf))
+    return contrasts_of(data, with_worst(rescaled, data.failed, unbounded))
 
 
 def on_test_metric(data: StudyData) -> list[dict[str, Any]] | None:

@@ -12,7 +12,7 @@ from analysis.statistics.testing import Tested
 from lib.spec.metric import capitalize, count
 from lib.spec.study import Study
 
-ALPHAS = [k / 100 for k in range(1, 11)]
+ALPHAS = [k / 200 for k in range(1, 21)]
 
 
 def sentence(grade: str, tested: Tested, study: Study) -> str:

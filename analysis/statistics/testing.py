@@ -54,6 +54,7 @@ class Tested:
     p_trained: float = 1.0  # Holm-adjusted, for a difference among seeds without a failed run
     least_holm: float = 0.0  # p_holm if every contrast had the smallest p that its seeds can give
     least_trained: float = 0.0  # the same for p_trained
+    design_holm: float = 0.0  # least_holm without ties and zeros: of the number of seeds alone
     failures: Failures | None = None
     kept: tuple[np.ndarray, np.ndarray] = ()  # per side: which seeds have no failed run
 
@@ -208,13 +209,20 @@ def run_tests(
     least_trained = rank_tests.holm(
         [row["trained"].least_p if row["trained"] else 1.0 for row in rows]
     )
-    floors = least.tolist(), least_trained.tolist()
+    design = rank_tests.holm([_floor(row["contrast"], row["test"]) for row in rows])
+    floors = least.tolist(), least_trained.tolist(), design.tolist()
     kinds = zip(p_holm, beyond, within, without.tolist(), *floors, strict=True)
     names = ("p_holm", "p_beyond", "p_within", "p_trained", "least_holm", "least_trained")
+    names += ("design_holm",)
     return [
         Tested(**row, **dict(zip(names, ps, strict=True)))
         for row, ps in zip(rows, kinds, strict=True)
     ]
+
+
+def _floor(contrast: Contrast, test: SignedRank | RankSum) -> float:
+    n = len(contrast.baseline)
+    return rank_tests.smallest_p(n, None if isinstance(test, SignedRank) else n)
 
 
 def _test(x: np.ndarray, y: np.ndarray, pairs: bool, tied: float | None) -> SignedRank | RankSum:

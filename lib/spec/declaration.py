@@ -152,8 +152,13 @@ def _messages(error: ValidationError) -> list[str]:
     messages = []
     for item in error.errors():
         place, key = ".".join(map(str, item["loc"])), str(item["loc"][-1])
-        if item["type"] == "extra_forbidden":
-            nested = {"compare": Control, "seed": Repeat}.get(str(item["loc"][0]), Failure)
+        if item["loc"][0] == "compare":
+            messages.append(
+                f"compare: must be pairs or the control level, such as `compare: {{control: adam}}`"
+                f", got {item['input']!r}"
+            )
+        elif item["type"] == "extra_forbidden":
+            nested = {"seed": Repeat}.get(str(item["loc"][0]), Failure)
             accepted = (Declaration if len(item["loc"]) == 1 else nested).model_fields
             near = difflib.get_close_matches(key, accepted, n=1)
             hint = f"did you mean {near[0]}?" if near else f"accepted: {', '.join(accepted)}"
@@ -162,11 +167,6 @@ def _messages(error: ValidationError) -> list[str]:
             messages.append(f"{place}: missing; set it to the score's summary key, like test/error")
         elif item["type"] == "missing":
             messages.append(f"{place}: missing")
-        elif item["loc"][0] == "compare":
-            messages.append(
-                f"compare = {item['input']!r}: must be pairs or the control level, such as "
-                "`compare: {control: adam}`"
-            )
         else:
             messages.append(f"{place} = {item['input']!r}: {item['msg']}")
     return list(dict.fromkeys(messages))

@@ -101,8 +101,8 @@ class Metric:
         """Return the metric with enough decimals to distinguish these scores, unless declared.
 
         Enough are two digits of the scores' range and all digits of ``effect``, the smallest effect
-        of interest. The decimals of a preset are kept if at most two more would be needed for the
-        scores and none for ``effect``.
+        of interest. The decimals of a preset are kept if at most two more would be needed and
+        ``effect`` is not shown as 0.
         """
         finite = scores[np.isfinite(scores)]
         with np.errstate(over="ignore"):
@@ -111,10 +111,11 @@ class Metric:
             return self
         wanted = min(max(0, 2 - math.floor(math.log10(spread))), 12)
         of_effect = self._decimals_of(effect) if effect else 0
-        of_effect = of_effect if of_effect <= MOST_DECIMALS else 0
-        if self.decimals_by == "preset" and wanted <= self.decimals + 2:
-            wanted = self.decimals
-        return dataclasses.replace(self, decimals=max(wanted, of_effect))
+        wanted = max(wanted, of_effect if of_effect <= MOST_DECIMALS else 0)
+        visible = effect is None or effect >= self.shown_step
+        if self.decimals_by == "preset" and wanted <= self.decimals + 2 and visible:
+            return self
+        return dataclasses.replace(self, decimals=wanted)
 
     def display(self, values: Any) -> Any:
         """Return ``values``, a number or an array, in the displayed unit."""

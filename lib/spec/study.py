@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.spec.declaration import Declaration
-from lib.spec.metric import Metric
+from lib.spec.metric import PRESETS, Metric
 from lib.spec.sweep import Sweep, show_value
 
 ROOT = Path(__file__).parents[2]
@@ -25,8 +25,6 @@ RULES = {
 }
 LEAST_EPOCHS = {"last": 1, "at_best_val": 1, "mean_last_5": 5}  # epochs that a rule needs
 SUFFIXES = {"last": "", "at_best_val": "_at_best_val", "mean_last_5": "_mean_last_5"}
-
-BEST = {"best", "max", "min", "highest", "lowest"}  # words in keys of the best of several values
 
 # Config keys that do not affect results, in our scripts or by convention: runs may differ in them,
 # and a checkpoint can be resumed with other values.
@@ -147,14 +145,17 @@ class Study:
 
     def words_of(self, rule: str) -> str:
         """Return the display name of a score rule; it names evaluations if ``by_step``."""
-        if rule == "last" and self.names_best(self.metric.key):
+        if rule == "last" and self.names_best:
             return "as in the summary"
         return RULES[rule].replace("epoch", "evaluation") if self.by_step else RULES[rule]
 
-    @staticmethod
-    def names_best(key: str) -> bool:
-        """Return whether a key says that its value is the best of several: best_val_acc."""
-        return not BEST.isdisjoint(re.split(r"[/_.\s-]", key.lower()))
+    @property
+    def names_best(self) -> bool:
+        """Whether the metric's key says that it is the best of several values: max_val_acc."""
+        words = re.split(r"[/_.\s-]", self.metric.key.lower())
+        best = ("max", "highest") if self.metric.sign > 0 else ("min", "lowest")
+        known = self.metric.name in PRESETS and not set(best).isdisjoint(words)
+        return known or "best" in words
 
     def score_key(self, rule: str | None = None) -> str:
         """Return the summary key of the score by ``rule`` (default: the declared rule)."""

@@ -132,7 +132,7 @@ def test_the_hashes_tell_plans_and_code_apart(
     assert provenance.analysis_version() != version
 
 
-def test_pairing_is_proved_or_said_to_rest_on_the_sweep(sweep_path: Path, tmp_path: Path) -> None:
+def test_pairing_is_proved_or_said_to_rest_on_the_seeds(sweep_path: Path, tmp_path: Path) -> None:
     runs, history = factories.tables(sweep_path, noise=5e-3)
     factories.write_study(tmp_path / "s", runs, history)
     factories.report(tmp_path / "s", sweep_path)

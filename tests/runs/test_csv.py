@@ -120,7 +120,7 @@ def test_what_an_export_cannot_tell_is_said(
     assert "has 20 of 30 epochs" in said  # the budget, from the summaries
     factories.report(out, sweep, "epochs")
     said = (out / "report.md").read_text()
-    assert "only the sweep's parameters were compared between runs" in said
+    assert "so only algo, seed were compared between runs, not the whole recipe" in said
     assert "confounded with the factors: epoch (20, 30); lr (0.1, 0.2)." in said
 
 

@@ -110,7 +110,7 @@ def test_an_incomplete_study_stops_and_leaves_the_earlier_report(
         (
             "history.csv",
             lambda t: t.replace(",3,", ",0,", 1),
-            "has missing epochs: 3 rows, but last",
+            "has 2 of 3 epochs",
         ),
         ("history.csv", b"\xff\xfe", "is damaged: 'utf-8' codec"),
         ("test_images.csv", b"\xff\xfe", "test_images.csv: 'utf-8' codec"),

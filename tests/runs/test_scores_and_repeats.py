@@ -11,6 +11,7 @@ from scipy.stats import mannwhitneyu
 
 from analysis.runs.data import StudyData
 from analysis.runs.load import load_data
+from analysis.runs.tables import TableError
 from lib.spec.declaration import StudyError
 from tests import factories
 
@@ -69,8 +70,8 @@ def test_a_summary_is_not_replaced_by_the_history(tmp_path: Path) -> None:
 
 
 def test_runs_with_fewer_rows_than_the_rule_needs(tmp_path: Path) -> None:
-    data = logged(tmp_path, "global_step", epochs=4, score={"mean_last": 5})
-    assert "has no eval/f1_mean_last_5" in data.completeness.problems[0]
+    with pytest.raises(TableError, match="no run has the mean of the last five evaluations of"):
+        logged(tmp_path, "global_step", epochs=4, score={"mean_last": 5})
 
 
 # Replicates without a seed

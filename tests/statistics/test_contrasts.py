@@ -8,9 +8,11 @@ import pytest
 from scipy.stats import wilcoxon
 from statsmodels.stats.multitest import multipletests
 
+from analysis.figures.scores import final_scores_caption
 from analysis.pages import tables
 from analysis.runs.data import with_worst
-from analysis.statistics import contrasts, notes, testing
+from analysis.runs.load import load_data
+from analysis.statistics import contrasts, grades, many, notes, testing
 from analysis.statistics.sentences import format_p, show_level
 from lib.spec.metric import metric
 from tests import factories
@@ -72,11 +74,13 @@ def test_a_failed_run_has_the_largest_rank_whatever_the_bounds(tmp_path: Path) -
 
 
 def test_the_worst_value_is_kept_where_it_is_bad_enough() -> None:
+    """A published score is one of the values that failed runs must be worse than."""
     few = np.array([[0.02, 0.03, 0.04], [0.01, 0.02, 0.03]])
     failed = np.array([[False] * 3, [False, True, False]])
     assert with_worst(few, failed, ERROR)[1, 1] == 1.0
     assert with_worst(1 - few, failed, ACCURACY)[1, 1] == 0.0
-    assert with_worst(few, ~(failed & False), ERROR).tolist() == [[1.0] * 3] * 2
+    assert with_worst(few, failed | True, ERROR).tolist() == [[1.0] * 3] * 2
+    assert with_worst(few, failed, ERROR, [0.6])[1, 1] > 0.6 + 1
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
@@ -90,14 +94,30 @@ def test_rounding_breaks_no_tie(tmp_path: Path, kind: type) -> None:
     assert len(np.unique(sizes)) == 3  # 0, 3 and 7 items
     assert ((sizes == 0) == (wrong[0] == wrong[1])).all()
 
+    failed = np.zeros(scores.shape, dtype=bool)
+    failed[1, 0] = True
+    unbounded = metric({"key": "test/score", "goal": "minimize"})
+    (contrast,) = contrasts.build(study, with_worst(scores, failed, unbounded))
+    assert len(np.unique(np.abs(contrast.differences))) == 4  # and the failed run's
+
+
+def test_only_rounding_makes_ties(tmp_path: Path) -> None:
+    """Whole numbers are exact in float32 too, and one huge loss does not blur the others."""
+    study = factories.study(factories.grid(tmp_path / "s.yaml", {"act": ["a", "b"]}, 8))
+    whole = 9e6 + np.array([np.arange(8), np.arange(8) + 3])
+    assert (contrasts.build(study, whole)[0].differences == 3).all()
+    losses = np.linspace(0.9, 1.1, 16).reshape(2, 8).astype(np.float32).astype(float)
+    losses[1, 7] = 3e6
+    assert (contrasts.build(study, losses)[0].differences != 0).all()
+
 
 def test_the_smallest_effect_is_shown_with_all_of_its_digits() -> None:
     assert ERROR.show_exactly(0.005) == "0.50 percentage points"
     assert ERROR.show_exactly(0.00125) == "0.125 percentage points"
     assert ERROR.show_exactly(4e-5) == "0.004 percentage points"
     scores = np.array([0.01, 0.02, 0.03])
-    assert ERROR.fitting(scores, 0.00125).decimals == 3
-    assert ERROR.fitting(scores, 0.005).decimals == 2
+    assert ERROR.fitting(scores, 0.00125).decimals == 2  # published scores are tied by these
+    assert ERROR.fitting(scores, 4e-5).decimals == 3  # else it would be shown as 0.00
     declared = metric({"key": "test/error", "decimals": 1})
     assert declared.fitting(scores, 0.0004).decimals == 1
     assert declared.show_exactly(0.0004) == "0.04 percentage points"
@@ -123,7 +143,10 @@ def test_seeds_that_are_not_pairs_have_no_paired_numbers(sweep_path: Path, tmp_p
         assert not row["paired"]
         assert [row[key] for key in paired] == [None] * len(paired)
     page = (tmp_path / "t" / "report.md").read_text()
-    assert "runs with the same seed;" not in page  # no lines join them
+    data = load_data(factories.study(sweep_path), tmp_path / "t")
+    assert "runs with the same seed" not in final_scores_caption(data)  # no lines join them
+    paired = factories.data(factories.study(sweep_path), *factories.tables(sweep_path))
+    assert "gray lines join runs with the same seed" in final_scores_caption(paired)
     assert "–: undefined, as for seeds that are not paired." in page
 
 
@@ -139,8 +162,8 @@ def test_an_average_over_a_factor_without_a_tested_interaction_says_so(tmp_path:
     }
     folder = factories.write_study(tmp_path / "t", *factories.scored(path, scores))
     results = factories.report(folder, path)
-    notes = {row["name"]: row["notes"] for row in results["contrasts"]}
-    (note,) = [words for words in notes["opt: b - a"] if "average" in words]
+    found = {row["name"]: row["notes"] for row in results["contrasts"]}
+    (note,) = [words for words in found["opt: b - a"] if "average" in words]
     assert "no contrast tests whether the effect depends on bn" in note
     low, high = (float(v.replace("\N{MINUS SIGN}", "-")) for v in note.split()[-5:-2:2])
     assert -4.3 < low < -3.7
@@ -161,6 +184,7 @@ def test_a_key_that_names_the_best_is_not_called_the_last_epoch(tmp_path: Path) 
         ("max_val_accuracy", "as in the summary"),
         ("test/accuracy", "last epoch"),
         ("test/minimax_error", "last epoch"),
+        ("val/max_error", "last epoch"),  # smaller is better, so the largest is not the best
     ):
         assert factories.study(path, metric=key, smallest_effect=None).rule_words == words
 
@@ -194,3 +218,22 @@ def test_the_short_table_shows_the_level_of_its_intervals() -> None:
         "0.00 to +2.00 (93.8 %)",
         "–",
     ]
+
+
+def test_zeros_leave_equivalence(tmp_path: Path) -> None:
+    """Six zeros of ten cannot show a difference, but they and four small ones show equivalence."""
+    study = factories.study(
+        factories.grid(tmp_path / "s.yaml", {"act": ["a", "b"]}, 10), smallest_effect=0.01
+    )
+    d = np.array([0, 0, 0, 0, 0, 0, 1, -1, 2, -2]) / 1000
+    scores = np.array([np.full(10, 0.1), 0.1 + d])
+    (tested,) = testing.run_tests(contrasts.build(study, scores), 0.05, True, delta=0.01)
+    assert tested.least_holm >= 0.05 > tested.p_within
+    assert grades.grade(tested, study) == "practically_equivalent"
+    many_claims = many.claims_of_many(study, scores[:, None], delta=0.01)
+    assert many.grades_of(many_claims, 0.05, failed=False).tolist() == [["practically_equivalent"]]
+    few = contrasts.build(study, scores[:, [6, 7, 8, 9, 0]])
+    (tested,) = testing.run_tests(few, 0.05, True, delta=0.01)
+    assert grades.grade(tested, study) == "not_testable"
+    (tested,) = testing.run_tests(contrasts.build(study, scores * 0 + 0.1), 0.05, True, delta=0.01)
+    assert grades.grade(tested, study) == "not_testable"
