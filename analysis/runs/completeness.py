@@ -1,21 +1,25 @@
 """Check that every variant and seed has one finished run, with equal epochs and recipe."""
 
-import difflib
 import itertools
 import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from analysis.runs.axis import EPOCH, label
 from analysis.runs.lengths import ENOUGH, lengths_of, logged_lengths, whole
 from analysis.runs.pairing import splitting_factors, unpaired_seeds
-from analysis.runs.tables import CONFIG, NAN, SUMMARY, TableError, is_missing, keys, numbers
+from analysis.runs.score_checks import (
+    other_data,
+    out_of_bounds,
+    require_score,
+    scored_at_other_steps,
+)
+from analysis.runs.tables import CONFIG, NAN, SUMMARY, TableError, is_missing, keys
 from analysis.runs.waivable import CHECKS, failed_waivable
 from lib.spec.metric import count
-from lib.spec.study import LEAST_EPOCHS, RULES, Study, Variant
+from lib.spec.study import LEAST_EPOCHS, Study, Variant
 from lib.spec.sweep import same_value, show_value
 
 
@@ -100,7 +104,7 @@ def check(
             f"free: no run has {', '.join(unknown)} in its config; available keys: "
             f"{', '.join(keys(runs, CONFIG))}"
         )
-    _require_score(study, runs, history)
+    require_score(study, runs, history)
     fits = pd.Series(True, index=runs.index)
     for name, value in study.fixed.items():
         fits &= _matches(runs, name, value)
@@ -127,10 +131,10 @@ def check(
             problems.append(f"{_place(study, entry)}: {problem}")
     problems += _unmatched(runs[~runs["run_id"].isin(used)], planned)
     included = runs[runs["run_id"].isin(Completeness(entries, problems).included)]
-    problems += _out_of_bounds(study, included)
-    problems += _other_data(study, included)
+    problems += out_of_bounds(study, included)
+    problems += other_data(study, included)
     finished = [run for entry in entries if entry.state == "finished" for run in entry.runs]
-    differ = _scored_at_other_steps(study, finished, history, axis)
+    differ = scored_at_other_steps(study, finished, history, axis)
     waivable = {}
     if any_length:
         differ += _different_lengths(study, entries, axis)
@@ -296,27 +300,6 @@ def _check_run(
     return Entry((), None, state, [name], last, float(seconds.get(name, 0.0)), resumed), problem
 
 
-def _require_score(study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> None:
-    """Raise a TableError if runs have finished but none has the score by the declared rule."""
-    key = study.score_key()
-    known = SUMMARY + key in runs and not runs[SUMMARY + key].map(is_missing).all()
-    if known or not (runs["state"] == "finished").any():
-        return
-    if study.logged.key in history:
-        raise TableError(
-            f"score: no run has the {study.rule_words} of {study.logged.key}: the summaries have "
-            f"no {key}, and the histories too few values; declare another `score:`"
-        )
-    logged = [*keys(runs, SUMMARY), *history.columns.drop(["run_id", "epoch"])]
-    logged = list(dict.fromkeys(logged))
-    near = difflib.get_close_matches(study.logged.key, logged, n=1)
-    raise TableError(
-        f"no run has the metric {study.logged.key}. "
-        + (f"Did you mean {near[0]}? " if near else "")
-        + f"Set `metric:` of the declaration to one of the logged keys: {', '.join(logged)}"
-    )
-
-
 def _different_lengths(study: Study, entries: list[Entry], axis: str) -> list[str]:
     """Return a message with the lengths of finished runs, if they differ and are no factor."""
     lengths = [entry.epochs for entry in entries if entry.state == "finished"]
@@ -325,50 +308,3 @@ def _different_lengths(study: Study, entries: list[Entry], axis: str) -> list[st
         return []
     unit = label(axis).lower().removesuffix("s")
     return [f"{min(lengths):,} to {max(lengths):,} {unit}s"]
-
-
-def _out_of_bounds(study: Study, runs: pd.DataFrame) -> list[str]:
-    """Return messages about scores outside the metric's bounds, for all score rules."""
-    problems, (low, high) = [], study.logged.bounds
-    for key in dict.fromkeys(study.score_key(rule) for rule in RULES):
-        values = numbers(runs, key)
-        for run, value in zip(runs["run_id"], values, strict=True):
-            if np.isfinite(value) and study.logged.outside(np.array([value])).any():
-                problems.append(
-                    f"run {run}: {key} = {value:g} is outside the metric's bounds, {low:g} to "
-                    f"{high:g}; if the score is right, declare other `bounds:` for the metric"
-                )
-    return problems
-
-
-def _scored_at_other_steps(
-    study: Study, runs: list[str], history: pd.DataFrame, axis: str
-) -> list[str]:
-    """Return a message if the last scores of runs were logged at different steps (budgets).
-
-    Steps may differ by 5 %. Empty if the history does not contain the score.
-    """
-    key = study.logged.key
-    if key not in history or len(study.blocks) > 1:
-        return []
-    rows = history[history["run_id"].isin(runs)].dropna(subset=[key])
-    last = rows.groupby("run_id")["epoch"].max()
-    if "epochs" in study.factor_keys or last.empty or last.min() >= ENOUGH * last.max():
-        return []
-    least, most = last.idxmin(), last.idxmax()
-    return [
-        f"the last {key} is from {label(axis).lower()} {last.min():g} in run {least}, but "
-        f"{last.max():g} in run {most}; scores of different budgets cannot be compared"
-    ]
-
-
-def _other_data(study: Study, runs: pd.DataFrame) -> list[str]:
-    """Return a message if published scores would be compared with runs on other data."""
-    column = runs.get(f"{SUMMARY}data_note", pd.Series(dtype=object))
-    notes = sorted({str(note) for note in column if not is_missing(note) and note})
-    if not notes or not study.declaration.published_scores:
-        return []
-    return [
-        f"published_scores cannot be compared with runs on other data: {'; '.join(notes)}. Use "
-        "the official data (`make data`), or remove published_scores"
-    ]
