@@ -10,7 +10,7 @@ from analysis.statistics.grades import CLAIMS
 from analysis.statistics.testing import Tested
 from lib.spec.study import Study
 
-# The claims of each grade, by their names in Claims; the first is the one that gives the grade.
+# The claims that each grade needs, by their names in Claims.
 KINDS = {
     "meaningful": ("beyond",),
     "support_small": ("difference", "within"),
@@ -24,7 +24,7 @@ class Fragility:
     """How much a claim depends on single seeds.
 
     ``lost``: the indices of the seeds without which the claim is not established. ``could_not``:
-    whether n - 1 seeds could not give the claim, whatever their scores. ``distance``: from
+    whether n - 1 seeds could not give any claim, whatever their scores. ``distance``: from
     ``towards``, the value that the claim excludes, to the nearest end of the interval with
     ``confidence``; negative if the interval contains that value.
     """
@@ -70,7 +70,11 @@ def judge(
         return None
     delta, kinds = study.smallest_effect, KINDS[grade]
     p_of = {kind: getattr(without, kind)[:, index] for kind in kinds}
-    lost = np.nonzero(np.max(list(p_of.values()), axis=0) >= study.alpha)[0].tolist()
+    n = tested.n - 1
+    floors = [rank_tests.smallest_p(n, None if one.paired else n) for one in family]
+    could_not = rank_tests.holm(floors)[index] >= study.alpha  # as in grades.grade
+    is_lost = np.max(list(p_of.values()), axis=0) >= study.alpha
+    lost = np.nonzero(is_lost | could_not)[0].tolist()
     if not lost:
         return None
     # Of two claims the one that is lost with more seeds says which bound is near.
@@ -85,7 +89,4 @@ def judge(
         distance, towards = (low - target, target) if up else (-target - high, -target)
     else:
         distance, towards = min((delta - high, delta), (low + delta, -delta))
-    n = tested.n - 1
-    floors = [rank_tests.smallest_p(n, None if one.paired else n) for one in family]
-    could_not = rank_tests.holm(floors)[index] / (2 if one_sided else 1) >= study.alpha
     return Fragility(lost, bool(could_not), float(distance), float(towards), ends.confidence)

@@ -40,6 +40,11 @@ def holds(d: np.ndarray, kind: str) -> bool:
     ("d", "grade", "kinds"),
     [
         ([-0.002, 0.003, 0.001, -0.0015, 0.0045, 0.0121], "practically_equivalent", ["p_within"]),
+        (
+            [-0.002, 0.003, 0.001, -0.0015, 0.0121, 0.0095, 0.0085],
+            "practically_equivalent",
+            ["p_within"],
+        ),
         ([0.004, 0.006, 0.003, 0.007, 0.005, 0.008, -0.001], "preliminary_support", ["p_holm"]),
         (
             [0.004, 0.006, 0.003, 0.0072, 0.005, 0.0081, -0.001],
@@ -57,8 +62,8 @@ def test_the_seeds_that_decide_are_named(
     lost = [k for k, rest in enumerate(others) if not all(holds(rest, kind) for kind in kinds)]
     assert lost, "an example in which seeds decide"
     tested, found = judged(study, d, grade)
-    assert found.lost == lost
-    assert found.could_not == (len(d) - 1 < (6 if grade != "practically_equivalent" else 5))
+    assert found.could_not == (len(d) - 1 < 6)  # five pairs cannot show a difference
+    assert found.lost == (list(range(len(d))) if found.could_not else lost)
     one_sided = grade == "practically_equivalent"
     interval = intervals.paired_interval(d, 1 - 0.05 * (2 if one_sided else 1))
     target = {"meaningful": DELTA, "practically_equivalent": None}.get(grade, 0.0)
@@ -68,6 +73,14 @@ def test_the_seeds_that_decide_are_named(
         assert found.distance == pytest.approx(interval.low - target)
     assert found.confidence == interval.confidence
     assert tested.failures is None
+
+
+def test_the_fewest_seeds_that_can_give_a_claim_decide_together(study: Study) -> None:
+    """Five seeds could show equivalence alone, but a study of five makes no claim at all."""
+    d = np.array([-0.002, 0.003, 0.001, -0.0015, 0.0045, 0.002])
+    assert all(holds(np.delete(d, k), "p_within") for k in range(6))
+    _, found = judged(study, d, "practically_equivalent")
+    assert found.could_not and found.lost == list(range(6))
 
 
 def test_a_claim_that_no_seed_decides_has_no_note(study: Study) -> None:
