@@ -85,7 +85,7 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--filter", help="select runs of a project or folder, as JSON in W&B's syntax"
     )
-    parser.add_argument("--group", help="select the runs of this W&B group; W&B projects only")
+    parser.add_argument("--group", help="select the runs of this W&B group (not in exports)")
     parser.add_argument(
         "--sweep",
         type=Path,

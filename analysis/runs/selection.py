@@ -4,34 +4,30 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.runs.record import FetchError
+from analysis.runs.record import GROUP, JOB_TYPE, FetchError
 from analysis.runs.tables import CONFIG, SUMMARY, is_missing, keys
 from lib.spec.declaration import Declaration
 from lib.spec.sweep import same_value
 
+FILTER_KEYS = {"group": CONFIG + GROUP, "jobType": CONFIG + JOB_TYPE}  # W&B's names in filters
 OPERATORS = ("$in", "$nin", "$ne", "$exists")
 
 
 def matches(row: dict[str, Any], filters: dict[str, Any]) -> bool:
     """Return whether a run of an offline folder matches filters in W&B's syntax.
 
-    Keys are config.<name>, summary_metrics.<name> (or summary.<name>) and state. A filter's value
-    is the required value, or a mapping of ``OPERATORS``.
+    Keys are config.<name>, summary_metrics.<name> (or summary.<name>), state, group and jobType. A
+    filter's value is the required value, or a mapping of ``OPERATORS``.
 
     Raises:
         FetchError: when a key or operator is not supported for runs in a folder.
     """
     for key, condition in filters.items():
-        column = key.replace("summary_metrics.", SUMMARY)
-        if key == "group":
-            raise FetchError(
-                "--group works only for W&B projects; select runs in a folder with --filter, such "
-                'as \'{"config.algo": "ppo"}\''
-            )
+        column = FILTER_KEYS.get(key, key.replace("summary_metrics.", SUMMARY))
         if key != "state" and not column.startswith((CONFIG, SUMMARY)):
             raise FetchError(
                 "--filter: for runs in a folder, keys must be config.<name>, "
-                f"summary_metrics.<name> or state, got {key!r}"
+                f"summary_metrics.<name>, state, group or jobType, got {key!r}"
             )
         tests = condition if isinstance(condition, dict) else {"$in": [condition]}
         for operator, value in tests.items():

@@ -4,22 +4,23 @@
 would take minutes.
 """
 
-import itertools
 import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from analysis.runs import per_item
+from analysis.runs import axis, per_item
 from analysis.runs.record import Fetched, FetchError, build_record
+from analysis.runs.tables import CONFIG
 from lib.spec.files import FINISHED
 
 END = "end of file "
@@ -43,7 +44,8 @@ def fetch_folder(
 
     ``known``: the source of each run in the tables, by run id; a run is skipped if its newest file
     is still this source. If a run has several files, the last finished attempt is used, else the
-    newest. Output files of runs are copied to ``files``/<run id>.
+    newest, with the history of the attempts that it continues. Output files of runs are copied to
+    ``files``/<run id>.
 
     Raises:
         FetchError: when there are no runs; at the end of the iteration, listing unreadable files.
@@ -65,7 +67,7 @@ def fetch_folder(
         chunks = [runs[i : i + CHUNK] for i in range(0, len(runs), CHUNK)]
         bar = tqdm(total=len(runs), desc="reading runs", unit="run", disable=None)
         with bar, ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
-            for run in itertools.chain.from_iterable(pool.map(_read_runs, chunks)):
+            for run in chain.from_iterable(pool.map(_read_runs, chunks)):
                 if run is None:
                     continue
                 if isinstance(run, FetchError):
@@ -99,27 +101,68 @@ def _read_runs(attempts: list[tuple[str, list[Path]]]) -> list[Fetched | FetchEr
 
 
 def _attempt(run_id: str, tries: list[tuple[str, Any]]) -> Fetched | FetchError | None:
-    newest = None
+    chosen, earlier = None, []
     for source, records in reversed(tries):
         if isinstance(records, FetchError):
-            newest = newest or records
+            chosen = chosen or records
             continue
         if not {"run", "config", "exit"} & {record.get("type") for record in records}:
-            print(f"skipping {source}: its file is truncated before the run's configuration")
+            if chosen is None:
+                print(f"skipping {source}: its file is truncated before the run's configuration")
             continue
         attempt = _from_records(run_id, source, records)
-        if attempt.row["state"] == "finished":
-            return attempt
-        newest = newest or attempt
-    return newest
+        finished = attempt.row["state"] == "finished"
+        if chosen is None or (finished and not _is_finished(chosen)):
+            chosen, earlier = attempt, []
+        else:
+            earlier.append(attempt)
+    return chosen if isinstance(chosen, FetchError) else _continued(chosen, earlier)
+
+
+def _is_finished(attempt: Fetched | FetchError) -> bool:
+    return isinstance(attempt, Fetched) and attempt.row["state"] == "finished"
+
+
+def _continued(run: Fetched | None, earlier: Sequence[Fetched]) -> Fetched | None:
+    """Return a run with the part of its history that earlier attempts logged, newest first.
+
+    Offline, W&B writes a run that was resumed under its id to a new file, which has only what was
+    logged since. An attempt was continued if the next one has the same configuration and begins
+    after it on the axis, without a gap: at most 1.5 times the largest step between values.
+    """
+    for attempt in earlier if run else ():
+        name = axis.find([run.logged])
+        after, before = (sorted(row[name] for row in one.over(name)[0]) for one in (run, attempt))
+        head = [value for value in before if after and value < after[0]]
+        same = all(
+            attempt.row.get(key) == run.row.get(key)
+            for key in {*attempt.row, *run.row}
+            if key.startswith(CONFIG)
+        )
+        if name == axis.STEP or not head or not same:
+            continue
+        gaps = [later - one for values in (head, after) for one, later in pairwise(values)]
+        if after[0] - head[-1] > 1.5 * max(gaps, default=1):
+            continue
+        print(
+            f"run {run.run_id}: history up to {name} {head[-1]:g} is from {attempt.row['source']}, "
+            f"which {run.row['source']} continues"
+        )
+        rows = [row for row in attempt.logged if row.get(name) in head] + run.logged
+        rows = [row | {axis.STEP: step} for step, row in enumerate(rows)]
+        run = Fetched(attempt.row | run.row, rows)
+    return run
 
 
 def _from_records(run_id: str, source: str, records: list[dict[str, Any]]) -> Fetched:
     config, summary, rows, exit_code = {}, {}, [], None
+    group, job_type = None, None
     for record in records:
         match record.get("type"):
             case "run":
                 config |= record["run"].get("config", {}).get("update", {})
+                group = record["run"].get("run_group", group)
+                job_type = record["run"].get("job_type", job_type)
             case "config":
                 config |= record["config"].get("update", {})
             case "summary":
@@ -130,7 +173,18 @@ def _from_records(run_id: str, source: str, records: list[dict[str, Any]]) -> Fe
                 exit_code = record["exit"].get("exit_code", 0)
     state = "crashed" if exit_code is None else STATE_OF_EXIT.get(exit_code, "failed")
     created = source.removeprefix("offline-run-").removesuffix(f"-{run_id}")  # 20260101_000000
-    return build_record(run_id, state, exit_code, source, config, summary, rows, created=created)
+    return build_record(
+        run_id,
+        state,
+        exit_code,
+        source,
+        config,
+        summary,
+        rows,
+        created=created,
+        group=group,
+        job_type=job_type,
+    )
 
 
 def read_files(files: list[Path]) -> list[list[dict[str, Any]] | FetchError]:

@@ -137,6 +137,8 @@ def _read_run(run: Any, files: Path) -> Fetched:
         rows,
         run.url,
         str(run.created_at or ""),
+        run.group,
+        run.job_type,
     )
     for file in run.files([per_item.SCORES, per_item.OVERLAYS]):
         try:

@@ -95,6 +95,55 @@ def test_offline_runs_in_every_state(offline: dict[str, str], sweep: Path, tmp_p
     assert runs.set_index("run_id").loc["dead", "state"] == "finished"
 
 
+CONTINUED = """
+import sys, wandb
+from pathlib import Path
+for words in sys.argv[1:]:
+    name, part, first, last, lr = words.split()
+    config = {"seed": 1, "lr": float(lr)}
+    run = wandb.init(id=name, resume="allow", group="g", job_type="j", config=config)
+    for epoch in range(int(first), int(last) + 1):
+        run.log({"epoch": epoch, "val/error": 1 / epoch})
+    run.summary[f"from_{first}"] = 1
+    run.finish(exit_code=0 if last == "6" else 255)
+    folder = Path(run.dir).parent
+    folder.rename(folder.with_name(f"offline-run-{part}-{name}"))
+"""
+
+
+def test_a_run_that_was_resumed_under_its_id_has_its_whole_history(
+    offline: dict[str, str], sweep: Path, tmp_path: Path
+) -> None:
+    """Offline, W&B writes each part to a folder of its own; parts that do not fit are left out."""
+    source, out = Path(offline["WANDB_DIR"]), tmp_path / "tables"
+    source.mkdir()
+    parts = ["whole 0 1 2 .1", "whole 1 3 3 .1", "whole 2 4 6 .1"]
+    parts += ["again 0 1 3 .1", "again 1 1 6 .1"]  # from the start
+    parts += ["other 0 1 3 .2", "other 1 4 6 .1"]  # another recipe
+    parts += ["gap 0 1 2 .1", "gap 1 5 6 .1"]
+    made = subprocess.run(command("-c", CONTINUED, *parts), env=offline, cwd=ROOT, check=False)
+    assert made.returncode == 0
+    done = call("-m", "analysis.fetch", source, "--sweep", sweep, "--out", out)
+    assert "4 runs read, 4 in" in done.stdout
+    for end, part in ((3, 1), (2, 0)):
+        where = f"run whole: history up to epoch {end} is from offline-run-{part}-whole, which"
+        assert f"{where} offline-run-2-whole continues" in done.stdout
+    runs, history = tables.read_tables(out)
+    epochs = history.groupby("run_id")["epoch"].apply(list).to_dict()
+    assert epochs["whole"] == epochs["again"] == [1, 2, 3, 4, 5, 6]
+    assert (epochs["other"], epochs["gap"]) == ([4, 5, 6], [5, 6])
+    errors = history.set_index("run_id").loc["whole", "val/error"]
+    np.testing.assert_array_equal(errors, 1 / np.arange(1, 7))
+    whole = runs.set_index("run_id").loc["whole"]
+    assert (whole["state"], whole["source"]) == ("finished", "offline-run-2-whole")
+    assert whole[["summary.from_1", "summary.from_4", "summary.val/error"]].tolist() == [
+        1,
+        1,
+        1 / 6,
+    ]
+    assert whole[["config.Group", "config.Job Type"]].tolist() == ["g", "j"]
+
+
 def test_an_interrupted_write_leaves_the_tables(tmp_path: Path) -> None:
     path = tmp_path / "runs.csv"
     path.write_text("old\n")

@@ -149,6 +149,30 @@ def test_runs_of_a_project_without_a_sweep(
     assert 'with the filter {"config.algo": "nothing"}' in done.stderr
 
 
+def test_groups_and_job_types_can_be_compared(
+    server: WandbServer, online: dict[str, str], tmp_path: Path
+) -> None:
+    """Many projects name the variant in W&B's group, and have no config key for it."""
+    for group, gain in (("baseline", 0), ("ours", 0.05)):
+        for seed in range(6):
+            config = {"seed": seed, "lr": 0.1}
+            name = f"{group}{seed}"
+            put(server, name, config, 0.2 - gain + seed / 1000 * (1 + gain), [], None, group)
+            server.runs[name].attributes["jobType"] = f"try {seed}"
+    out, declaration = tmp_path / "out", tmp_path / "mine.yaml"
+    declaration.write_text("metric: test/error\nfactors: {Group: [baseline, ours]}\n")
+    done = fetch(out, online, f"{ENTITY}/p", "--study", declaration)
+    assert done.returncode == 0, done.stderr
+    study = load_study("mine", sweep=out / "sweep.yaml", declaration=declaration)
+    result = report_module.report(study, out, draw=False)
+    (row,) = result["contrasts"]
+    assert row["name"] == "Group"
+    assert row["grade"] == "preliminary_support"
+    runs, _ = read_tables(out)
+    assert sorted(set(runs["config.Group"])) == ["baseline", "ours"]
+    assert sorted(set(runs["config.Job Type"])) == [f"try {seed}" for seed in range(6)]
+
+
 def test_a_filter_is_json() -> None:
     parser = argparse.ArgumentParser()
     add_source_arguments(parser)
@@ -161,16 +185,18 @@ def test_a_filter_is_json() -> None:
 
 def test_filters_for_runs_in_a_folder() -> None:
     row = {"state": "finished", "config.algo": "a", "config.n": 3, "summary.x": 0.5}
+    row |= {"config.Group": "g", "config.Job Type": "train"}
     assert selection.matches(row, {})
     assert selection.matches(row, {"config.algo": "a", "config.n": 3.0, "state": "finished"})
     assert not selection.matches(row, {"config.algo": "a", "config.n": "3"})
     assert selection.matches(row, {"config.algo": {"$in": ["a", "b"], "$ne": "b"}})
     assert not selection.matches(row, {"config.algo": {"$nin": ["a"]}})
     assert selection.matches(row, {"summary_metrics.x": {"$exists": True}})
+    assert selection.matches(row, {"group": "g", "jobType": {"$ne": "eval"}})
+    assert not selection.matches(row, {"group": "h"})
     assert not selection.matches(row, {"config.other": {"$exists": True}})
     for filters, message in (
         ({"tags": "x"}, "keys must be config"),
-        ({"group": "x"}, "--group works only for W&B projects"),
         ({"config.n": {"$gt": 1}}, "$gt"),
     ):
         with pytest.raises(FetchError) as error:

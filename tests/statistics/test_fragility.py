@@ -80,7 +80,8 @@ def test_the_fewest_seeds_that_can_give_a_claim_decide_together(study: Study) ->
     d = np.array([-0.002, 0.003, 0.001, -0.0015, 0.0045, 0.002])
     assert all(holds(np.delete(d, k), "p_within") for k in range(6))
     _, found = judged(study, d, "practically_equivalent")
-    assert found.could_not and found.lost == list(range(6))
+    assert found.could_not
+    assert found.lost == list(range(6))
 
 
 def test_a_claim_that_no_seed_decides_has_no_note(study: Study) -> None:
