@@ -12,6 +12,7 @@ from analysis.runs import completeness, history_scores, per_item
 from analysis.runs.axis import EPOCH
 from analysis.runs.completeness import Completeness
 from analysis.runs.data import StudyData
+from analysis.runs.selection import with_numeric_seeds
 from analysis.runs.tables import CONFIG, numbers, read_tables
 from analysis.runs.waivable import CHECKS
 from lib.spec.load import load_study
@@ -32,6 +33,7 @@ def load_data(
         TableError: when a table is missing, damaged, or from another sweep.
     """
     runs, history = read_tables(folder)
+    runs = with_numeric_seeds(runs, study.declaration.replicate, study.seeds)
     table = per_item.read(folder)
     later = ""
     for n in sorted(study.declaration.looks or {}, reverse=True):

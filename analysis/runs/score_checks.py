@@ -1,4 +1,4 @@
-"""Checks of the runs' scores: logged at all, within bounds, at equal budgets, on the same data."""
+"""Checks of the runs' scores: logged at all, within bounds, on one scale, at equal budgets."""
 
 import difflib
 
@@ -7,8 +7,9 @@ import pandas as pd
 
 from analysis.runs.axis import label
 from analysis.runs.lengths import ENOUGH
-from analysis.runs.tables import SUMMARY, TableError, is_missing, keys, numbers
+from analysis.runs.tables import CONFIG, SUMMARY, TableError, is_missing, keys, numbers
 from lib.spec.study import RULES, Study
+from lib.spec.sweep import show_value
 
 
 def require_score(study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> None:
@@ -44,6 +45,26 @@ def out_of_bounds(study: Study, runs: pd.DataFrame) -> list[str]:
                     f"{high:g}; if the score is right, declare other `bounds:` for the metric"
                 )
     return problems
+
+
+def two_scales(study: Study, runs: pd.DataFrame) -> list[str]:
+    """Return a message if variants' scores within [0, 100] seem to be on two scales.
+
+    That is, all scores of one variant are at most 1, all of another above 1, and their medians
+    differ by a factor of about 100 (33 to 300), as accuracies of 0.93 and 94 do.
+    """
+    if study.logged.bounds[1] != 100:
+        return []
+    levels = [f"{key}=" + runs[CONFIG + key].map(show_value) for key in study.factor_keys]
+    variant = pd.concat(levels, axis=1).agg(", ".join, axis=1) if levels else runs["state"]
+    scores = numbers(runs, study.score_key()).groupby(variant).agg(["min", "median", "max"])
+    fractions, percentages = scores[scores["max"] <= 1], scores[scores["min"] > 1]
+    return [
+        f"{study.logged.key} is about {low:.4g} for {one}, but {high:.4g} for {other}"
+        for one, low in fractions["median"].items()
+        for other, high in percentages["median"].items()
+        if low * 100 / 3 <= high <= low * 300
+    ][:1]
 
 
 def scored_at_other_steps(

@@ -1,5 +1,6 @@
 """Select the runs of a study, and collect their levels if there is no sweep."""
 
+import re
 from typing import Any
 
 import pandas as pd
@@ -10,6 +11,7 @@ from lib.spec.declaration import Declaration
 from lib.spec.sweep import same_value
 
 FILTER_KEYS = {"group": CONFIG + GROUP, "jobType": CONFIG + JOB_TYPE}  # W&B's names in filters
+WHOLE = re.compile(r"0|[1-9][0-9]{0,15}")
 OPERATORS = ("$in", "$nin", "$ne", "$exists")
 
 
@@ -70,12 +72,24 @@ def sweep_of(runs: pd.DataFrame, declared: Declaration) -> dict[str, Any]:
         )
     parameters = {}
     for key in declared_keys:
+        if key not in available and key == declared.replicate:
+            varied = [k for k in available if k not in declared_keys and len(_levels(runs, k)) > 1]
+            raise FetchError(
+                f"no run has the key {key} in its config, which tells repeated runs apart. Set "
+                f"`seed:` of the declaration to the key that does (keys that vary: "
+                f"{', '.join(varied) or 'none'}), or to {{repeat: true}} if repeated runs have "
+                "identical configurations"
+            )
         if key not in available:
             raise FetchError(
                 f"no run has the declared key {key} in its config; available keys: "
                 f"{', '.join(available)}"
             )
-        parameters[key] = {"values": _levels(runs, key)}
+        levels = _levels(runs, key)
+        if key == declared.replicate:
+            of_numbers = [level for level in levels if not isinstance(level, str)]
+            levels = _levels(with_numeric_seeds(runs, key, of_numbers), key)
+        parameters[key] = {"values": levels}
     return {"method": "grid", "parameters": parameters}
 
 
@@ -100,3 +114,19 @@ def _levels(runs: pd.DataFrame, key: str) -> list[Any]:
             levels.append(value)
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in levels)
     return sorted(levels) if numbers else levels
+
+
+def with_numeric_seeds(runs: pd.DataFrame, key: str, seeds: list[Any]) -> pd.DataFrame:
+    """Return ``runs`` with whole numbers that are text in the column of the seed, ``key``, as int.
+
+    One script may log the seed 3 and another "3". Unless one of ``seeds``, those of the study, is
+    text, or there are none.
+    """
+    if CONFIG + key not in runs or not seeds or any(isinstance(seed, str) for seed in seeds):
+        return runs
+    converted = pd.Series(map(_number, runs[CONFIG + key]), index=runs.index, dtype=object)
+    return runs.assign(**{CONFIG + key: converted})
+
+
+def _number(value: Any) -> Any:
+    return int(value) if isinstance(value, str) and WHOLE.fullmatch(value) else value

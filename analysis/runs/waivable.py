@@ -1,9 +1,10 @@
-"""Checks that `analysis.report --allow NAME` waives: recipe, data, code, identical runs."""
+"""Checks that `analysis.report --allow NAME` waives: recipe, data, code, scale, identical runs."""
 
 import numpy as np
 import pandas as pd
 
 from analysis.runs import recipe
+from analysis.runs.score_checks import two_scales
 from analysis.runs.tables import CONFIG, SUMMARY, is_missing, numbers
 from lib.spec.study import CHANGED, Study
 from lib.spec.sweep import show_value
@@ -19,6 +20,7 @@ CHECKS = {
     "data": "the runs used different data",
     "commit": "the runs used different commits of the code",
     "versions": "the runs used different library versions",
+    "scale": "some variants seem to have logged fractions and others percentages",
     "identical": "runs that should differ have identical losses in all digits",
 }
 
@@ -52,6 +54,8 @@ def failed_waivable(study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> 
         parts += _changed(runs, SAME_WITHIN_RUN[name])
         if parts:
             waivable[name] = f"{CHECKS[name]} ({'; '.join(parts)})"
+    if parts := two_scales(study, runs):
+        waivable["scale"] = f"{CHECKS['scale']} ({'; '.join(parts)})"
     if parts := _identical(study, runs, history):
         waivable["identical"] = f"{CHECKS['identical']} ({'; '.join(parts)})"
     return waivable

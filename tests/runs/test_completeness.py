@@ -232,3 +232,23 @@ def test_pooled_sweeps_are_arms(tmp_path: Path) -> None:
     assert found.runs(("ours",)) == ["bnsgd00", "bnsgd01", "bnsgd02"]
     rest = completeness.check(plan, runs, history)
     assert "run bnadam00 matches no variant of the study: its combination" in rest.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("factor", "doubted"),
+    [(0.01, True), (0.05, False), (0.5, False), (0.0001, False)],
+)
+def test_fractions_next_to_percentages_are_doubted(
+    sweep_path: Path, factor: float, doubted: bool
+) -> None:
+    """Accuracies of 0.9 and 90; errors of 0.5 % and 1 %, or of 0.01 % and 90 %, are possible."""
+    percent = {"key": "test/error", "bounds": [0, 100]}
+    runs, history = factories.tables(sweep_path)
+    scores = runs["summary.test/error"] * 30  # about 3
+    one = runs["config.batch_norm"].astype(bool)
+    runs["summary.test/error"] = scores.where(~one, scores * factor)
+    found = check(sweep_path, runs, history, metric=percent)
+    assert not found.problems
+    assert list(found.waivable) == ["scale"] * doubted
+    if doubted:
+        assert "for batch_norm=False, optimizer=adam" in found.waivable["scale"]

@@ -220,6 +220,10 @@ def test_what_runs_vary_is_the_declarations() -> None:
     for values, message in (
         ({}, "add `factors:` or `arms:` to the declaration"),
         ({"factors": {"x": [1]}}, "no run has the declared key x"),
+        (
+            {"factors": {"lr": [0.1, 1]}, "seed": "s"},
+            r"no run has the key s .*\(keys that vary: seed, name\)",
+        ),
     ):
         with pytest.raises(FetchError, match=message):
             selection.sweep_of(runs, Declaration(metric="test/error", **values))

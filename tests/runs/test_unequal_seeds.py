@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import mannwhitneyu, wilcoxon
 
+from analysis.runs import selection
+from lib.spec.declaration import Declaration
 from tests import factories
 
 
@@ -45,6 +47,29 @@ def test_complete_pairs_are_compared_on_request(sweep_path: Path, tmp_path: Path
     d = [wide["b"].loc[s, column] - wide["a"].loc[s, column] for s in found["seeds"]]
     assert row["p"] == pytest.approx(wilcoxon(d, method="exact").pvalue)
     assert "**Waived check:**" in (folder / "report.md").read_text()
+
+
+def test_a_seed_that_is_text_in_some_runs_is_the_same_seed(
+    sweep_path: Path, tmp_path: Path
+) -> None:
+    """A script that does not convert its argument logs "3" for 3."""
+    runs, history = tables(sweep_path)
+    as_text = [
+        str(seed) if algo == "b" else seed
+        for algo, seed in zip(runs["config.algo"], runs["config.seed"], strict=True)
+    ]
+    expected = factories.report(factories.write_study(tmp_path / "n", runs, history), sweep_path)
+    runs["config.seed"] = factories.pd.Series(as_text, dtype=object)
+    folder = factories.write_study(tmp_path / "t", runs, history)
+    found = factories.report(folder, sweep_path)
+    assert found["contrasts"] == expected["contrasts"]
+    read = factories.runs_table(runs.to_dict("records"))
+    declared = Declaration(metric="test/error", factors={"algo": ["a", "b"]})
+    levels = selection.sweep_of(read, declared)["parameters"]["seed"]["values"]
+    assert levels == list(range(8)), "also where the seeds are those of the runs"
+    texts = read.assign(**{"config.seed": [str(seed) for seed in read["config.seed"]]})
+    levels = selection.sweep_of(texts, declared)["parameters"]["seed"]["values"]
+    assert levels == [str(seed) for seed in range(8)], "text in all runs stays text"
 
 
 def test_seeds_of_their_own_are_no_pairs(sweep_path: Path, tmp_path: Path) -> None:
