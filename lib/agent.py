@@ -161,6 +161,13 @@ def main() -> None:
         workers = len(devices) or min(cores(), 4)
     if workers < 1:
         parser.error(f"--workers {workers}: must be at least 1")
+    for sweep in sweeps:
+        seeded = any("seed" in name.lower() for name in sweep.parameters)
+        if not seeded and not Places().declaration(sweep.name).exists():
+            print(
+                f"{sweep.name} has no parameter for seeds; without repeated runs, differences "
+                f"cannot be tested. See python -m analysis.plan {shlex.quote(sweep.where)}"
+            )
     failed = []
     for sweep in sweeps:
         out = arguments.out or Path("runs") / sweep.name

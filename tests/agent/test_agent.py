@@ -136,6 +136,7 @@ def test_a_failed_run_is_reported_and_does_not_stop_the_others(
     assert "FAILED (exit code 1)" in done.stdout
     assert "lr = 99.0 diverges at once" in done.stdout
     assert "1 of 2 runs finished" in done.stdout
+    assert "no parameter for seeds" not in done.stdout
     runs, _ = fetch(sweep, out, tmp_path / "tables", offline)
     assert sorted(runs["state"]) == ["failed", "finished"]
 
@@ -152,6 +153,20 @@ def test_what_a_script_refuses_fails_once(offline: dict[str, str], tmp_path: Pat
     assert "learning_rate = 0.1: unknown key" in done.stderr
     assert "optimizer = 'adamw': should be 'adam' or 'sgd'" in done.stderr
     assert not list((tmp_path / "out").glob("wandb/offline-run-*"))
+
+
+def test_a_grid_without_seeds_is_said_before_it_runs(
+    offline: dict[str, str], tmp_path: Path
+) -> None:
+    sweep = write_sweep(tmp_path / "tiny.yaml", unknown={"value": 1})
+    content = yaml.safe_load(sweep.read_text())
+    for key, said in (("seed", False), ("random_seed", False), ("repeat", True)):
+        content["parameters"][key] = content["parameters"].pop("seed", {"values": [0, 1]})
+        sweep.write_text(yaml.safe_dump(content))
+        content["parameters"].pop(key)
+        done = run_agent(sweep, tmp_path / key, offline)
+        assert "no run was started" in done.stderr
+        assert ("tiny has no parameter for seeds" in done.stdout) == said
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
