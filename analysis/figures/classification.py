@@ -9,6 +9,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from analysis.figures import style
 from analysis.runs import per_item
 from analysis.runs.data import StudyData
+from lib.spec.metric import count
 from lib.spec.study import Study, Variant
 
 # The 43 classes of the German Traffic Sign Recognition Benchmark (Stallkamp et al. 2012).
@@ -92,8 +93,9 @@ def class_errors_caption(data: StudyData) -> str:
     classes = data.per_item["label"].nunique()
     return (
         f"Test error per class: the {len(order)} of {classes} classes with the highest error "
-        f"(number of test items in parentheses). Markers: median over n = {len(data.study.seeds)} "
-        f"seeds; lines: minimum to maximum{wide}. {style.run_set(data)}"
+        "(number of test items in parentheses). Markers: median over n = "
+        f"{count(len(data.study.seeds), data.study.declaration.unit)}; lines: minimum to "
+        f"maximum{wide}. {style.run_set(data)}"
     )
 
 

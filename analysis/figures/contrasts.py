@@ -51,7 +51,8 @@ def forest(data: StudyData, rows: list[dict[str, Any]]) -> Figure:
         delta = metric.display(study.smallest_effect)
         axis.axvspan(-delta, delta, color="0.9", label="±δ")
     axis.axvline(0, color="black", linewidth=0.8)
-    bars = {"seeds": ("ci_low", "ci_high")}
+    units = f"{study.declaration.unit}s"
+    bars = {units: ("ci_low", "ci_high")}
     bars |= {"test items": ("items_low", "items_high"), "both": ("both_low", "both_high")}
     named = set()
     for i, r, lines in zip(np.arange(len(rows)) + more, rows, names, strict=True):
@@ -70,7 +71,7 @@ def forest(data: StudyData, rows: list[dict[str, Any]]) -> Figure:
         numbers = f"p {format_p(r['p'])},  Holm p {format_p(r['p_holm'])}, "
         numbers += f" r {r['rank_biserial']:+.2f}"
         if r["n_trained"] < r["n"]:
-            numbers += f"; bars: {r['n_trained']} of {r['n']} seeds"
+            numbers += f"; bars: {r['n_trained']} of {r['n']} {units}"
         at = {"transform": axis.get_yaxis_transform(), "fontsize": 7.5, "va": "bottom"}
         at["path_effects"] = [withStroke(linewidth=2.5, foreground="white")]  # over the zero line
         axis.text(0.01, i - 0.4, "\n".join(lines), **at)
@@ -94,15 +95,15 @@ def forest_caption(data: StudyData, rows: list[dict[str, Any]]) -> str:
     kinds = {row["paired"] for row in rows}
     names = {True: "signed-rank test", False: "Mann–Whitney test"}
     test = " or ".join(names[kind] for kind in names if kind in kinds)
-    items, failed = "", ""
+    items, failed, units = "", "", f"{study.declaration.unit}s"
     if any(row["items_low"] is not None for row in rows):
         items = (
             " Second and third bars: bootstrap intervals over test items with the networks fixed, "
-            "and over seeds and test items together."
+            f"and over {units} and test items together."
         )
     if any(row["n_trained"] < row["n"] for row in rows):
         failed = (
-            " Dots and bars exclude seeds with a failed run; p and r rank failed runs as worst."
+            f" Dots and bars exclude {units} with a failed run; p and r rank failed runs as worst."
         )
     _, threshold = _bounds(data, rows)
     log = f"The axis is logarithmic beyond ±{threshold:g}. " if _is_wide(data, rows) else ""
@@ -110,9 +111,9 @@ def forest_caption(data: StudyData, rows: list[dict[str, Any]]) -> str:
     band = f" Gray band: ±δ = {study.metric.show_exactly(delta)}." if delta else ""
     level = show_level(1 - study.alpha / n)
     return (
-        f"Primary contrasts (n = {first['n']} seeds), {minus}: Hodges–Lehmann difference (dot) and "
-        f"{exact}interval over seeds, simultaneous over the {count(n, 'contrast')} ({level} "
-        f"each, or the highest level that this number of seeds allows).{items}{band}{failed} p: "
+        f"Primary contrasts (n = {first['n']} {units}), {minus}: Hodges–Lehmann difference (dot) "
+        f"and {exact}interval over {units}, simultaneous over the {count(n, 'contrast')} ({level} "
+        f"each, or the highest level that this number of {units} allows).{items}{band}{failed} p: "
         f"{exact}two-sided {test}, uncorrected; Holm p: corrected over {count(n, 'contrast')}; r: "
         f"{'matched-pairs ' * (kinds == {True})}rank-biserial correlation. Negative: {ours} the "
         f"lower value; {study.metric.better} is better. {log}{style.run_set(data)}"
@@ -191,8 +192,8 @@ def levels_caption(data: StudyData, rows: list[dict[str, Any]], factor: str) -> 
     pairs = sum(row["kind"] == "main" and row["parts"][0][0] == factor for row in rows)
     return (
         f"Levels of {study.factor_label(factor)}, best at the top: median over n = "
-        f"{count(len(study.seeds), 'seed')} (large dots) and single seeds (small dots). Bars at "
-        f"the right join levels between which no test shows a difference (Holm p ≥ "
-        f"{study.alpha:g}; {count(pairs, 'pair')} among {len(rows)} contrasts); this is not "
-        f"evidence that they are equal. {style.run_set(data)}"
+        f"{count(len(study.seeds), study.declaration.unit)} (large dots) and each "
+        f"{study.declaration.unit} (small dots). Bars at the right join levels between which no "
+        f"test shows a difference (Holm p ≥ {study.alpha:g}; {count(pairs, 'pair')} among "
+        f"{len(rows)} contrasts); this is not evidence that they are equal. {style.run_set(data)}"
     )

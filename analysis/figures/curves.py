@@ -97,7 +97,7 @@ def learning_curves_caption(data: StudyData, metric: Metric) -> str:
     cross = f"Crosses: {count(stopped, 'run')} stopped before the end. " if stopped else ""
     return (
         f"{capitalize(metric.title)} against epoch. Thin lines: one per run (n = "
-        f"{count(n, 'seed')} per variant); bold: median over runs; band: "
+        f"{count(n, data.study.declaration.unit)} per variant); bold: median over runs; band: "
         f"{style.band_name(n * together)} over runs. {_ended(data)}{failed}{cross}"
         f"{style.run_set(data)}"
     )
@@ -155,14 +155,14 @@ def difference_curves_caption(data: StudyData, metric: Metric) -> str:
     values = _trained_curves(data, metric)
     splitting, flat = data.completeness.splitting, values.reshape(len(values), -1)
     built = contrasts.build(study, flat, splitting=splitting)
-    number = int(data.failed.sum())
+    number, unit = int(data.failed.sum()), study.declaration.unit
     failed = f"Without {count(number, 'failed run')}. " if number else ""
     wide = any(_far_off((c.treatment - c.baseline).reshape(n, -1)) for c in built)
     grey = "; gray: ±δ" if study.smallest_effect else ""
-    log = "Where single seeds are far off the axis is logarithmic at its ends. " if wide else ""
+    log = f"Where single {unit}s are far off the axis is logarithmic at its ends. " if wide else ""
     return (
         f"Paired difference in {metric.title} against epoch, treatment minus baseline. Thin lines: "
-        f"one per seed (n = {n}); bold: median over seeds; band: {style.band_name(n)}{grey}. "
+        f"one per {unit} (n = {n}); bold: median over {unit}s; band: {style.band_name(n)}{grey}. "
         f"Descriptive, not a test: neighboring epochs are correlated. {_ended(data)}{failed}{log}"
         f"{style.run_set(data)}"
     )
@@ -219,7 +219,7 @@ def epochs_until_caption(data: StudyData, metric: Metric) -> str:
     rule = "declared" if declared else "the worst variant's median after the last epoch"
     return (
         f"Epochs until the {metric.title} first reaches {metric.show_with_unit(target)} ({rule}): "
-        f"share of runs (n = {count(len(data.study.seeds), 'seed')} per variant) against epochs of "
-        f"training; the legend counts the runs that reached it; the share is of all runs. "
-        f"{style.run_set(data)}"
+        f"share of runs (n = {count(len(data.study.seeds), data.study.declaration.unit)} per "
+        "variant) against epochs of training; the legend counts the runs that reached it; the "
+        f"share is of all runs. {style.run_set(data)}"
     )

@@ -55,11 +55,11 @@ def overview(data: StudyData, rows: list[dict[str, Any]]) -> Figure:
     top.set_yticks(range(len(table)), [style.tick_lines(study, v, WIDTH) for v in study.variants])
     top.set_ylim(len(table) - 0.5, -0.5)
     top.set_xlabel(capitalize(metric.axis), fontsize=8)
-    known = [row for row in rows if row["confidence"]]
+    known, unit = [row for row in rows if row["confidence"]], study.declaration.unit
     for i, row in enumerate(rows):
         if not row["confidence"]:
             at = {"ha": "center", "va": "center", "fontsize": 7}
-            bottom.text(0, i, "no interval: too few seeds without a failed run", **at)
+            bottom.text(0, i, f"no interval: too few {unit}s without a failed run", **at)
             continue
         ends = [metric.display(row[end]) for end in ("ci_low", "ci_high")]
         bottom.plot(ends, [i, i], color="black", linewidth=1.6)
@@ -107,13 +107,13 @@ def _same_scale(top: Any, bottom: Any, scores: np.ndarray, ends: np.ndarray) -> 
 
 def overview_caption(data: StudyData, rows: list[dict[str, Any]]) -> str:
     """Return the figure's caption."""
-    study, metric = data.study, data.study.metric
+    study, metric, unit = data.study, data.study.metric, data.study.declaration.unit
     failed, blocks = int(data.failed.sum()), len(study.blocks) > 1
-    dots = "every variant and seed, mean over blocks" if blocks else "every run"
-    what = "seeds with a failed run in some block" if blocks else "failed runs"
+    dots = f"every variant and {unit}, mean over blocks" if blocks else "every run"
+    what = f"{unit}s with a failed run in some block" if blocks else "failed runs"
     crosses = f" Crosses at the edge: {failed} {what}." if failed else ""
     excluded = any(row["n_trained"] < row["n"] for row in rows)
-    without = ", over the seeds without a failed run" if excluded else ""
+    without = f", over the {unit}s without a failed run" if excluded else ""
     levels = sorted({show_level(row["confidence"]) for row in rows if row["confidence"]})
     delta = study.smallest_effect
     band = f" Gray band: ±δ = {metric.show_exactly(delta)}." if delta else ""

@@ -83,14 +83,14 @@ def mark_failed(axis: Axes, metric: Metric, heights: np.ndarray, colour: str) ->
 
 def final_scores_caption(data: StudyData) -> str:
     """Return the figure's caption."""
-    study, metric = data.study, data.study.metric
+    study, metric, unit = data.study, data.study.metric, data.study.declaration.unit
     number = int(data.failed.sum())
     failed = f"Crosses at the edge: {count(number, 'failed run')}. " if number else ""
     over = " without failed runs" if number else ""
-    lines = "gray lines join runs with the same seed; " if data.paired else ""
+    lines = f"gray lines join runs with the same {unit}; " if data.paired else ""
     return (
-        f"{capitalize(metric.title)} per variant ({study.rule_words}). One dot per run, seeds from "
-        f"top to bottom (n = {len(study.seeds)} per variant); {lines}black bars and numbers: "
+        f"{capitalize(metric.title)} per variant ({study.rule_words}). One dot per run, {unit}s "
+        f"from top to bottom (n = {len(study.seeds)} per variant); {lines}black bars and numbers: "
         f"medians{over}; {metric.better} is better. {failed}"
         f"{style.run_set(data)}"
     )
@@ -119,7 +119,7 @@ def published_scores(data: StudyData) -> Figure:
     axis.set_xticks(range(len(values)), study.seeds)
     axis.set_xlim(*ends)
     axis.margins(y=0.12)
-    axis.set_xlabel("Seed")
+    axis.set_xlabel(capitalize(study.declaration.unit))
     axis.set_ylabel(metric.quoted_axis)
     axis.ticklabel_format(axis="y", useOffset=False)
     style.legend_above(figure, axis)
@@ -131,9 +131,9 @@ def published_scores_caption(data: StudyData) -> str:
     study, metric = data.study, data.study.metric
     return (
         f"{metric.quoted_axis} of every run ({study.rule_words}): {study.variant_label(())}, one "
-        f"dot per seed (n = {len(study.seeds)}); thin black line: their median, "
-        f"{metric.show_quoted(float(np.nanmedian(data.trained)))}; other lines: published scores. "
-        f"{style.run_set(data)}"
+        f"dot per {study.declaration.unit} (n = {len(study.seeds)}); thin black line: their "
+        f"median, {metric.show_quoted(float(np.nanmedian(data.trained)))}; other lines: "
+        f"published scores. {style.run_set(data)}"
     )
 
 
@@ -176,7 +176,7 @@ def integrity(data: StudyData) -> Figure:
         style.rows(study, axis, np.arange(rows) + 0.5)
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
-    axis.set_xlabel("Seed")
+    axis.set_xlabel(capitalize(study.declaration.unit))
     return figure
 
 
@@ -195,8 +195,8 @@ def integrity_caption(data: StudyData) -> str:
     since = " (“from”: after this epoch)" if resumed and _has_texts(data) else ""
     return (
         f"Run overview: {count(len(entries), 'expected run')}, one box per {blocks}variant and "
-        f"seed{numbers}. {_states(data)}; {resumed} resumed from a checkpoint{since}, {rerun} "
-        "rerun."
+        f"{data.study.declaration.unit}{numbers}. {_states(data)}; {resumed} resumed from a "
+        f"checkpoint{since}, {rerun} rerun."
     )
 
 
@@ -270,10 +270,10 @@ def interactions_caption(data: StudyData) -> str:
     failed = f"Excludes {count(number, 'failed run')}. " if number else ""
     sides = f"; left: in the metric's unit, right: {scale}" if scale else ""
     warning = "Parallel lines on one scale may not be parallel on the other. " if scale else ""
-    n = count(len(data.study.seeds), "seed")
-    shown = (
-        f"median over n = {n} (bold) and each seed (thin)" if data.paired else f"median, n = {n}"
-    )
+    unit = data.study.declaration.unit
+    n = count(len(data.study.seeds), unit)
+    each = f"median over n = {n} (bold) and each {unit} (thin)"
+    shown = each if data.paired else f"median, n = {n}"
     return f"Interaction: {shown}{sides}. {failed}{warning}{style.run_set(data)}"
 
 
@@ -311,6 +311,6 @@ def improvement_caption(data: StudyData) -> str:
     return (
         f"Probability of improvement: the share of the {n} × {n} pairs of runs in which the row's "
         f"variant has a better score than the column's; ties count half, failed runs rank as worst "
-        f"(n = {n} per variant). Descriptive, ignores the pairing by seed, not a test. "
-        f"{style.run_set(data)}"
+        f"(n = {n} per variant). Descriptive, ignores the pairing by "
+        f"{data.study.declaration.unit}, not a test. {style.run_set(data)}"
     )

@@ -5,13 +5,17 @@ from typing import Any
 from analysis.runs.data import StudyData
 from analysis.statistics.design import SIMULATED, spread_factors
 from analysis.statistics.sentences import format_p, show_level
-from lib.spec.metric import count
-
-HIGHEST = "the highest level that this number of seeds allows"
+from lib.spec.metric import capitalize, count
 
 
-def tests(rows: list[dict[str, Any]]) -> str:
+def highest(results: dict[str, Any]) -> str:
+    """Return the words for the level of an interval if the declared one cannot be reached."""
+    return f"the highest level that this number of {results['unit']}s allows"
+
+
+def tests(results: dict[str, Any]) -> str:
     """Return the names of the tests of the primary contrasts."""
+    rows, units = results["contrasts"], f"{results['unit']}s"
     unpaired = [row["label"] for row in rows if not row["paired"]]
     exact = all(row["exact"] for row in rows)
     head = "Exact two-sided" if exact else "Two-sided"
@@ -19,8 +23,10 @@ def tests(rows: list[dict[str, Any]]) -> str:
     if len(unpaired) == len(rows):
         return f"{head} {rank_sum}"
     if unpaired:
-        return f"{head} Wilcoxon signed-rank tests over seeds; {rank_sum} for {', '.join(unpaired)}"
-    return f"{head} Wilcoxon signed-rank tests over seeds"
+        return (
+            f"{head} Wilcoxon signed-rank tests over {units}; {rank_sum} for {', '.join(unpaired)}"
+        )
+    return f"{head} Wilcoxon signed-rank tests over {units}"
 
 
 def lead(data: StudyData, results: dict[str, Any]) -> str:
@@ -29,7 +35,7 @@ def lead(data: StudyData, results: dict[str, Any]) -> str:
     return (
         f"All statements are for this data set and {part}, this recipe (learning rates included), "
         f"a budget of {results['budget']} and "
-        f"{count(results['n_seeds'], data.study.declaration.unit)} per variant."
+        f"{count(results['n_seeds'], results['unit'])} per variant."
     )
 
 
@@ -46,7 +52,7 @@ def claims(results: dict[str, Any]) -> str:
     )
     one = f"One contrast needs no correction: the error rate of each kind of claim is {rate}."
     words = (
-        f"{tests(rows)}{worst}. {zeros}; p is twice the smaller tail. "
+        f"{tests(results)}{worst}. {zeros}; p is twice the smaller tail. "
         f"{several if len(rows) > 1 else one}"
     )
     if results["smallest_effect"] is not None:
@@ -54,11 +60,11 @@ def claims(results: dict[str, Any]) -> str:
             " Beyond ±δ: one-sided tests at +δ and −δ, the smaller p doubled. Within ±δ: two "
             "one-sided tests, the larger p."
         )
-        words += " Both exclude seeds with a failed run." * bool(results["failures"])
+        words += f" Both exclude {results['unit']}s with a failed run." * bool(results["failures"])
     if rows[0]["kind"] == "published":
         words += (
-            " A claim against a published score must also hold in the interval over seeds and test "
-            "items together."
+            f" A claim against a published score must also hold in the interval over "
+            f"{results['unit']}s and test items together."
         )
     return words
 
@@ -66,36 +72,39 @@ def claims(results: dict[str, Any]) -> str:
 def contrasts(data: StudyData, results: dict[str, Any]) -> str:
     """Return the paragraph on the table of differences."""
     rows, metric = results["contrasts"], data.study.metric
-    first, family = rows[0], len(results["contrasts"])
+    first, family, units = rows[0], len(results["contrasts"]), f"{results['unit']}s"
     minus = "ours minus the published" if first["kind"] == "published" else _MINUS
     unit = f", in {metric.difference_unit}" if metric.difference_unit else ""
     exact = "exact" if all(row["exact"] for row in rows) else "approximate"
     over = (
-        " Seeds with a failed run are excluded, except from r, which ranks failed runs as worst."
+        f" {capitalize(units)} with a failed run are excluded, except from r, which ranks failed "
+        "runs as worst."
     ) * bool(results["failures"])
     return (
-        f"Hodges–Lehmann difference, {minus}{unit}, with {exact} intervals over seeds: "
+        f"Hodges–Lehmann difference, {minus}{unit}, with {exact} intervals over {units}: "
         f"simultaneous over the {count(family, 'contrast')} "
         f"({show_level(1 - results['alpha'] / family)} each), and for one contrast only "
         f"({show_level(1 - results['alpha'])}). If a level cannot be reached, the interval has "
-        f"{HIGHEST}, shown in parentheses. r: {correlation(rows)}.{over}"
+        f"{highest(results)}, shown in parentheses. r: {correlation(results)}.{over}"
     )
 
 
-def correlation(rows: list[dict[str, Any]]) -> str:
+def correlation(results: dict[str, Any]) -> str:
     """Return the name of r in the tables: of pairs, of unpaired seeds, or of both."""
     name = "rank-biserial correlation"
-    paired = {row["paired"] for row in rows}
+    paired = {row["paired"] for row in results["contrasts"]}
     if paired == {True}:
         return f"matched-pairs {name}"
-    return name if paired == {False} else f"{name} (matched-pairs where the seeds are pairs)"
+    if paired == {False}:
+        return name
+    return f"{name} (matched-pairs where the {results['unit']}s are pairs)"
 
 
 def levels(results: dict[str, Any]) -> str:
     """Return the sentence on the level of intervals that are for one comparison only."""
     return (
         f"CI: {show_level(1 - results['alpha'])} for one comparison only, or the level in "
-        f"parentheses, {HIGHEST}."
+        f"parentheses, {highest(results)}."
     )
 
 
@@ -106,15 +115,16 @@ def uncertainty(results: dict[str, Any]) -> str:
     """Return the paragraph on the intervals over seeds and over test items."""
     if not results["test_items"]:
         return results["about_test_items"]
-    alone = show_level(1 - results["alpha"])
+    alone, units = show_level(1 - results["alpha"]), f"{results['unit']}s"
     both = show_level(1 - results["alpha"] / len(results["contrasts"]))
     exact = "exact, " if all(row["exact"] for row in results["contrasts"]) else ""
     return (
-        f"Seeds: uncertainty from the seeds, with the test items fixed ({exact}{alone}, or "
-        f"{HIGHEST}). Test items: uncertainty from the test items, with the trained networks fixed "
-        f"(percentile bootstrap over the {count(results['test_items'], 'test item')}, "
-        f"{alone}). Both: resampled together (crossed bootstrap, {both}); only claims "
-        f"against published scores use this interval. {results['about_test_items']}"
+        f"{capitalize(units)}: uncertainty from the {units}, with the test items fixed "
+        f"({exact}{alone}, or {highest(results)}). Test items: uncertainty from the test items, "
+        "with the trained networks fixed (percentile bootstrap over the "
+        f"{count(results['test_items'], 'test item')}, {alone}). Both: resampled together (crossed "
+        f"bootstrap, {both}); only claims against published scores use this interval. "
+        f"{results['about_test_items']}"
     )
 
 
@@ -122,30 +132,30 @@ def spread(results: dict[str, Any]) -> str:
     """Return the paragraph on the table of variance components."""
     without = ", without failed runs" * bool(results["failures"])
     return (
-        f"SD over seeds: standard deviation of the runs' scores{without}. Its variance is the sum "
-        "of two parts: from the finite test set, since runs err on different items, and from "
-        "training, which a larger test set would not reduce. SD over new test items: standard "
-        f"deviation of the mean over all runs if other {results['item']}s were drawn. Negative "
-        "estimates are shown as 0."
+        f"SD over {results['unit']}s: standard deviation of the runs' scores{without}. Its "
+        "variance is the sum of two parts: from the finite test set, since runs err on different "
+        "items, and from training, which a larger test set would not reduce. SD over new test "
+        "items: standard deviation of the mean over all runs if other "
+        f"{results['item']}s were drawn. Negative estimates are shown as 0."
     )
 
 
 def design(results: dict[str, Any]) -> str:
     """Return the paragraph on the design analysis."""
-    k = results["trained_seeds"]
+    k, units = results["trained_seeds"], f"{results['unit']}s"
     low, high = spread_factors(k)
     return (
-        "Probability of each grade in a new study with the given number of seeds, if the true "
-        "effect of one contrast is 0, δ, 2δ or (for the present number of seeds) the estimate, and "
-        "those of all contrasts that are independent of it are 0. Each row rests on "
-        f"{SIMULATED} simulated studies: their seeds are drawn from this study's residuals (with "
+        f"Probability of each grade in a new study with the given number of {units}, if the true "
+        f"effect of one contrast is 0, δ, 2δ or (for the present number of {units}) the estimate, "
+        "and those of all contrasts that are independent of it are 0. Each row rests on "
+        f"{SIMULATED} simulated studies: their {units} are drawn from this study's residuals (with "
         "random signs, smoothed) and go through the same tests; no run fails. P(difference): any "
         "grade that claims a difference, P(meaningful) included. P(inconclusive) includes not "
         "testable. Wrong sign: share of the claimed differences that have the wrong sign. "
         "Exaggeration: mean ratio of their estimated to their true size. "
-        f"{count(k, 'seed')} without a failed run measure the spread roughly: the true SD may be "
-        f"{low:.1f} to {high:.1f} times the observed SD (95 %, if normal), so these probabilities "
-        "are rough too."
+        f"{count(k, results['unit'])} without a failed run measure the spread roughly: the true SD "
+        f"may be {low:.1f} to {high:.1f} times the observed SD (95 %, if normal), so these "
+        "probabilities are rough too."
     )
 
 
@@ -158,19 +168,20 @@ SCALES = {
 
 def blocks(data: StudyData) -> str:
     """Return the paragraph on blocks: how they are averaged, and the table of each block."""
-    study = data.study
-    failed = " p ranks failed runs as worst; the other columns exclude seeds with a failed run."
+    study, unit = data.study, data.study.declaration.unit
+    failed = f" p ranks failed runs as worst; the other columns exclude {unit}s with a failed run."
     return (
-        f"Each seed gives one value per variant, the mean over the {len(study.blocks)} blocks "
+        f"Each {unit} gives one value per variant, the mean over the {len(study.blocks)} blocks "
         f"({', '.join(study.block_keys)}) of {SCALES[study.declaration.block_scale]}. The table "
         f"shows the same contrasts within each block, on the {study.logged.title}. It is "
-        f"descriptive: no grade depends on it. {levels({'alpha': study.alpha})}"
+        f"descriptive: no grade depends on it. {levels({'alpha': study.alpha, 'unit': unit})}"
         f"{failed * bool(data.failures)}"
     )
 
 
 def pairing(data: StudyData, results: dict[str, Any]) -> str:
     """Return the paragraph on whether runs with the same seed are paired, and why."""
+    unit = results["unit"]
     rows, hashes, splitting = results["contrasts"], results["pair_hashes"], results["splitting"]
     if rows[0]["kind"] == "published":
         return (
@@ -181,17 +192,17 @@ def pairing(data: StudyData, results: dict[str, Any]) -> str:
         )
     if results["unpaired"]:
         return (
-            "The seeds are not paired, so Mann–Whitney tests are used: "
+            f"The {unit}s are not paired, so Mann–Whitney tests are used: "
             f"{'; '.join(results['unpaired'])}. This is a fixed rule; the smaller of two p-values "
             "is never chosen."
         )
     known = [row["correlation"] for row in rows if row["paired"] and row["correlation"] is not None]
     shown = ", ".join(f"{value:+.2f}" for value in known).replace("-", "−")
-    shown = f" Correlation over seeds between baseline and treatment: {shown}." * bool(known)
+    shown = f" Correlation over {unit}s between baseline and treatment: {shown}." * bool(known)
     if not hashes:
         return (
-            "The runs logged no hashes of split and order: the pairing of runs with the same seed "
-            f"rests on the seeds alone.{shown}"
+            "The runs logged no hashes of split and order: the pairing of runs with the same "
+            f"{unit} rests on the {unit}s alone.{shown}"
         )
     within = f" with the same {' and '.join(splitting)}" if splitting else ""
     change = "changes" if len(splitting) == 1 else "change"
@@ -202,8 +213,9 @@ def pairing(data: StudyData, results: dict[str, Any]) -> str:
         else ""
     )
     return (
-        f"Runs with the same seed are pairs: the hashes that they logged ({' and '.join(hashes)}) "
-        f"are the same in every variant{within}, seed by seed.{by_rule}{shown}"
+        f"Runs with the same {unit} are pairs: the hashes that they logged "
+        f"({' and '.join(hashes)}) are the same in every variant{within}, {unit} by {unit}."
+        f"{by_rule}{shown}"
     )
 
 
@@ -214,7 +226,7 @@ def sensitivity(results: dict[str, Any]) -> str:
         "the t test. No p here is corrected, and no grade depends on this table."
     )
     words += " Failed runs are excluded from all columns." * bool(results["failures"])
-    words += " –: undefined, as for seeds that are not paired." * any(
+    words += f" –: undefined, as for {results['unit']}s that are not paired." * any(
         not row["paired"] for row in results["contrasts"]
     )
     if not any(row["paired"] for row in results["contrasts"]):
@@ -222,9 +234,9 @@ def sensitivity(results: dict[str, Any]) -> str:
     if results["contrasts"][0]["kind"] == "published":
         return words
     return (
-        f"{words} Correlation: Pearson's r over seeds between baseline and treatment (for an "
-        "interaction, between the two simple effects). The higher it is, the more variance is "
-        "removed by pairing."
+        f"{words} Correlation: Pearson's r over {results['unit']}s between baseline and treatment "
+        "(for an interaction, between the two simple effects). The higher it is, the more variance "
+        "is removed by pairing."
     )
 
 
@@ -243,7 +255,7 @@ def scope(data: StudyData, results: dict[str, Any]) -> str:
         "fold": f"The replicates are folds of one data set ({replicate}). Their "
         "training sets overlap, so they are not independent, and the p-values are too small.",
     }
-    unit = data.study.declaration.unit
+    unit = results["unit"]
     return (
         f"The results are for {data_set}{part}, {count(n, unit)}, a fixed recipe and a budget of "
         f"{results['budget']}. {units[unit]} A longer budget or other learning rates may change "

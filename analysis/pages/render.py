@@ -77,8 +77,8 @@ def write(
         "after": sections_after_figures(data, results),
         "lead": methods_text.lead(data, results),
         "head": head(data, results),
-        "tests": methods_text.tests(results["contrasts"]),
-        "correlation": methods_text.correlation(results["contrasts"]),
+        "tests": methods_text.tests(results),
+        "correlation": methods_text.correlation(results),
         "level": show_level,
         "tables": tables,
         "formats": formats,
@@ -102,14 +102,14 @@ def head(data: StudyData, results: dict[str, Any]) -> list[str]:
         words.append(
             f"{len(failed)} {fail}: {listed}. Tests over all runs rank "
             f"{'it' if len(failed) == 1 else 'them'} as worst; estimates and intervals exclude "
-            "seeds with a failed run."
+            f"{results['unit']}s with a failed run."
         )
     words += [f"Not included: {reason}." for reason in results["repeated"]]
     study = data.study
     words.append(
         f"The score of a run is its `{study.metric.key}` ({study.rule_words}); "
         f"{study.metric.better} is better. "
-        f"{count(results['n_seeds'], study.declaration.unit)} per variant, {results['budget']}."
+        f"{count(results['n_seeds'], results['unit'])} per variant, {results['budget']}."
     )
     included = [run for run in data.replaced if run in data.run_ids]
     if included and study.rule == "last":

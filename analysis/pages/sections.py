@@ -10,7 +10,7 @@ from analysis.pages.formats import Table
 from analysis.runs.data import StudyData
 from analysis.statistics import grades
 from analysis.statistics.sentences import format_p, show_level
-from lib.spec.metric import Metric, count
+from lib.spec.metric import Metric, capitalize, count
 
 MOST_OPEN = 24  # a secondary table with more rows is collapsed
 
@@ -108,7 +108,8 @@ def sections(data: StudyData, results: dict[str, Any]) -> list[Section]:
                     "unit that the runs logged (errors as fractions, not in %). "
                     + methods_text.levels(results)
                     + " p ranks failed runs as worst where it is known whether higher values are "
-                    "better; all other numbers exclude seeds with a failed run." * some_failed
+                    f"better; all other numbers exclude {results['unit']}s with a failed run."
+                    * some_failed
                 ],
                 table=other,
                 folded=f"Show {count(len(other.frame), 'comparison')}",
@@ -123,12 +124,13 @@ def sections(data: StudyData, results: dict[str, Any]) -> list[Section]:
 
 def _items(results: dict[str, Any], metric: Metric) -> list[Section]:
     """Return the sections on uncertainty from seeds and test items, and on published scores."""
-    words = methods_text.uncertainty(results)
-    found = [Section("Seeds and test items", 3, [words], table=tables.uncertainty(results, metric))]
+    words, units = methods_text.uncertainty(results), f"{results['unit']}s"
+    table = tables.uncertainty(results, metric)
+    found = [Section(f"{capitalize(units)} and test items", 3, [words], table=table)]
     if parts := tables.spread(results, metric):
         found.append(
             Section(
-                "Sources of variance over seeds",
+                f"Sources of variance over {units}",
                 3,
                 [methods_text.spread(results)],
                 table=parts,
@@ -149,7 +151,8 @@ def _design(results: dict[str, Any], metric: Metric) -> list[Section]:
         return []
     folded = f"Show {count(len(table.frame), 'row')}"
     words = [methods_text.design(results)]
-    return [Section("Design analysis: more seeds", paragraphs=words, table=table, folded=folded)]
+    title = f"Design analysis: more {results['unit']}s"
+    return [Section(title, paragraphs=words, table=table, folded=folded)]
 
 
 def _runs_and_steps(data: StudyData, results: dict[str, Any]) -> list[Section]:
@@ -174,7 +177,7 @@ def _runs_and_steps(data: StudyData, results: dict[str, Any]) -> list[Section]:
                 3,
                 [
                     "Scores of the same runs before and after each step. Exact signed-rank tests "
-                    "over seeds, neither declared as contrasts nor corrected. "
+                    f"over {results['unit']}s, neither declared as contrasts nor corrected. "
                     + methods_text.levels(results)
                 ],
                 table=steps,

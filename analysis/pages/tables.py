@@ -6,7 +6,7 @@ import pandas as pd
 
 from analysis.pages.formats import RUNS_PER_SIDE, Table
 from analysis.statistics.sentences import format_p, show_level
-from lib.spec.metric import Metric
+from lib.spec.metric import Metric, capitalize
 from lib.spec.study import Study
 
 
@@ -32,15 +32,18 @@ def variants(results: dict[str, Any], metric: Metric) -> Table:
 def contrasts(results: dict[str, Any], metric: Metric) -> Table:
     """Return the table of primary contrasts: difference, intervals, effect size, counts."""
     rows, alpha, family = [], results["alpha"], len(results["contrasts"])
+    units = _units(results)
     for c in results["contrasts"]:
-        row = {"Contrast": c["label"], "Seeds": c["n_trained"]}
+        row = {"Contrast": c["label"], units: c["n_trained"]}
         if c["n_trained"] < c["n"]:
-            row["Seeds"] = f"{c['n_trained']} of {c['n']}"
+            row[units] = f"{c['n_trained']} of {c['n']}"
         row["Difference"] = _or_dash(c["difference"], metric.show_signed)
         row["Simultaneous CI"] = _range(c, metric) + _lower_level(c["confidence"], alpha / family)
         row["CI, this contrast only"] = _alone(c, metric, alpha)
         row["r"] = _signed_number(c["rank_biserial"])
-        row["Seeds above / below 0"] = f"{c['positive']} / {c['negative']}" if c["paired"] else "–"
+        row[f"{units} above / below 0"] = (
+            f"{c['positive']} / {c['negative']}" if c["paired"] else "–"
+        )
         rows.append(row)
     return Table("contrasts", pd.DataFrame(rows), [c["runs"] for c in results["contrasts"]])
 
@@ -76,11 +79,12 @@ def uncertainty(results: dict[str, Any], metric: Metric) -> Table | None:
     """Return the table of intervals over seeds, test items, and both; None without test items."""
     if not results["test_items"]:
         return None
+    units = _units(results)
     rows = [
         {
             "Contrast": c["label"],
             "Difference": _or_dash(c["difference"], metric.show_signed),
-            "Seeds": _alone(c, metric, results["alpha"]),
+            units: _alone(c, metric, results["alpha"]),
             "Test items": _range(c, metric, "items_low", "items_high"),
             "Both (simultaneous)": _range(c, metric, "both_low", "both_high"),
         }
@@ -96,7 +100,7 @@ def spread(results: dict[str, Any], metric: Metric) -> Table | None:
         if one is None:
             continue
         share = (one["finite_test_set"] / one["seeds"]) ** 2 if one["seeds"] else 0.0
-        row = {"Variant": v["label"], "SD over seeds": metric.show(one["seeds"])}
+        row = {"Variant": v["label"], f"SD over {results['unit']}s": metric.show(one["seeds"])}
         row["SD from test set"] = metric.show(one["finite_test_set"])
         row["SD from training"] = metric.show(one["training"])
         row["Variance from test set"] = f"{100 * share:.0f} %"
@@ -126,7 +130,7 @@ def design(results: dict[str, Any], metric: Metric) -> Table | None:
     rows = []
     for one in results["design"]:
         p = one["grades"]
-        row = {"Contrast": labels[one["contrast"]], "Seeds": one["n"]}
+        row = {"Contrast": labels[one["contrast"]], _units(results): one["n"]}
         row["True effect"] = metric.show(one["effect"])
         row["P(difference)"] = f"{one['found']:.2f}"
         row["P(meaningful)"] = f"{p['meaningful']:.2f}"
@@ -261,7 +265,7 @@ def within_blocks(results: dict[str, Any], metric: Metric) -> Table | None:
         {
             "Block": one["block"],
             "Contrast": labels[one["name"]],
-            "Seeds": one["n"],
+            _units(results): one["n"],
             "Difference": _or_dash(one["difference"], metric.show_signed),
             "CI": _range(one, metric) + _lower_level(one["confidence"], results["alpha"]),
             "p, uncorrected": format_p(one["p"]),
@@ -276,7 +280,10 @@ def by_seed(results: dict[str, Any], study: Study) -> Table | None:
     metric, words = study.metric, study.declaration.cumulative_steps
     rows = []
     for s in results["by_seed"]:
-        row = {"Seed": s["seed"], metric.quoted_axis: metric.show_quoted(s["score"])}
+        row = {
+            capitalize(results["unit"]): s["seed"],
+            metric.quoted_axis: metric.show_quoted(s["score"]),
+        }
         row["Mistakes"] = _or_dash(s["mistakes"], str)
         if results["duplicates"] is not None:
             row["Without duplicates"] = _or_dash(s["without_duplicates"], metric.show_quoted)
@@ -296,7 +303,7 @@ def steps(results: dict[str, Any], metric: Metric) -> Table | None:
             "Difference": metric.show_signed(w["difference"]),
             "CI": _range(w, metric) + _lower_level(w["confidence"], results["alpha"]),
             "p": format_p(w["p"]),
-            "Seeds lower / higher": f"{w['lower']} / {w['higher']}",
+            f"{_units(results)} lower / higher": f"{w['lower']} / {w['higher']}",
         }
         for w in results["steps"]
     ]
@@ -345,7 +352,7 @@ def runs(results: dict[str, Any], study: Study) -> Table:
                 "Run": run_id,
                 **({"Block": run["block"]} if "block" in run else {}),
                 "Variant": labels[run["variant"]],
-                "Seed": run["seed"],
+                capitalize(results["unit"]): run["seed"],
                 f"Score{unit}": study.logged.show(run["score"]),
                 "Epochs": run["epochs"],
                 "Minutes": f"{run['minutes']:.1f}",
@@ -357,6 +364,11 @@ def runs(results: dict[str, Any], study: Study) -> Table:
     anchors = [f"run-{run_id}" for run_id in results["runs"]]
     text = ["Variant", "State"]
     return Table("runs", pd.DataFrame(rows), text=text, anchors=anchors, details=details)
+
+
+def _units(results: dict[str, Any]) -> str:
+    """Return the heading of a column of numbers of seeds, or of what else the replicates are."""
+    return capitalize(f"{results['unit']}s")
 
 
 def _shown(value: Any) -> str:

@@ -7,8 +7,8 @@ from lib.spec.study import Study
 
 # What each grade means. δ is the declared smallest effect of interest.
 GRADES = {
-    "not_testable": "these seeds, zeros and ties cannot show a difference (the smallest possible "
-    "Holm p is not below α), and equivalence is not shown; or all differences are zero",
+    "not_testable": "this number of runs, zeros and ties cannot show a difference (the smallest "
+    "possible Holm p is not below α), and equivalence is not shown; or all differences are zero",
     "inconclusive": "none of the claims below; the interval shows which differences are compatible "
     "with the data",
     "preliminary_support": "there is a difference (Holm p < α)",

@@ -9,7 +9,7 @@ from analysis.statistics.grades import CLAIMS, SUPPORTED
 from analysis.statistics.intervals import hodges_lehmann
 from analysis.statistics.sentences import format_p, show_level
 from analysis.statistics.testing import Tested
-from lib.spec.metric import count
+from lib.spec.metric import capitalize, count
 from lib.spec.study import Study
 
 PLANNED = "In a new study of"  # how a note on more seeds begins
@@ -56,7 +56,8 @@ def on_failures(grade: str, tested: Tested, study: Study) -> list[str]:
 
 def _failure_counts(tested: Tested, study: Study) -> str:
     failures, contrast = tested.failures, tested.contrast
-    what = "Failed runs" if len(study.blocks) == 1 else "Seeds with a failed run in some block"
+    unit = capitalize(study.declaration.unit)
+    what = "Failed runs" if len(study.blocks) == 1 else f"{unit}s with a failed run in some block"
     if contrast.kind != "main":
         return f"{what}: {sum(failures.failed)} of {sum(failures.runs)}."
     ((factor, baseline, treatment),) = contrast.parts
@@ -120,17 +121,18 @@ def on_items(before: str, grade: str, both: tuple[float, float] | None, study: S
 
     ``before``: the grade that the seeds alone would give.
     """
+    units = f"{study.declaration.unit}s"
     if both is None:
         return (
-            "A claim against a published score must hold for seeds and test items together; no "
+            f"A claim against a published score must hold for {units} and test items together; no "
             "interval over both is known here, so no claim is made."
         )
     signed = study.metric.show_signed
     interval = f"{signed(both[0])}, {signed(both[1])}"
     weaker = ""
     if grade != before:
-        weaker = f", which does not allow the grade from seeds alone: {before.replace('_', ' ')}"
-    return f"Interval over seeds and test items together: [{interval}]{weaker}."
+        weaker = f", which does not allow the grade from {units} alone: {before.replace('_', ' ')}"
+    return f"Interval over {units} and test items together: [{interval}]{weaker}."
 
 
 def fragile(
@@ -270,18 +272,18 @@ def not_known(at_delta: Outcome, at_zero: Outcome, study: Study) -> str:
     """Return the note on what a new study would show, from the design analysis of one contrast."""
     equivalent = at_zero.grades["practically_equivalent"]
     return (
-        f"{PLANNED} {at_delta.n} seeds with the same spread and no failed runs, a true effect of "
-        f"{study.metric.show_exactly(study.smallest_effect)} would be shown as a difference with "
-        f"probability {at_delta.found:.2f}, and a true effect of 0 as practically equivalent "
-        f"with probability {equivalent:.2f}."
+        f"{PLANNED} {count(at_delta.n, study.declaration.unit)} with the same spread and no failed "
+        f"runs, a true effect of {study.metric.show_exactly(study.smallest_effect)} would be shown "
+        f"as a difference with probability {at_delta.found:.2f}, and a true effect of 0 as "
+        f"practically equivalent with probability {equivalent:.2f}."
     )
 
 
-def second_look(looks: list[int], n: int) -> str:
+def second_look(looks: list[int], n: int, unit: str) -> str:
     """Return the note on an earlier, unplanned report with another number of seeds."""
     before = " and ".join(map(str, looks))
     return (
-        f"Exploratory: this study was reported before with {before} seeds and now has {n}. "
+        f"Exploratory: this study was reported before with {before} {unit}s and now has {n}. "
         "Changing the number after a look raises the rate of wrong claims above α; plan looks with "
         "`looks:`."
     )
@@ -289,11 +291,13 @@ def second_look(looks: list[int], n: int) -> str:
 
 def look(study: Study) -> str:
     """Return which of the planned looks this is, and what α the others spend."""
-    looks, n = study.declaration.looks, len(study.seeds)
+    looks, n, unit = study.declaration.looks, len(study.seeds), study.declaration.unit
     number = sorted(looks).index(n) + 1
-    others = ", ".join(f"{seeds} seeds: {looks[seeds]:g}" for seeds in sorted(looks) if seeds != n)
+    others = ", ".join(
+        f"{seeds} {unit}s: {looks[seeds]:g}" for seeds in sorted(looks) if seeds != n
+    )
     return (
-        f"Planned look {number} of {len(looks)}, at {n} seeds and α = {looks[n]:g} ({others}). For "
-        "each kind of claim, all looks together make a wrong claim in at most "
+        f"Planned look {number} of {len(looks)}, at {n} {unit}s and α = {looks[n]:g} ({others}). "
+        "For each kind of claim, all looks together make a wrong claim in at most "
         f"{100 * study.declaration.alpha:g} % of studies."
     )

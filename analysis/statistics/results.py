@@ -46,7 +46,8 @@ def analyze(data: StudyData) -> dict[str, Any]:
     before, about_declaration = declared.verdict(study, data.folder, data.included)
     looks = _earlier_looks(data)
     if looks and before:
-        before, about_declaration = False, notes.second_look(looks, len(study.seeds))
+        before = False
+        about_declaration = notes.second_look(looks, len(study.seeds), study.declaration.unit)
     table = data.per_item
     duplicates = table is not None and "in_training" in table
     return {
@@ -62,6 +63,7 @@ def analyze(data: StudyData) -> dict[str, Any]:
         "too_short_for": [rule for rule in RULES if not data.applies(rule)],
         "alpha": study.alpha,
         "smallest_effect": study.smallest_effect,
+        "unit": study.declaration.unit,
         "n_seeds": len(study.seeds),
         "seeds": study.seeds,
         "epochs": checked.epochs,

@@ -28,7 +28,9 @@ def claim(grade: str, tested: Tested, study: Study) -> str:
         worst = ", failed runs counted as worst" if tested.failures else ""
         return f"{begin(_difference(tested, study))}{_size(grade, study)}{worst}"
     if grade == "practically_equivalent":
-        without = ", among seeds without failed runs" if tested.failures else ""
+        without = (
+            f", among {study.declaration.unit}s without failed runs" if tested.failures else ""
+        )
         return _equivalence(tested, study) + without
     if not tested.all_equal:
         return what
@@ -46,7 +48,8 @@ def numbers(grade: str, tested: Tested, study: Study) -> str:
     if tested.all_equal:
         return ""
     if tested.trained is None:
-        shown = "no estimate, since no seeds without failed runs are left to compare"
+        unit = study.declaration.unit
+        shown = f"no estimate, since no {unit}s without failed runs are left to compare"
     else:
         shown = _estimate(tested, study)
     return f"{shown}, {_p_value(grade, tested, study)}"

@@ -5,6 +5,8 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -205,6 +207,28 @@ def test_seeds_that_are_no_pairs_are_tested_by_mann_whitney(
     assert row["p"] == pytest.approx(2 / 3432)  # 14 choose 7
     assert "(unpaired, A12 = 0.00)" in row["sentence"]
     assert f"seed 3: 2 different values of {column}" in results["unpaired"][0]
+
+
+def test_folds_are_not_called_seeds(tmp_path: Path) -> None:
+    sweep = factories.grid(tmp_path / "s.yaml", {"act": ["relu", "elu"], "norm": [0, 1]}, 8)
+    sweep.write_text(sweep.read_text().replace("seed:", "fold:"))
+    declared = {"seed": "fold", "unit": "fold", "smallest_effect": 0.01}
+    study = factories.study(sweep, **declared)
+    rng, runs, history = np.random.default_rng(0), [], []
+    for act, norm in study.variants:
+        for fold in study.seeds:
+            run, score = f"{act}{norm}{fold}", 0.2 + 0.02 * norm + rng.normal(0, 0.004)
+            summary = {"test/error": score, "diverged": run == "elu03"}
+            runs.append(factories.run_row(run, {"act": act, "norm": norm, "fold": fold}, summary))
+            history += [{"run_id": run, "epoch": e, "val/error": score + 0.1 / e} for e in (1, 2)]
+    folder = factories.write_study(
+        tmp_path / "t", factories.runs_table(runs), pd.DataFrame(history)
+    )
+    factories.report(folder, sweep, draw=True, **declared)
+    text = (folder / "report.md").read_text() + (folder / "tables.tex").read_text()
+    assert "Folds above / below 0" in text
+    assert "median over n = 8 folds (bold) and each fold (thin)" in text
+    assert re.findall("[^ ]+ [sS]eeds?[^ ]* [^ ]+", text) == []
 
 
 def test_an_allowed_failure_is_reported_on_the_first_page(sweep_path: Path, tmp_path: Path) -> None:
