@@ -26,14 +26,22 @@ named: set[str] = set()  # the letters that a message has named in this process
 def draw_with_fallback(figure: Figure, draw: Callable[[], None]) -> None:
     """Call ``draw``, which draws the figure; again with other fonts if letters were missing.
 
-    Prints a message on letters that no installed font has, once for each letter.
+    Prints a message on letters that no installed font has, once for each letter, and on fonts that
+    matplotlib cannot draw or embed.
     """
     missing = _missing(draw)
     if families := _families(missing):
-        for text in figure.findobj(Text):
-            text.set_fontfamily([*text.get_fontfamily(), *families])
-        with mpl.rc_context(ANY_OUTLINES):
+        own = {text: text.get_fontfamily() for text in figure.findobj(Text)}
+        for text, family in own.items():
+            text.set_fontfamily([*family, *families])
+        try:
+            with mpl.rc_context(ANY_OUTLINES):
+                missing = _missing(draw)
+        except Exception as error:  # many kinds, from FreeType and fontTools
+            for text, family in own.items():
+                text.set_fontfamily(family)
             missing = _missing(draw)
+            print(f"cannot use the fonts {', '.join(families)} in figures: {error!r}")
     if new := sorted(missing - named):
         named.update(new)
         print(

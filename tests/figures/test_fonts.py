@@ -1,5 +1,6 @@
 """Letters that the figures' font does not have."""
 
+import dataclasses
 import warnings
 from pathlib import Path
 
@@ -89,6 +90,23 @@ def test_another_installed_font_is_taken(
     drawn(tmp_path, "a")
     assert b"/FontFile2" in (tmp_path / "f.pdf").read_bytes()
     assert capsys.readouterr().out == ""
+
+
+def test_a_font_that_cannot_be_drawn_does_not_stop_the_figure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    install(tmp_path / "squares.otf", True, monkeypatch)
+    *others, entry = font_manager.fontManager.ttflist
+    damaged = dataclasses.replace(entry, fname=str(tmp_path / "damaged.otf"), name="Damaged")
+    Path(damaged.fname).write_bytes(b"damaged since its letters were read")
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", [*others, damaged])
+    letters = {damaged.fname: {ord(LETTER)}}
+    monkeypatch.setattr(fonts, "_letters_of", lambda name: letters.get(name, ()))
+    drawn(tmp_path, LETTER)
+    said = capsys.readouterr().out
+    assert "cannot use the fonts Damaged in figures: " in said
+    assert f"No installed font has {LETTER}: " in said
+    assert b"/FontFile2" in (tmp_path / "f.pdf").read_bytes()
 
 
 def test_a_report_names_the_letters_once(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
