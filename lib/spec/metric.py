@@ -7,6 +7,7 @@ metric({"key": "eval/return_mean", "label": "episodic return", "goal": "maximize
 import dataclasses
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated, Any, Literal
@@ -278,9 +279,9 @@ def metric(declared: str | dict[str, Any], goal: str | None = None) -> Metric:
     try:
         given = _Declared.model_validate(values).model_dump(exclude_none=True)
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors()
-        )
+        problems = "; ".join(map(_problem, error.errors()))
+        if "name" in values and "key" not in values:
+            problems += f". Did you mean {{key: {values['name']}, …}}? (A sweep has `name:`)"
         raise UserError(
             f"metric: {problems}. Accepted: a key such as test/error, or a mapping with the fields "
             f"{', '.join(_Declared.model_fields)}"
@@ -317,6 +318,16 @@ def metric(declared: str | dict[str, Any], goal: str | None = None) -> Metric:
     if built.worst is not None and built.outside(np.array([built.worst])).any():
         raise UserError(f"metric {key}: worst must be within {[low, high]}, got {built.worst}")
     return built
+
+
+def _problem(error: Mapping[str, Any]) -> str:
+    """Return one of pydantic's errors as text."""
+    place = ".".join(map(str, error["loc"]))
+    if error["type"] == "missing":
+        return f"{place} is missing"
+    if error["type"] == "extra_forbidden":
+        return f"{place}: unknown field"
+    return f"{place} = {error['input']!r}: {error['msg']}"
 
 
 def _without_bounds(preset: dict[str, Any]) -> dict[str, Any]:

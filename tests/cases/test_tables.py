@@ -127,6 +127,10 @@ def test_percent_without_its_bounds_is_stopped(tmp_path: Path) -> None:
             "the goal of val/error is maximize, but",
         ),
         ({"direction": "higher"}, "direction: unknown key"),
+        (
+            {"metric": {"name": "test/acc", "goal": "maximize"}},
+            "key is missing; name: unknown field. Did you mean {key: test/acc, …}? (A sweep has",
+        ),
     ],
 )
 def test_contradictions(tmp_path: Path, declared: dict, message: str | None) -> None:
