@@ -81,9 +81,10 @@ def describe(study: Study, effect: float | None, pilot: Pilot | None) -> tuple[s
 
 def _with_pilot(study: Study, effect: float | None, pilot: Pilot, family: int) -> list[str]:
     amount = study.metric.show_amount
+    left_out = f" ({pilot.failed} failed, left out)" if pilot.failed else ""
     lines = [
-        f"pilot: {count(pilot.runs, 'run')}, residual standard deviation of a run's score "
-        f"{amount(pilot.deviation)}"
+        f"pilot: {count(pilot.runs, 'run')}{left_out}, residual standard deviation of a run's "
+        f"score {amount(pilot.deviation)}"
     ]
     if pilot.mismatches:
         differ = "; ".join(pilot.mismatches.values())

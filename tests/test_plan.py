@@ -129,11 +129,13 @@ def test_one_contrast_of_many_levels_has_its_effect(tmp_path: Path) -> None:
 def test_a_pilot_with_runs_far_off_or_another_recipe_is_warned_of(tmp_path: Path) -> None:
     sweep_path = factories.write_sweep(tmp_path / "s.yaml")
     runs, history = factories.tables(sweep_path, noise=2e-3)
-    runs.loc[runs["run_id"] == "nosgd05", "summary.test/error"] = 0.9
+    runs.loc[runs["run_id"].isin(["nosgd05", "nosgd06"]), "summary.test/error"] = 0.9
+    runs["summary.diverged"] = runs["run_id"] == "nosgd06"
     factories.write_study(tmp_path / "pilot", runs, history)
     longer = factories.write_sweep(tmp_path / "longer.yaml", epochs=400)
     done = call("-m", "analysis.plan", longer, "--pilot", tmp_path / "pilot", "--effect", "0.01")
     assert "the pilot's recipe differs: epochs = 3, planned 400" in done.stdout
+    assert "pilot: 28 runs (1 failed, left out)" in done.stdout
     assert "the pilot has 1 outlier" in done.stdout
     power = [line for line in done.stdout.splitlines() if line.startswith("power for")]
     assert len(power) == 2

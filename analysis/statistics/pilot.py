@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from analysis.runs import per_item
 from analysis.runs.tables import CONFIG, SUMMARY, TableError, encode, numbers, read_tables
 from analysis.statistics import design
 from lib.spec.study import NUISANCE_FIELDS, RULES, Study
@@ -22,10 +23,10 @@ class Pilot:
     ``deviation``: standard deviation of a run's score after removing the effects of variant and
     seed. ``without_outliers``: the same without the ``outliers``. ``seconds_per_epoch``: the
     median. ``startup_seconds``: median seconds of a run outside its epochs; both are None if
-    unknown. ``mismatches``: differences from the planned recipe, by config key. ``residuals``: of
-    the planned variants over the seeds without a failed run or outlier, (variants, seeds), first
-    for the declared score rule, then for others; empty if the pilot lacks a variant or has too few
-    seeds.
+    unknown. ``failed``: how many of the ``runs`` failed; their scores are left out. ``mismatches``:
+    differences from the planned recipe, by config key. ``residuals``: of the planned variants over
+    the seeds without a failed run or outlier, (variants, seeds), first for the declared score rule,
+    then for others; empty if the pilot lacks a variant or has too few seeds.
     """
 
     deviation: float
@@ -34,6 +35,7 @@ class Pilot:
     seconds_per_epoch: float | None
     startup_seconds: float | None
     runs: int
+    failed: int
     mismatches: dict[str, str]
     residuals: list[np.ndarray]
 
@@ -56,6 +58,8 @@ def read_pilot(folder: Path, study: Study) -> Pilot:
         wanted = ", ".join(study.factor_keys) or study.declaration.replicate
         raise TableError(f"{folder}/runs.csv has no scores {key} or no column for {wanted}")
     runs = runs.assign(score=scores)[(runs["state"] == "finished") & scores.notna()]
+    failed = _failed(study, runs, folder)
+    runs = runs.assign(score=runs["score"].mask(failed))
     plain = runs[[*names, seed]].map(encode)
     if (duplicate := plain.duplicated()).any():
         keys = ", ".join(name.removeprefix(CONFIG) for name in [*names, seed])
@@ -81,9 +85,20 @@ def read_pilot(folder: Path, study: Study) -> Pilot:
         int(off.to_numpy().sum()),
         *_times(runs, history),
         len(runs),
+        int(failed.sum()),
         _mismatches(study, runs),
-        _residuals(study, runs, off, names, seed),
+        _residuals(study, runs, failed, off, names, seed),
     )
+
+
+def _failed(study: Study, runs: pd.DataFrame, folder: Path) -> pd.Series:
+    """Return which runs failed: diverged, collapsed, or worse than the declared ``failure``."""
+    failed = runs.get(f"{SUMMARY}diverged", pd.Series(False, index=runs.index)) == True  # noqa: E712
+    table, limit = per_item.read(folder), study.declaration.failure
+    failed |= runs["run_id"].map(lambda run: per_item.collapsed(table, run)).astype(bool)
+    if limit:
+        failed |= study.logged.sign * (runs["score"] - limit.worse_than) < 0
+    return failed
 
 
 def _times(runs: pd.DataFrame, history: pd.DataFrame) -> tuple[float | None, float | None]:
@@ -101,7 +116,12 @@ def _times(runs: pd.DataFrame, history: pd.DataFrame) -> tuple[float | None, flo
 
 
 def _residuals(
-    study: Study, runs: pd.DataFrame, off: pd.DataFrame, names: list[str], seed: str
+    study: Study,
+    runs: pd.DataFrame,
+    failed: pd.Series,
+    off: pd.DataFrame,
+    names: list[str],
+    seed: str,
 ) -> list[np.ndarray]:
     """Return the residuals of the planned variants, one array per score rule that all runs have."""
     keys = [name.removeprefix(CONFIG) for name in names]
@@ -112,10 +132,9 @@ def _residuals(
     if not set(columns) <= set(off.columns):
         return []
     found: list[np.ndarray] = []
-    diverged = runs.get(f"{SUMMARY}diverged", pd.Series(False, index=runs.index)) == True  # noqa: E712
     plain = runs[[*names, seed]].map(encode)
     for rule in (study.rule, *(rule for rule in RULES if rule != study.rule)):
-        scores = numbers(runs, study.score_key(rule)).mask(diverged)
+        scores = numbers(runs, study.score_key(rule)).mask(failed)
         table = plain.assign(score=scores).pivot(index=seed, columns=names, values="score")
         usable = table[columns].mask(off[columns].reindex(table.index)).dropna()
         one = design.residuals(usable.to_numpy().T)
