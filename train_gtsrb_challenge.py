@@ -67,7 +67,7 @@ class Config:
     light: Share = 0.5  # brightness and contrast jitter: factors of 1 ± this
     colour: Share = 0.15  # jitter of red, green and blue: factors of 1 ± this
     blur: Annotated[float, Field(ge=0, le=1)] = 0.8  # largest weight of a blurred copy
-    cutout: Share = 0.35  # side of a grey square on half of the images, as share of theirs
+    cutout: Share = 0.35  # side of a gray square on half of the images, as share of theirs
     # Test
     views: Views = 9  # number of views of a test image (test-time augmentation)
     # Machine and files

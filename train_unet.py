@@ -244,11 +244,11 @@ def test(
         _, jaccard, dice, _ = evaluate(model, part, cfg)
         best = {"jaccard": jaccard, "dice": dice}
     run.save_arrays("test_scores.npz", names=part.names, jaccard=last["jaccard"], dice=last["dice"])
-    grey = jsrt.to_grey(part.images)
+    gray = jsrt.to_gray(part.images)
     if cfg.save_overlays:
-        arrays = {"images": grey, "truth": part.masks, "predicted": predicted}
+        arrays = {"images": gray, "truth": part.masks, "predicted": predicted}
         run.save_arrays("test_overlays.npz", names=part.names, **arrays)
-    run.log_media(media.lungs, grey, part.masks, predicted, part.names, last["jaccard"])
+    run.log_media(media.lungs, gray, part.masks, predicted, part.names, last["jaccard"])
     for rule, scores in {"": last, "_at_best_val": best, "_mean_last_5": mean}.items():
         run.summarize({f"test/{key}{rule}": score.mean().item() for key, score in scores.items()})
     run.summarize({"best_epoch": loop.best_epoch, "diverged": loop.diverged})

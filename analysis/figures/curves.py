@@ -158,11 +158,11 @@ def difference_curves_caption(data: StudyData, metric: Metric) -> str:
     number, unit = int(data.failed.sum()), study.declaration.unit
     failed = f"Without {count(number, 'failed run')}. " if number else ""
     wide = any(_far_off((c.treatment - c.baseline).reshape(n, -1)) for c in built)
-    grey = "; gray: ±δ" if study.smallest_effect else ""
+    gray = "; gray: ±δ" if study.smallest_effect else ""
     log = f"Where single {unit}s are far off the axis is logarithmic at its ends. " if wide else ""
     return (
         f"Paired difference in {metric.title} against epoch, treatment minus baseline. Thin lines: "
-        f"one per {unit} (n = {n}); bold: median over {unit}s; band: {style.band_name(n)}{grey}. "
+        f"one per {unit} (n = {n}); bold: median over {unit}s; band: {style.band_name(n)}{gray}. "
         f"Descriptive, not a test: neighboring epochs are correlated. {_ended(data)}{failed}{log}"
         f"{style.run_set(data)}"
     )

@@ -79,9 +79,9 @@ def adjust_brightness(images: torch.Tensor, factors: torch.Tensor) -> torch.Tens
 
 
 def adjust_contrast(images: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
-    """Scale float (N, 3, H, W) by ``factors`` (N,) about each image's mean grey; clip to [0, 1].
+    """Scale float (N, 3, H, W) by ``factors`` (N,) about each image's mean gray; clip to [0, 1].
 
-    Grey is 0.2989 R + 0.587 G + 0.114 B (ITU-R 601-2), as in torchvision.
+    Gray is 0.2989 R + 0.587 G + 0.114 B (ITU-R 601-2), as in torchvision.
     """
     red, green, blue = images.mean((2, 3)).T
     mean = (0.2989 * red + 0.587 * green + 0.114 * blue)[:, None, None, None]

@@ -48,7 +48,7 @@ def distort(
     """Return augmented images, float32 in [0, 1], of (N, 3, S, S) uint8, and their labels (N,).
 
     In order: horizontal flip, affine and perspective transform (all in one bilinear sampling that
-    repeats the border), blur, brightness, contrast, colour of the light, cutout with a grey square.
+    repeats the border), blur, brightness, contrast, color of the light, cutout with a gray square.
     A strength of 0 switches an augmentation off. Labels change only where a flip changes the class.
     Every image consumes the same number of random values from ``generator`` whatever the settings,
     so switching one augmentation off does not change the others.
@@ -135,7 +135,7 @@ def mix_blurred(images: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
 
 
 def cut_out(images: torch.Tensor, centres: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
-    """Cover a square of float (N, C, S, S) with mid-grey (cutout, DeVries & Taylor 2017).
+    """Cover a square of float (N, C, S, S) with mid-gray (cutout, DeVries & Taylor 2017).
 
     ``centres`` (2, N): x and y in [0, 1]. ``share`` (N,): side of the square as a share of the
     image's. The square may extend beyond the image.

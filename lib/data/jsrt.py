@@ -39,12 +39,12 @@ from lib.training.seeding import sha256
 
 Fold = Literal["odd", "even", "fixed"]
 
-IMG_SIDE, IMG_MAX = 2048, 4095  # side in pixels and largest grey value of an original
+IMG_SIDE, IMG_MAX = 2048, 4095  # side in pixels and largest gray value of an original
 MOST_LUNG = 0.7  # a mask with a larger share of lung pixels is taken for inverted
 # Bright lungs mean an inverted image. SOME: share of radiographs with bright lungs above which to
 # print a note; NEARLY_ALL: share from which all images are inverted.
 SOME, NEARLY_ALL = 0.1, 0.9
-MINI_LUNG, MINI_VALUES = 255, {0, 85, 170, 255}  # grey values of labels: outside, heart, body, lung
+MINI_LUNG, MINI_VALUES = 255, {0, 85, 170, 255}  # gray values of labels: outside, heart, body, lung
 CACHE_FORMAT = 2
 
 
@@ -130,7 +130,7 @@ def split(
     return np.setdiff1d(rest, val), val, np.flatnonzero(is_test)
 
 
-def to_grey(images: torch.Tensor) -> torch.Tensor:
+def to_gray(images: torch.Tensor) -> torch.Tensor:
     """Return images (N, 1, S, S) as uint8, each scaled to the full range 0 to 255."""
     low, high = images.amin((2, 3), keepdim=True), images.amax((2, 3), keepdim=True)
     return (255 * (images - low) / (high - low)).round().to(torch.uint8)
@@ -153,7 +153,7 @@ def _decode(cases: list[Case], size: int) -> dict:
         small = np.asarray(_resize(image, size))
         if (deviation := small.std()) == 0:
             raise DataError(
-                f"{case.image}: all pixels have the same grey value; unpack the archive again"
+                f"{case.image}: all pixels have the same gray value; unpack the archive again"
             )
         images[i, 0] = torch.from_numpy((small - small.mean()) / deviation)
         masks[i, 0] = torch.from_numpy(np.asarray(_resize(mask.astype(np.float32), size)) >= 0.5)
@@ -191,7 +191,7 @@ def _resize(pixels: np.ndarray, size: int) -> Image.Image:
 
 
 def _read_image(path: Path) -> np.ndarray:
-    """Return grey values (H, W) float32; originals are inverted to bright bone."""
+    """Return gray values (H, W) float32; originals are inverted to bright bone."""
     if path.suffix.lower() == ".img":
         pixels = np.fromfile(path, dtype=">u2")
         if pixels.size != IMG_SIDE**2 or path.stat().st_size != 2 * IMG_SIDE**2:
@@ -204,7 +204,7 @@ def _read_image(path: Path) -> np.ndarray:
             pixels = pixels.byteswap()  # some copies are little-endian
         if pixels.max() > IMG_MAX:
             raise DataError(
-                f"{path} has the grey value {pixels.max()}; values must be 0 to {IMG_MAX} (12 "
+                f"{path} has the gray value {pixels.max()}; values must be 0 to {IMG_MAX} (12 "
                 "bits). Unpack the archive again"
             )
         return (IMG_MAX - pixels.astype(np.float32)).reshape(IMG_SIDE, IMG_SIDE)
@@ -230,7 +230,7 @@ def _read_lungs(paths: list[Path]) -> np.ndarray:
             )
         if len(values) != 2 or values[0] != 0:
             raise DataError(
-                f"{path} is not a binary mask: it has {count(len(values), 'grey value')}, "
+                f"{path} is not a binary mask: it has {count(len(values), 'gray value')}, "
                 f"{values[0]} to {values[-1]}; expected 0 outside the lung and one other value "
                 "inside. Resize masks with nearest-neighbor interpolation and save them in a "
                 "lossless format"
@@ -251,18 +251,18 @@ def _read_mini(path: Path) -> np.ndarray:
     """Return the lung mask (H, W) bool of a miniJSRT label.
 
     Raises:
-        DataError: if the label has unknown grey values or no lung pixels.
+        DataError: if the label has unknown gray values or no lung pixels.
     """
     pixels = _square(np.asarray(_open(path).convert("L")), path)
     if extra := set(np.unique(pixels).tolist()) - MINI_VALUES:
         allowed = ", ".join(map(str, sorted(MINI_VALUES)))
         raise DataError(
-            f"{path} has the grey value {min(extra)}; labels have only {allowed}. Unpack the "
+            f"{path} has the gray value {min(extra)}; labels have only {allowed}. Unpack the "
             "archive again"
         )
     if not (pixels == MINI_LUNG).any():
         raise DataError(
-            f"{path} has no lung: no pixel has the grey value {MINI_LUNG}; unpack the archive again"
+            f"{path} has no lung: no pixel has the gray value {MINI_LUNG}; unpack the archive again"
         )
     return pixels == MINI_LUNG
 

@@ -169,7 +169,7 @@ def as_text(layers: list[Layer]) -> str:
     for name, does, before, after, sum_, parameters, macs, size, stride, centre in rows(layers):
         lines.append(f"{name}: {before} -> {after}" + (f"   [{sum_}]" if sum_ else ""))
         lines.append(f"    {does}")
-        place = f"receptive field {size}, centre {centre}"
+        place = f"receptive field {size}, center {centre}"
         place += f", stride {stride}" if stride else ""
         lines.append(f"    {parameters} parameters, {macs} multiply-adds; {place}")
     return "\n".join([*lines, "", *(textwrap.fill(note, 100) for note in notes(layers))])

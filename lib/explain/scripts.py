@@ -7,11 +7,7 @@ from types import ModuleType
 from lib.spec.errors import UserError
 from lib.spec.study import ROOT
 
-SHORT = {
-    "gtsrb": "train_gtsrb",
-    "unet": "train_unet",
-    "challenge": "train_gtsrb_challenge",
-}
+SHORT = {"gtsrb": "train_gtsrb", "unet": "train_unet"}
 
 
 def load(name: str) -> ModuleType:

@@ -131,7 +131,7 @@ def test_how_far_pairs_move() -> None:
     assert 1.4 < areas.max() < 1.69 + 0.05
 
 
-def test_greys_change_by_what_is_said_and_masks_do_not() -> None:
+def test_grays_change_by_what_is_said_and_masks_do_not() -> None:
     images, masks = blobs(50)
     varied, followed = vary(images, masks, brightness=0.5, contrast=0.3)
     assert torch.equal(followed, masks)

@@ -75,17 +75,17 @@ def test_originals_are_twelve_bits_big_endian_and_inverted(copy: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["P", "I;16", "RGB"])
-def test_other_pictures_are_read_as_the_same_greys(copy: Path, mode: str) -> None:
+def test_other_pictures_are_read_as_the_same_grays(copy: Path, mode: str) -> None:
     before = jsrt.load(copy, 256)
     path = copy / "images" / "JPCLN001.png"
-    grey = Image.open(path)
+    gray = Image.open(path)
     if mode == "P":  # an inverted palette over inverted indices
-        image = Image.fromarray(255 - np.asarray(grey), "P")
+        image = Image.fromarray(255 - np.asarray(gray), "P")
         image.putpalette([value for i in range(256) for value in [255 - i] * 3])
     elif mode == "I;16":
-        image = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+        image = Image.fromarray(np.asarray(gray).astype(np.uint16) * 257)
     else:
-        image = grey.convert("RGB")
+        image = gray.convert("RGB")
     image.save(path)
     torch.testing.assert_close(jsrt.load(copy, 256).images, before.images, atol=1e-4, rtol=1e-4)
 
@@ -140,17 +140,17 @@ DAMAGES = {
     "text for an image": (IMAGE, lambda p: p.write_text("no image"), "damaged or not an image"),
     "not square": (IMAGE, lambda p: repaint(p, lambda a: a[:200]), "is 256×200 pixels"),
     "lungs of two sizes": (LEFT, lambda p: repaint(p, lambda a: a[:200, :200]), "differ in size"),
-    "grey mask": (LEFT, lambda p: repaint(p, ramp), "is not a binary mask: it has 256 grey values"),
+    "gray mask": (LEFT, lambda p: repaint(p, ramp), "is not a binary mask: it has 256 gray values"),
     "empty mask": (LEFT, lambda p: repaint(p, lambda a: 0 * a), "is empty: no pixel belongs"),
     "full mask": (
         LEFT,
         lambda p: repaint(p, lambda a: 0 * a + 255),
-        "is not a binary mask: it has 1 grey value, ",
+        "is not a binary mask: it has 1 gray value, ",
     ),
-    "one grey": (
+    "one gray": (
         IMAGE,
         lambda p: repaint(p, lambda a: 0 * a + 9),
-        "all pixels have the same grey value",
+        "all pixels have the same gray value",
     ),
     "twice": (IMAGE, lambda p: shutil.copy(p, p.with_name("JPCLN002.png")), "are the same image"),
     "a second copy": (
@@ -174,7 +174,7 @@ def test_damage_is_reported(copy: Path, name: str) -> None:
     ("content", "message"),
     [
         (np.zeros(2048 * 2047, ">u2"), "has 8,384,512 bytes, but an original has 8,388,608"),
-        (np.full(2048 * 2048, 4369, ">u2"), "has the grey value 4369; values must be 0 to 4095"),
+        (np.full(2048 * 2048, 4369, ">u2"), "has the gray value 4369; values must be 0 to 4095"),
     ],
 )
 def test_a_damaged_original_is_reported(copy: Path, content: np.ndarray, message: str) -> None:
@@ -188,7 +188,7 @@ def test_a_damaged_original_is_reported(copy: Path, content: np.ndarray, message
         jsrt.load(copy, 32)
 
 
-@pytest.mark.parametrize(("value", "message"), [(7, "grey value 7"), (None, "has no lung")])
+@pytest.mark.parametrize(("value", "message"), [(7, "gray value 7"), (None, "has no lung")])
 def test_a_damaged_label_is_reported(tmp_path: Path, value: int | None, message: str) -> None:
     root = write_mini(tmp_path)
     path = root / "segmentation" / "label_train" / "case002_label.png"

@@ -228,7 +228,7 @@ def drawn(chests: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(chests, tmp_path / "c", ignore=shutil.ignore_patterns("cache")))
 
 
-def regrey(path: Path, change: Callable[[np.ndarray], np.ndarray], suffix: str = "") -> None:
+def regray(path: Path, change: Callable[[np.ndarray], np.ndarray], suffix: str = "") -> None:
     image = Image.fromarray(change(np.asarray(Image.open(path).convert("L"))))
     path.unlink()
     image.save(path.with_suffix(suffix or path.suffix))
@@ -236,12 +236,12 @@ def regrey(path: Path, change: Callable[[np.ndarray], np.ndarray], suffix: str =
 
 def masks_as(root: Path, suffix: str) -> None:
     for path in list((root / "masks").rglob("*.gif")):
-        regrey(path, lambda a: a, suffix)
+        regray(path, lambda a: a, suffix)
 
 
 def images_as(root: Path, suffix: str) -> None:
     for path in list((root / "images").glob("*.png")):
-        regrey(path, lambda a: a, suffix)
+        regray(path, lambda a: a, suffix)
 
 
 def merge_masks(root: Path, ending: str) -> None:
@@ -298,10 +298,10 @@ def test_jpegs_are_read_nearly_alike(chests: Path, drawn: Path) -> None:
     assert 0 < gap.abs().max() < 0.2
 
 
-def test_floats_are_read_as_greys(chests: Path, drawn: Path) -> None:
+def test_floats_are_read_as_grays(chests: Path, drawn: Path) -> None:
     for path in list((drawn / "images").glob("*.png")):
-        grey = np.asarray(Image.open(path).convert("L"), dtype=np.float32)
-        Image.fromarray(16 * grey).save(path.with_suffix(".tif"))
+        gray = np.asarray(Image.open(path).convert("L"), dtype=np.float32)
+        Image.fromarray(16 * gray).save(path.with_suffix(".tif"))
         path.unlink()
     gap = jsrt.load(drawn, 32).images - jsrt.load(chests, 32).images
     assert gap.abs().max() < 1e-3
@@ -311,7 +311,7 @@ def test_inverted_radiographs_are_turned_and_reported(
     chests: Path, drawn: Path, capsys: pytest.CaptureFixture
 ) -> None:
     for path in (drawn / "images").glob("*.png"):
-        regrey(path, lambda a: 255 - a)
+        regray(path, lambda a: 255 - a)
     for _ in range(2):  # from the files, and from the cache
         found = jsrt.load(drawn, 32).images
         assert "20 of 20 radiographs have lungs brighter" in capsys.readouterr().out
@@ -322,10 +322,10 @@ def test_originals_of_either_byte_order(drawn: Path) -> None:
     first = sorted((drawn / "images").glob("*.png"))[:2]
     for path in [p for p in drawn.rglob("*") if p.is_file() and p.stem not in ("JPCLN001",)]:
         path.unlink()
-    grey = np.asarray(Image.open(first[0]).convert("L").resize((2048, 2048)), dtype=np.uint16)
+    gray = np.asarray(Image.open(first[0]).convert("L").resize((2048, 2048)), dtype=np.uint16)
     found = []
     for kind in (">u2", "<u2"):
-        (4095 - grey * 16).astype(kind).tofile(drawn / "images/JPCLN001.IMG")
+        (4095 - gray * 16).astype(kind).tofile(drawn / "images/JPCLN001.IMG")
         found.append(jsrt.load(drawn, 32).sha256)
     assert found[0] == found[1]
 
@@ -337,14 +337,14 @@ def test_originals_of_either_byte_order(drawn: Path) -> None:
         (lambda root: shutil.rmtree(root / "masks/left lung"), "has no mask of the left lung"),
         (
             lambda root: [
-                regrey(path, lambda a: np.asarray(Image.fromarray(a).resize((200, 200), 2)))
+                regray(path, lambda a: np.asarray(Image.fromarray(a).resize((200, 200), 2)))
                 for path in list((root / "masks").rglob("*.gif"))
             ],
             "with nearest-neighbor interpolation",
         ),
         (
             lambda root: [
-                regrey(path, lambda a: 255 - (a > 0) * np.uint8(255))
+                regray(path, lambda a: 255 - (a > 0) * np.uint8(255))
                 for path in list((root / "masks").rglob("*.gif"))
             ],
             "seems to be inverted",

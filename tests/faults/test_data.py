@@ -74,7 +74,7 @@ def test_folders_that_are_links(chests: Path, drawn: Path, tmp_path: Path) -> No
     assert jsrt.load(drawn, 32).sha256 == jsrt.load(chests, 32).sha256
 
 
-def test_a_grey_picture_stays_what_it_is(copy: Path) -> None:
+def test_a_gray_picture_stays_what_it_is(copy: Path) -> None:
     path = copy / "Final_Training/Images/00000/00000_00000.ppm"
     Image.new("L", (32, 32), 7).save(path)
     assert gtsrb.load(copy).train.images[0].unique().tolist() == [7]
