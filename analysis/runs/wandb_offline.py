@@ -34,6 +34,10 @@ DAMAGED = (
     "run {run_id} is marked as finished, but its file in {folder}/wandb/{source} is damaged: it "
     "has no exit record. Delete {folder}/{run_id}/finished.json and run the sweep's command again."
 )
+LINKED = (
+    "runs {runs}: the output files per item are links to files that a later run may have "
+    "overwritten, so they are not used; write them to the folder run.dir (docs/own-study.md)"
+)
 STATE_OF_EXIT = {0: "finished", 255: "killed"}
 
 
@@ -63,6 +67,7 @@ def fetch_folder(
 
     def read() -> Iterator[Fetched]:
         failed: list[FetchError] = []
+        links: list[str] = []
         runs = list(new.items())
         chunks = [runs[i : i + CHUNK] for i in range(0, len(runs), CHUNK)]
         bar = tqdm(total=len(runs), desc="reading runs", unit="run", disable=None)
@@ -76,16 +81,34 @@ def fetch_folder(
                 run_id = run.run_id
                 if run.row["state"] == "crashed" and (folder / run_id / FINISHED).exists():
                     print(DAMAGED.format(folder=folder, run_id=run_id, source=run.row["source"]))
-                for name in (per_item.SCORES, per_item.OVERLAYS):
-                    if (folder / run_id / name).exists():
-                        (files / run_id).mkdir(parents=True, exist_ok=True)
-                        shutil.copyfile(folder / run_id / name, files / run_id / name)
+                links += [run_id] * _copy_outputs(folder, run, files)
                 bar.update()
                 yield run
+        if links:
+            print(LINKED.format(runs=", ".join(links)))
         if failed:
             raise FetchError("\n".join([str(error) for error in failed] + [REMEDY]))
 
     return kept, read()
+
+
+def _copy_outputs(folder: Path, run: Fetched, files: Path) -> bool:
+    """Copy a run's output files per item to ``files``; return whether one is only a link.
+
+    They are in the run's folder or, as W&B keeps them offline, next to its file. There, a file that
+    was saved from elsewhere is a link; runs in one folder have links to the same file.
+    """
+    kept = folder / "wandb" / run.row["source"] / "files"
+    linked = False
+    for name in (per_item.SCORES, per_item.OVERLAYS):
+        own, saved = folder / run.run_id / name, kept / name
+        found = own if own.exists() else saved
+        if found.is_symlink():
+            linked = True
+        elif found.exists():
+            (files / run.run_id).mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(found, files / run.run_id / name)
+    return linked
 
 
 def _read_runs(attempts: list[tuple[str, list[Path]]]) -> list[Fetched | FetchError | None]:

@@ -1,6 +1,7 @@
 """Fetching: offline files in every state, a server's answers, and what is not read twice."""
 
 import os
+import re
 import subprocess
 import tempfile
 from pathlib import Path
@@ -142,6 +143,35 @@ def test_a_run_that_was_resumed_under_its_id_has_its_whole_history(
         1 / 6,
     ]
     assert whole[["config.Group", "config.Job Type"]].tolist() == ["g", "j"]
+
+
+WITH_SCORES = """
+import os, sys, numpy as np, wandb
+for name in ("into", "link", "late"):
+    run = wandb.init(id=name, config={"seed": 1, "lr": 0.1})
+    folder = run.dir if name == "into" else "."
+    path = os.path.join(folder, "test_scores.npz")
+    np.savez(path, items=np.array(["a", "b"]), score=np.array([0.5, len(name)]))
+    run.save(path, base_path=folder)
+    run.log({"epoch": 1, "val/error": 0.1})
+    run.finish()
+"""
+
+
+def test_outputs_per_item_of_offline_runs_of_any_script(
+    offline: dict[str, str], sweep: Path, tmp_path: Path
+) -> None:
+    """A file that was saved from elsewhere is a link; the next run may have overwritten it."""
+    source, out = Path(offline["WANDB_DIR"]), tmp_path / "tables"
+    source.mkdir()
+    subprocess.run(command("-c", WITH_SCORES), env=offline, cwd=tmp_path, check=True)
+    done = call("-m", "analysis.fetch", source, "--sweep", sweep, "--out", out)
+    assert done.returncode == 0, done.stderr
+    words = "the output files per item are links"
+    assert re.search(f"runs (link, late|late, link): {words}", done.stdout)
+    table = pd.read_csv(out / "test_images.csv")
+    assert list(table.columns) == ["item", "score.into"]
+    assert table["score.into"].tolist() == [0.5, 4.0]
 
 
 def test_an_interrupted_write_leaves_the_tables(tmp_path: Path) -> None:
