@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import ttest_1samp
 
 from analysis.statistics import failures, intervals, rank_tests
-from analysis.statistics.contrasts import Contrast, tolerance
+from analysis.statistics.contrasts import Contrast, build, tolerance
 from analysis.statistics.intervals import Interval
 from analysis.statistics.rank_tests import RankSum, SignedRank
 from lib.spec.study import Study
@@ -283,15 +283,18 @@ def simple_effects(
 ) -> list[dict[str, Any]]:
     """Compare all pairs of variants that differ in one factor, by Mann–Whitney tests.
 
-    This is the secondary family, with its own Holm correction. Returns one dict per comparison of
-    treatment with baseline (name, variants, n, statistic, p, p_holm, exact, difference, ci_low,
-    ci_high, confidence, a12). p is exact up to ``MOST_EXACT`` runs (rank_tests). The test and a12
-    use all runs; n, difference and the simultaneous interval exclude failed runs (the last two are
-    None if a variant has no others). ``scores``, ``failed``: (variants, seeds).
+    This is the secondary family, with its own Holm correction, without pairs that a primary
+    contrast compares: a second p for the same difference would only confuse. Returns one dict per
+    comparison of treatment with baseline (name, variants, n, statistic, p, p_holm, exact,
+    difference, ci_low, ci_high, confidence, a12). p is exact up to ``MOST_EXACT`` runs
+    (rank_tests). The test and a12 use all runs; n, difference and the simultaneous interval exclude
+    failed runs (the last two are None if a variant has no others). ``scores``, ``failed``:
+    (variants, seeds).
     """
     rows, tied = [], tolerance(scores, resolution)
     failed = np.zeros(scores.shape, dtype=bool) if failed is None else failed
     index = {variant: i for i, variant in enumerate(study.variants)}
+    primary = [one.sides for one in build(study, scores) if one.kind == "main"]
     for axis, (name, levels) in enumerate(study.factors.items()):
         for variant, level in itertools.product(study.variants, levels):
             if levels.index(variant[axis]) >= levels.index(level):
@@ -303,6 +306,8 @@ def simple_effects(
                 pair = f"{name}: {show_value(level)} - {show_value(variant[axis])}"
             where = ", ".join(f"{n}={show_value(v)}" for n, v in at)
             both = index[variant], index[other]
+            if ([both[0]], [both[1]]) in primary:
+                continue
             result = rank_tests.rank_sum(*(scores[i] for i in both), tied)
             rows.append(
                 {

@@ -14,7 +14,11 @@ SEEDS = 8
 
 
 def report(
-    folder: Path, factors: dict[str, list], gain: dict[str, dict], **columns: object
+    folder: Path,
+    factors: dict[str, list],
+    gain: dict[str, dict],
+    compare: dict[str, str] | None = None,
+    **columns: object,
 ) -> dict:
     """Write a study whose scores are sums of levels' gains and noise; return results and table."""
     path = factories.grid(folder / "family.yaml", factors, SEEDS)
@@ -26,7 +30,8 @@ def report(
     runs, history = factories.scored(path, scores)
     runs = runs.assign(**{f"summary.{name}": values for name, values in columns.items()})
     factories.write_study(folder / "study", runs, history)
-    results = factories.report(folder / "study", path)
+    declared = {"compare": compare} if compare else {}
+    results = factories.report(folder / "study", path, **declared)
     return results | {"table": runs, "page": (folder / "study" / "report.md").read_text()}
 
 
@@ -46,8 +51,7 @@ def test_one_factor_of_two_levels(tmp_path: Path) -> None:
     assert row["p"] == pytest.approx(wilcoxon(y - x, method="exact").pvalue)
     assert row["p_holm"] == row["p"]
     assert row["scale_robust"] is None
-    (simple,) = results["secondary"]
-    assert simple["p"] == pytest.approx(mannwhitneyu(y, x, method="exact").pvalue)
+    assert results["secondary"] == [], "the contrast itself, with a second p"
 
 
 def test_a_factor_of_three_levels_gives_all_pairs(tmp_path: Path) -> None:
@@ -61,7 +65,17 @@ def test_a_factor_of_three_levels_gives_all_pairs(tmp_path: Path) -> None:
         p.append(wilcoxon(d, method="exact").pvalue)
         assert row["grade"] == "preliminary_support"
     assert [row["p_holm"] for row in results["contrasts"]] == pytest.approx(holm(p))
-    assert len(results["secondary"]) == 3
+    assert results["secondary"] == []
+
+
+def test_pairs_that_are_not_primary_are_simple_effects(tmp_path: Path) -> None:
+    control = {"control": "x"}
+    results = report(tmp_path, {"a": ["x", "y", "z"]}, {"a": {"z": -0.02}}, control)
+    assert [row["name"] for row in results["contrasts"]] == ["a: y - x", "a: z - x"]
+    (simple,) = results["secondary"]
+    y, z = (by(results["table"], a=level) for level in "yz")
+    assert simple["name"] == "a: z - y"
+    assert simple["p"] == pytest.approx(mannwhitneyu(z, y, method="exact").pvalue)
 
 
 def test_three_factors_give_main_effects_and_two_way_interactions(tmp_path: Path) -> None:
