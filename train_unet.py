@@ -22,6 +22,7 @@ from torch import nn
 from lib.data import jsrt
 from lib.data.augment import augment_pair
 from lib.models import unet
+from lib.spec.errors import UserError
 from lib.tracking import media, wandb_run
 from lib.training import config, hardware, metrics, optim, seeding
 from lib.training.loop import Loop
@@ -80,9 +81,17 @@ def network(cfg: Config) -> nn.Module:
     """Return the untrained network of a run: (N, 1, S, S) -> (N, 1, S, S) logits.
 
     Raises:
-        UserError: if image_size is not a multiple of 2^(depth - 1).
+        UserError: if image_size is not a multiple of 2^(depth - 1), or is that number with batch
+            normalization, which has no statistics of a single value.
     """
-    unet.check_size(cfg.image_size, cfg.image_size, 2 ** (cfg.depth - 1))
+    smallest = 2 ** (cfg.depth - 1)
+    unet.check_size(cfg.image_size, cfg.image_size, smallest)
+    if cfg.batch_norm and cfg.image_size == smallest:
+        raise UserError(
+            f"image_size = {cfg.image_size}: with depth {cfg.depth} the smallest feature maps have "
+            "one pixel, so batch normalization fails on a batch of one image; use at least "
+            f"{2 * smallest}, a smaller depth, or batch_norm False"
+        )
     torch.manual_seed(seeding.stream_seed(cfg.seed, "init"))
     return unet.UNet(cfg.depth, cfg.width, cfg.upsampling, cfg.activation, cfg.batch_norm)
 

@@ -26,7 +26,7 @@ import filelock
 
 from lib.spec.command import check_command
 from lib.spec.declaration import read_declaration
-from lib.spec.defaults import config_defaults
+from lib.spec.defaults import config_defaults, uses_tracking
 from lib.spec.errors import command
 from lib.spec.files import lock_of
 from lib.spec.machine import cores, gpus
@@ -88,8 +88,10 @@ def require_same_recipe(sweep: Sweep, out: Path) -> None:
     """Raise a SweepError if finished runs in ``out`` used other defaults than the script has now.
 
     A run's configuration is the sweep's parameters plus the script's defaults, so a changed default
-    makes it a different run.
+    makes it a different run. Of scripts that do not use lib.tracking only the parameters are known.
     """
+    if not uses_tracking(Path(sweep.program)):
+        return
     defaults = config_defaults(Path(sweep.program))
     for cell in sweep.grid():
         identifier = run_id(sweep, cell)
@@ -149,7 +151,10 @@ def main() -> None:
         "--out", type=Path, help="folder for the runs (default: runs/<name of the sweep>)"
     )
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, _interrupt)
+    for name in ("SIGTERM", "SIGHUP"):  # the second one when a terminal closes
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number and signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores it
+            signal.signal(number, _interrupt)
     sweeps, devices = load_sweeps(arguments.sweep), gpus()
     if arguments.out and len(sweeps) > 1:
         parser.error(

@@ -36,7 +36,8 @@ def cached(
     """
     if value := _read_cache(path, source, hashed):
         return value
-    with locked(path.with_suffix(".lock"), f"waiting: another process is building {path}"):
+    # One lock for the folder, since the leftovers of other files are removed too.
+    with locked(path.with_name("lock"), f"waiting: another process is building {path.parent}"):
         remove_leftovers(path.parent)
         value = _read_cache(path, source, hashed)
         if value is None:

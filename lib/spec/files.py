@@ -156,7 +156,7 @@ def _plain_text(loader: _Loader, node: yaml.ScalarNode) -> str:
             number = float(node.value)
             loader.unclear.append(
                 f"line {node.start_mark.line + 1}: {node.value} is text in YAML 1.1, not a number. "
-                f"Write {_with_a_dot(number)} for the number or '{node.value}' for the text"
+                f"Write {with_a_dot(number)} for the number or '{node.value}' for the text"
             )
     return loader.construct_scalar(node)
 
@@ -171,7 +171,8 @@ def _size(node: yaml.Node, known: dict[int, int]) -> int:
     return known[id(node)]
 
 
-def _with_a_dot(number: float) -> str:
+def with_a_dot(number: float) -> str:
+    """Return a number as YAML 1.1 reads it: with a dot if it has an exponent."""
     if not math.isfinite(number):
         return ".nan" if math.isnan(number) else ".inf" if number > 0 else "-.inf"
     text = repr(number)

@@ -239,6 +239,12 @@ def _levels(where: str, name: str, parameter: dict[str, Any], method: str) -> li
 def _range(where: str, name: str, parameter: dict[str, Any], method: str) -> list[Any]:
     if method != "grid":
         return [SAMPLED]
+    kind = parameter.get("distribution", "int_uniform")
+    if kind != "int_uniform" or "q" in parameter:
+        raise SweepError(
+            f"{where}: {name}: a grid cannot have `distribution: {kind}`"
+            f"{' with `q:`' * ('q' in parameter)}; list the levels under `values:`"
+        )
     low, high = parameter["min"], parameter["max"]
     if not all(type(end) is int for end in (low, high)) or low > high:
         raise SweepError(

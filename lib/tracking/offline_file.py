@@ -67,9 +67,12 @@ def is_whole(path: Path, rows: int = 0, patience: float = 0.0) -> bool:
 
 
 def file_of(folder: Path, run_id: str) -> Path | None:
-    """Return the newest offline file of a run in a study's folder, or None."""
-    files = sorted(folder.glob(f"wandb/offline-run-*-{run_id}/run-{run_id}.wandb"))
-    return files[-1] if files else None
+    """Return the offline file of a run in a study's folder that was written last, or None.
+
+    The time in a folder's name is local: it may decrease if a run moves to another time zone.
+    """
+    files = folder.glob(f"wandb/offline-run-*-{run_id}/run-{run_id}.wandb")
+    return max(files, key=lambda file: (file.stat().st_mtime_ns, str(file)), default=None)
 
 
 def _kind(record: bytes) -> int:

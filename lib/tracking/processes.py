@@ -20,6 +20,8 @@ from lib.spec.metric import count
 from lib.spec.sweep import Sweep, SweepError
 from lib.tracking import finished, offline_file, run_names
 
+# Environment variable with the file of a dry run's configurations; see wandb_run.start.
+DRY_RUN = "LIB_TRACKING_DRY_RUN"
 JSON_FILE = "sweep_parameters.json"  # in a run's folder, for ${args_json_file}
 STOP_SECONDS = 30  # time that a stopped run has to close its files
 # How much of the end of a failed run's log is shown: lines, bytes, characters per line.
@@ -35,7 +37,10 @@ def run_id(sweep: Sweep, cell: dict[str, Any]) -> str:
 def environment(
     sweep: Sweep, cell: dict[str, Any], out: Path, slot: int, workers: int, devices: list[str]
 ) -> dict[str, str]:
-    """Return the environment variables of one run: W&B's sweep variables, threads, GPU."""
+    """Return the environment variables of one run: W&B's sweep variables, threads, GPU.
+
+    The cores are shared among the ``workers``, unless the caller has set a number of threads.
+    """
     folder = out / run_id(sweep, cell)
     folder.mkdir(parents=True, exist_ok=True)
     parameters = {name: {"value": value} for name, value in sweep.nested(cell).items()}
@@ -53,15 +58,15 @@ def environment(
         "WANDB_JOB_TYPE": job_type,
         "WANDB_RUN_GROUP": group,
         "WANDB_NAME": name,
-        "OMP_NUM_THREADS": str(threads),
-        "MKL_NUM_THREADS": str(threads),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(threads),
+        "MKL_NUM_THREADS": os.environ.get("MKL_NUM_THREADS") or str(threads),
         "PYTHONUNBUFFERED": "1",
         # Makes `python` in a sweep's command mean this interpreter, with its packages.
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
     }
     if devices:
         values["CUDA_VISIBLE_DEVICES"] = devices[slot % len(devices)]
-    return os.environ | values
+    return {k: v for k, v in os.environ.items() if k != DRY_RUN} | values
 
 
 def run_all(sweep: Sweep, out: Path, workers: int, devices: list[str]) -> list[str]:
@@ -135,7 +140,7 @@ def dry_run(sweep: Sweep, cells: list[dict[str, Any]], out: Path) -> None:
     listed.write_text(json.dumps(cells))
     done = subprocess.run(
         command_line(sweep, cells[0], folder / JSON_FILE),
-        env=values | {"DRY_RUN": str(listed.resolve())},
+        env=values | {DRY_RUN: str(listed.resolve())},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -157,12 +162,14 @@ def mark_done(folder: Path, cell: dict[str, Any]) -> str:
     The problem is text, empty if there is none. Without a complete W&B file there is nothing to
     analyze, whatever the exit code. A marker that the script has written itself is kept.
     """
-    file = offline_file.file_of(folder.parent, folder.name)
+    file, marker = offline_file.file_of(folder.parent, folder.name), finished.read(folder)
+    if marker and "file" in marker:
+        file = folder.parent / "wandb" / marker["file"]
     if file is None:
         return "wrote no W&B file. Does the script call wandb.init()?"
     if not offline_file.is_whole(file, patience=offline_file.PATIENCE_S):
         return f"wrote an incomplete W&B file, {file}. Is the disk full?"
-    if finished.read(folder) is None:
+    if marker is None:
         finished.write(folder, {}, cell, file)
     return ""
 

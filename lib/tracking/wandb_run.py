@@ -2,8 +2,10 @@
 
 import contextlib
 import dataclasses
+import glob
 import json
 import os
+import re
 import secrets
 import signal
 import sys
@@ -24,9 +26,12 @@ from lib.spec.load import hashes_of
 from lib.spec.metric import count
 from lib.spec.sweep import read_sweep
 from lib.tracking import finished, offline_file, run_names
+from lib.tracking.processes import DRY_RUN
 from lib.training import config
 
 T = TypeVar("T")
+
+RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 DECLARED = "declared.txt"  # in a run's folder: hashes of its studies' declarations at first start
 INTERRUPTED = 255  # exit code that W&B uses for runs ended by Ctrl-C
@@ -89,7 +94,8 @@ class Run:
         path = self.folder / file
         arrays = {k: v.cpu() if hasattr(v, "cpu") else v for k, v in arrays.items()}
         write_atomically(path, lambda stream: np.savez_compressed(stream, **arrays))
-        self.wandb_run.save(str(path), base_path=str(self.folder), policy="now")
+        pattern = glob.escape(str(path))  # W&B takes a pattern
+        self.wandb_run.save(pattern, base_path=str(self.folder), policy="now")
 
     def summarize(self, summary: Mapping[str, Any]) -> None:
         """Update the run's summary."""
@@ -110,8 +116,8 @@ def start(flags: T) -> Iterator[tuple[T, Run]]:
     to $WANDB_DIR (default runs/), those of this run to its subfolder <run id>. If another process
     runs the same run id, this one waits; a finished run is skipped.
 
-    If $DRY_RUN names a file with the configurations of a sweep's runs, all of them are validated
-    and a dry Run is yielded; the script then reads its data and returns.
+    If DRY_RUN in the environment names a file with the configurations of a sweep's runs, all of
+    them are validated and a dry Run is yielded; the script then reads its data and returns.
 
     Raises:
         SystemExit: with instructions, on every error that the user can fix (a sweep that sets
@@ -126,8 +132,13 @@ def start(flags: T) -> Iterator[tuple[T, Run]]:
     run_id = os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
     folder = root / run_id
     try:
-        if "DRY_RUN" in os.environ:
-            yield _first_of(flags, Path(os.environ["DRY_RUN"])), Run(run_id, folder, None, dry=True)
+        if not RUN_ID.fullmatch(run_id):
+            raise UserError(
+                "WANDB_RUN_ID must be 1 to 128 letters, digits, - or _, because it names a folder, "
+                f"got {run_id!r}"
+            )
+        if cells := os.environ.get(DRY_RUN):
+            yield _first_of(flags, Path(cells)), Run(run_id, folder, None, dry=True)
             return
         with locked(folder / "lock", f"waiting: another process is running {run_id}"):
             remove_leftovers(folder)
@@ -161,9 +172,12 @@ def start(flags: T) -> Iterator[tuple[T, Run]]:
             summary = wandb_run.summary  # has keys() and [], but not items()
             public = {key: summary[key] for key in summary.keys() if key[0] != "_"}  # noqa: SIM118
             public = {key: v for key, v in public.items() if isinstance(v, str | int | float)}
-            offline = wandb_run.offline
+            file = Path(wandb_run.dir).with_name(f"run-{run_id}.wandb")
+            file = file if wandb_run.offline else None
             wandb_run.finish()
-            file = offline_file.file_of(root, run_id) if offline else None
+            if wandb_run.disabled:
+                print(f"run {run_id} ended; W&B is disabled, so nothing is kept of it", flush=True)
+                return
             _require_whole(file, run)
             finished.write(folder, public, dataclasses.asdict(cfg), file)
             tests = [f"{key} {value:.4f}" for key, value in public.items() if key[:5] == "test/"]
@@ -241,6 +255,8 @@ def show_epoch(bar: tqdm, row: Mapping[str, float], epochs: int, metric: str) ->
 def _init(run_id: str, root: Path, values: dict[str, Any]) -> Any:
     root.mkdir(parents=True, exist_ok=True)
     try:
+        if not os.environ.get("WANDB_RUN_ID"):
+            os.environ.pop("WANDB_RUN_ID", None)  # W&B refuses an empty one
         given = None if "WANDB_RUN_ID" in os.environ else run_id  # W&B reads the variable itself
         return wandb.init(id=given, dir=str(root), config=values, resume="allow", **_names())
     except wandb.errors.Error as error:
@@ -292,7 +308,8 @@ def _stop_on_sigterm(started: list[Run]) -> None:
             raise KeyboardInterrupt
 
     for name in STOPPING:
-        signal.signal(getattr(signal, name), stop)
+        if signal.getsignal(getattr(signal, name)) is not signal.SIG_IGN:  # nohup ignores SIGHUP
+            signal.signal(getattr(signal, name), stop)
 
 
 def _ignore_signals() -> None:

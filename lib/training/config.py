@@ -1,5 +1,6 @@
 """Validate hyperparameters from flags or a W&B sweep into a frozen dataclass."""
 
+import contextlib
 import dataclasses
 import difflib
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,7 @@ import tyro
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from lib.spec.errors import UserError
+from lib.spec.files import with_a_dot
 
 T = TypeVar("T")
 
@@ -39,7 +41,7 @@ def parse(cls: type[T], values: Mapping[str, Any]) -> T:
         try:
             valid[key] = TypeAdapter(hints[key], config=STRICT).validate_python(value)
         except ValidationError as error:
-            problems.append(f"{key} = {value!r}: {_accepted(error, value)}")
+            problems.append(f"{key} = {value!r}: {_accepted(error, value, hints[key])}")
     if problems:
         raise ConfigError("invalid configuration\n  " + "\n  ".join(problems))
     return cls(**valid)
@@ -68,18 +70,26 @@ def overridden(flags: Any, final: Any, argv: Sequence[str]) -> list[str]:
     ]
 
 
-def _accepted(error: ValidationError, value: Any) -> str:
-    """Return what is accepted instead of ``value``, with a hint if it is a number as text."""
+def _accepted(error: ValidationError, value: Any, kind: Any) -> str:
+    """Return what is accepted instead of ``value``, with a hint if it is a number as text.
+
+    ``kind``: the key's type.
+    """
     message = error.errors()[0]["msg"].replace("Input should be", "should be", 1)
-    if isinstance(value, str) and _is_number(value):
-        example = f"{float(value):.1e}" if "e" in value.lower() else value
-        message += f"; this is text, in YAML write {example} (with a dot, without quotes)"
+    number = _number(value, kind) if isinstance(value, str) else None
+    if number is not None:
+        shown = with_a_dot(number) if isinstance(number, float) else number
+        message += f"; this is text, in YAML write {shown} for the number (without quotes)"
     return message
 
 
-def _is_number(text: str) -> bool:
+def _number(text: str, kind: Any) -> int | float | None:
+    """Return the number that ``text`` means, if it is one that a key of type ``kind`` accepts."""
     try:
-        float(text)
+        value = float(text)
     except ValueError:
-        return False
-    return True
+        return None
+    for number in [int(value), value] if value.is_integer() else [value]:
+        with contextlib.suppress(ValidationError):
+            return TypeAdapter(kind, config=STRICT).validate_python(number)
+    return None

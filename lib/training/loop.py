@@ -6,6 +6,7 @@ after each epoch calls ``end_epoch``, then ``add_tail`` if ``in_tail``, then ``s
 
 import dataclasses
 import math
+import time
 from typing import Any, Literal
 
 import torch
@@ -15,6 +16,7 @@ from lib.spec.study import CHANGED
 from lib.tracking.wandb_run import Run
 from lib.training import checkpoint
 
+SAVE_S = 60  # a checkpoint is also due if this many seconds have passed since the last one
 TAIL = 5  # number of last epochs for the score rule mean_last_5
 
 
@@ -43,6 +45,7 @@ class Loop:
     best_weights: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)
     tail: list[Any] = dataclasses.field(default_factory=list)
     segments: list[dict[str, str]] = dataclasses.field(default_factory=list)
+    saved_at: float = dataclasses.field(default_factory=time.monotonic)
 
     def resume(self) -> None:
         """Load the newest checkpoint, if there is one; log its epochs that W&B does not have."""
@@ -95,15 +98,19 @@ class Loop:
         self.tail.append(scores)
 
     def save_if_due(self) -> None:
-        """Write a checkpoint every ``checkpoint_every`` epochs, at the end, and after SIGTERM.
+        """Write a checkpoint if one is due.
 
+        That is every ``checkpoint_every`` epochs, but after SAVE_S seconds at the latest, so that
+        an interruption costs little where epochs are long; also at the end, and after SIGTERM.
         After SIGTERM, raises KeyboardInterrupt, which ends the run.
         """
         due = self.epoch % self.checkpoint_every == 0 or not self.unfinished
+        due = due or time.monotonic() - self.saved_at > SAVE_S
         if due or self.run.stop_requested:
             saved = ("history", "diverged", "best_epoch", "best_weights", "tail", "segments")
             loop_state = {name: getattr(self, name) for name in saved}
             checkpoint.save(self.run.folder, self.epoch, self.config_key, loop_state, self.state)
+            self.saved_at = time.monotonic()
             self.run.exit_if_preempted()
 
 

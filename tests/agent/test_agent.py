@@ -169,7 +169,7 @@ def test_a_grid_without_seeds_is_said_before_it_runs(
         assert ("tiny has no parameter for seeds" in done.stdout) == said
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_ctrl_c_stops_the_runs_too(
     slow_sweep: Path, offline: dict[str, str], tmp_path: Path, sent: signal.Signals
 ) -> None:
@@ -190,9 +190,14 @@ def test_what_a_run_is_given(sweep: Path, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(processes, "cores", lambda: 8)
     plan = agent.load_sweep(sweep)
     cell = plan.grid()[-1]
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setenv("MKL_NUM_THREADS", "5")
+    monkeypatch.setenv(processes.DRY_RUN, "from/the/shell")
     given = [processes.environment(plan, cell, tmp_path, slot, 3, ["0", "3"]) for slot in range(3)]
     assert [values["CUDA_VISIBLE_DEVICES"] for values in given] == ["0", "3", "0"]
     assert given[0]["OMP_NUM_THREADS"] == "2"
+    assert given[0]["MKL_NUM_THREADS"] == "5", "as the caller has set it"
+    assert processes.DRY_RUN not in given[0]
     assert given[0]["WANDB_MODE"] == "offline"
     parameters = yaml.safe_load(Path(given[0]["WANDB_SWEEP_PARAM_PATH"]).read_text())
     assert parameters["batch_norm"] == {"value": True}

@@ -150,6 +150,8 @@ def test_a_foreign_script_runs_and_is_fetched(project: Path, offline: dict[str, 
         )
     )
     assert scores == {(lr, s): lr / 2 + 0.001 * s for lr in (0.1, 0.01) for s in (0, 1)}
+    text = (project / "train.py").read_text()
+    (project / "train.py").write_text(f"class Config:\n    width: int = 8\n\n\n{text}")
     lost = runs["run_id"][0]
     shutil.rmtree(next(out.glob(f"wandb/offline-run-*-{lost}")))
     done = call(*words, env=offline)

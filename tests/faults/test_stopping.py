@@ -67,6 +67,17 @@ def test_a_closed_terminal_is_a_preemption(offline: dict[str, str], tmp_path: Pa
     assert (Path(offline["WANDB_DIR"]) / "r" / "state.json").exists()  # of the epoch it was in
 
 
+def test_nohup_is_respected(offline: dict[str, str], tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    words = ["nohup", *command(STUB, "--epochs", "20", "--seconds", "0.05")]
+    with open(log, "w") as file:
+        process = subprocess.Popen(words, cwd=ROOT, env=offline, stdout=file, stderr=file)
+    wait_for(log, "epoch 3/", process)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(30) == 0
+    assert "epoch 20/20" in log.read_text()
+
+
 def test_wandbs_process_is_killed(offline: dict[str, str], tmp_path: Path) -> None:
     log = tmp_path / "log"
     process = start(STUB, offline, "r", log, "--epochs", "400", "--seconds", "0.02")

@@ -16,7 +16,11 @@ from train_gtsrb import Config
         ("epochs", 2.5, "integer"),
         ("epochs", True, "integer"),
         ("epochs", "3", "valid integer"),
-        ("sgd_lr", "1e-3", "write 1.0e-03"),
+        ("epochs", "1e2", "write 100 for the number"),
+        ("sgd_lr", "1e-3", "write 0.001 for the number"),
+        ("sgd_lr", "125e-6", "write 0.000125 for"),
+        ("sgd_lr", "1e-5", "write 1.0e-05 for"),
+        ("sgd_lr", "inf", "valid number"),
         ("sgd_lr", float("nan"), "finite"),
         ("sgd_lr", float("inf"), "finite"),
         ("sgd_lr", 0, "greater than 0"),
@@ -35,6 +39,14 @@ def test_a_fault_names_key_value_and_what_is_allowed(key: str, value: object, wo
         config.parse(Config, {key: value})
     assert f"{key} = {value!r}" in str(error.value)
     assert words in str(error.value)
+
+
+@pytest.mark.parametrize("key", ["optimizer", "epochs", "batch_norm"])
+def test_a_number_that_the_key_does_not_accept_is_not_advised(key: str) -> None:
+    for value in ("-1.5e3", "inf", "nan"):
+        with pytest.raises(config.ConfigError) as error:
+            config.parse(Config, {key: value})
+        assert "in YAML write" not in str(error.value)
 
 
 def test_all_faults_are_reported_at_once() -> None:

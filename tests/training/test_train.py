@@ -1,6 +1,7 @@
 """The scripts end to end: the logging contract, kill and resume, divergence, bad input."""
 
 import dataclasses
+import glob
 import math
 import os
 import re
@@ -17,7 +18,7 @@ import train_gtsrb
 import train_unet
 from lib.data import gtsrb
 from lib.tracking import finished, wandb_run
-from lib.training import provenance
+from lib.training import checkpoint, loop, provenance
 from tests.conftest import call
 from tests.fakes.runs import CLOCK, Recorder, fetched, start, wait_for, without_clock
 from train_gtsrb import Config
@@ -192,6 +193,15 @@ def test_without_git_the_commit_is_unknown(monkeypatch: pytest.MonkeyPatch) -> N
     assert provenance.git_commit() == "unknown"
 
 
+def test_a_folders_name_is_no_pattern_for_wandb(tmp_path: Path) -> None:
+    recorder, patterns = Recorder(), []
+    recorder.save = lambda pattern, **_: patterns.append(pattern)
+    folder = tmp_path / "a [b]*"
+    folder.mkdir()
+    wandb_run.Run("id", folder, recorder).save_arrays("x.npz", a=[1])
+    assert glob.glob(patterns[0]) == [str(folder / "x.npz")]
+
+
 def test_under_wandbs_agent_files_still_go_to_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,7 +214,7 @@ def test_under_wandbs_agent_files_still_go_to_runs(
     with wandb_run.start(Config()) as (_, run):
         run.summarize({"test/error": 0.5})
     assert run.folder == Path("runs") / run.id
-    assert finished.read(tmp_path / run.folder)
+    assert finished.read(tmp_path / run.folder) is None, "W&B has kept nothing"
 
 
 def test_divergence_is_an_outcome(signs: Path, tmp_path: Path) -> None:
@@ -219,6 +229,24 @@ def test_divergence_is_an_outcome(signs: Path, tmp_path: Path) -> None:
     again = train(cfg, tmp_path)  # a finished run that is started again stays what it was
     assert again.summary["diverged"] is True
     assert len(again.rows) == 1
+
+
+def test_long_epochs_are_saved_more_often(
+    signs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved, save = [], checkpoint.save
+
+    def count(folder: Path, epoch: int, *rest: object) -> None:
+        saved.append(epoch)
+        save(folder, epoch, *rest)
+
+    monkeypatch.setattr(checkpoint, "save", count)
+    cfg = Config(data=str(signs), epochs=3, checkpoint_every=10)
+    train(cfg, tmp_path / "short")
+    assert saved == [3]
+    monkeypatch.setattr(loop, "SAVE_S", 0)
+    train(cfg, tmp_path / "long")
+    assert saved == [3, 1, 2, 3]
 
 
 def test_without_validation_the_last_epoch_is_the_best(signs: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 
 import train_unet
 from lib.data import jsrt
+from lib.spec.errors import UserError
 from lib.tracking import wandb_run
 from tests.conftest import call
 from tests.fakes.runs import Recorder, fetched, without_clock
@@ -87,6 +88,9 @@ def test_a_side_that_does_not_fit_is_reported_before_data_is_read(offline: dict[
     assert done.returncode == 1
     assert "Use a multiple of 16, such as 96 or 112" in done.stderr
     assert "Traceback" not in done.stderr
+    with pytest.raises(UserError, match=r"have one pixel, so batch normalization fails .* 32"):
+        train_unet.network(Config(image_size=16, batch_norm=True))
+    train_unet.network(Config(image_size=16, batch_norm=False))
 
 
 def test_missing_data_is_reported(offline: dict[str, str]) -> None:
