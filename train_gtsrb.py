@@ -36,12 +36,15 @@ PROGRAM = Path(__file__).stem  # stored in checkpoints
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Hyperparameters of one run."""
+    """Hyperparameters of one run, which trains the small CNN on the traffic signs.
+
+    Set WANDB_MODE=offline to run without a W&B account.
+    """
 
     # Replicate and data
     seed: NonNegativeInt = 0  # replicate; determines split, initial weights, order, augmentation
     data: str = "data/GTSRB"  # folder with the traffic signs
-    val_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1  # share of each class's tracks; 0: none
+    val_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1  # share of tracks for validation
     # Budget
     epochs: PositiveInt = 400  # passes over the training images
     batch_size: PositiveInt = 128  # images per step

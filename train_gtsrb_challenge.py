@@ -39,7 +39,10 @@ PROGRAM = Path(__file__).stem  # stored in checkpoints
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Hyperparameters of one run."""
+    """Hyperparameters of one run, which trains the challenge network on the traffic signs.
+
+    Set WANDB_MODE=offline to run without a W&B account.
+    """
 
     # Replicate and data
     seed: NonNegativeInt = 0  # replicate; determines split, initial weights, order, augmentation

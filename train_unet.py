@@ -38,14 +38,17 @@ PROGRAM = Path(__file__).stem  # stored in checkpoints
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Hyperparameters of one run."""
+    """Hyperparameters of one run, which trains a U-Net to find lung fields in radiographs.
+
+    Set WANDB_MODE=offline to run without a W&B account.
+    """
 
     # Replicate and data
     seed: NonNegativeInt = 0  # replicate; determines split, initial weights, order, augmentation
     data: str = "data/JSRT"  # folder with radiographs and lung masks
     image_size: PositiveInt = 256  # side of the images in pixels, a multiple of 2^(depth - 1)
-    fold: Literal["odd", "even", "fixed"] = "odd"  # test images, see lib/data/jsrt.py
-    val_fraction: Share = 0.1  # share of the training fold; 0: none
+    fold: Literal["odd", "even", "fixed"] = "odd"  # test images; fixed: every fifth number
+    val_fraction: Share = 0.1  # share of the training images, for validation
     # Budget
     epochs: PositiveInt = 100  # passes over the training images
     batch_size: PositiveInt = 8  # images per step

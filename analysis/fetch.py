@@ -96,7 +96,7 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
         "--study",
         dest="declaration",
         type=Path,
-        help="the declaration's YAML (default: analysis/studies/<name>.yaml)",
+        help="the YAML of the declaration (default: analysis/studies/<name>.yaml)",
     )
     parser.add_argument(
         "--prune",

@@ -123,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         action="append",
         default=[],
         choices=list(CHECKS),
-        help="report even if this check fails: "
+        help="report even if this check fails (may be repeated): "
         + "; ".join(f"{name}: {meaning}" for name, meaning in CHECKS.items()),
     )
     parser.add_argument(

@@ -73,7 +73,7 @@ def test_help_has_every_field_with_its_comment() -> None:
     text = call("train_gtsrb.py", "--help").stdout
     for field in dataclasses.fields(Config):
         assert f"--{field.name.replace('_', '-')}" in text
-    assert "share of each class's tracks" in text
+    assert "share of tracks for validation" in text
 
 
 def test_what_a_sweep_overrides_is_said() -> None:
