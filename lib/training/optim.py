@@ -75,16 +75,19 @@ def moving_average(model: nn.Module, decay: float) -> AveragedModel:
     """
 
     @torch.no_grad()
-    def move(averages: list[torch.Tensor], values: list[torch.Tensor], done: torch.Tensor) -> None:
-        # ``done`` is on the CPU, so int() does not wait for the GPU.
-        share = 1 - min(decay, (1 + int(done)) / (10 + int(done)))
+    def move(averages: list[torch.Tensor], values: list[torch.Tensor], _: torch.Tensor) -> None:
+        # The model's own count is on the CPU; int() of the third argument, which torch moves to
+        # the weights' device, would wait for the GPU.
+        done = int(whole.n_averaged)
+        share = 1 - min(decay, (1 + done) / (10 + done))
         for average, value in zip(averages, values, strict=True):
             if value.is_floating_point():
                 average.lerp_(value, share)
             else:  # batch normalization's num_batches_tracked
                 average.copy_(value)
 
-    return AveragedModel(model, multi_avg_fn=move, use_buffers=True)
+    whole = AveragedModel(model, multi_avg_fn=move, use_buffers=True)
+    return whole
 
 
 def current_lr(scheduler: torch.optim.lr_scheduler.LRScheduler) -> float:
