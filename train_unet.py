@@ -84,17 +84,9 @@ def network(cfg: Config) -> nn.Module:
     """Return the untrained network of a run: (N, 1, S, S) -> (N, 1, S, S) logits.
 
     Raises:
-        UserError: if image_size is not a multiple of 2^(depth - 1), or is that number with batch
-            normalization, which has no statistics of a single value.
+        UserError: if image_size is not a multiple of 2^(depth - 1).
     """
-    smallest = 2 ** (cfg.depth - 1)
-    unet.check_size(cfg.image_size, cfg.image_size, smallest)
-    if cfg.batch_norm and cfg.image_size == smallest:
-        raise UserError(
-            f"image_size = {cfg.image_size}: with depth {cfg.depth} the smallest feature maps have "
-            "one pixel, so batch normalization fails on a batch of one image; use at least "
-            f"{2 * smallest}, a smaller depth, or batch_norm False"
-        )
+    unet.check_size(cfg.image_size, cfg.image_size, 2 ** (cfg.depth - 1))
     torch.manual_seed(seeding.stream_seed(cfg.seed, "init"))
     return unet.UNet(cfg.depth, cfg.width, cfg.upsampling, cfg.activation, cfg.batch_norm)
 
@@ -193,6 +185,14 @@ def train(cfg: Config, data: jsrt.Radiographs, run: wandb_run.Run) -> None:
     train_part, val_part, test_part = (data.select(torch.from_numpy(i)).to(device) for i in split)
     n = len(split[0])
     steps = math.ceil(n / cfg.batch_size)
+    one_pixel = cfg.image_size == 2 ** (cfg.depth - 1)  # at the smallest resolution
+    if cfg.batch_norm and one_pixel and 1 in (cfg.batch_size, n % cfg.batch_size):
+        raise UserError(
+            f"image_size = {cfg.image_size}, batch_size = {cfg.batch_size}: with depth {cfg.depth} "
+            "the smallest feature maps have one pixel, and batch normalization needs more than one "
+            f"value, but {n} training images leave a batch of one. Use another batch_size, larger "
+            "images, or a smaller depth"
+        )
 
     # State
     model, optimizer, scheduler = build(cfg, steps * cfg.epochs, device)

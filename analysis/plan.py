@@ -53,7 +53,7 @@ def describe(study: Study, effect: float | None, pilot: Pilot | None) -> tuple[s
     floor, runs = rank_tests.smallest_p(n), len(study.expected)
     blocks = f" × {count(len(study.blocks), 'block')}" if len(study.blocks) > 1 else ""
     lines = [
-        f"{study.name}: {count(len(study.variants), 'variant')} × {count(n, 'seed')}{blocks} = "
+        f"{study.name}: {count(len(study.variants), 'variant')} × {count(n, study.declaration.unit)}{blocks} = "
         f"{count(runs, 'run')}" + (f" of {count(epochs, 'epoch')}" if epochs else ""),
         f"metric {study.metric.key}, {study.metric.better} is better, score at "
         f"{study.rule_words}, alpha {study.alpha}",
@@ -61,18 +61,18 @@ def describe(study: Study, effect: float | None, pilot: Pilot | None) -> tuple[s
         f"smallest p of the signed-rank test at n = {n}: {format_p(floor)}; after Holm's "
         f"correction over {family}: {format_p(min(1.0, floor * family))}",
     ]
-    if study.factors:
+    if len(study.factors) > 1:  # else every pair of variants is a primary contrast
         least = format_p(rank_tests.smallest_p(n, n))
         lines.append(f"smallest p of the Mann–Whitney test (secondary) at {n} vs {n} runs: {least}")
     if floor * family >= study.alpha:
         lines.append(
-            f"WARNING: {count(n, 'seed')} and {count(family, 'contrast')} cannot reach p < "
+            f"WARNING: {count(n, study.declaration.unit)} and {count(family, 'contrast')} cannot reach p < "
             f"{format_p(study.alpha)}; use at least {fewest_seeds(family, study.alpha)} seeds"
         )
     for seeds, level in sorted((study.declaration.looks or {}).items()):
         least = format_p(min(1.0, rank_tests.smallest_p(seeds) * family))
         lines.append(
-            f"planned look at {count(seeds, 'seed')}, α {level:g}: smallest Holm p {least}"
+            f"planned look at {count(seeds, study.declaration.unit)}, α {level:g}: smallest Holm p {least}"
         )
     if pilot:
         lines += _with_pilot(study, effect, pilot, family)
@@ -144,7 +144,7 @@ def _outcomes(study: Study, effect: float | None, pilot: Pilot) -> list[str]:
             rows.append(row | probabilities | {"holds under other score rules": survives})
     table = Table("outcomes", pd.DataFrame(rows))
     return [
-        f"probability of each grade with {count(n, 'seed')}, "
+        f"probability of each grade with {count(n, study.declaration.unit)}, "
         f"δ = {study.metric.show_exactly(effect)}, if this contrast has the true effect and the "
         f"others have none; {SIMULATED} studies per row, simulated from {source}:",
         to_markdown(table),
@@ -196,7 +196,7 @@ def caption(study: Study, family: int) -> str:
     return (
         f"Smallest two-sided signed-rank p after Holm's correction over {count(family, 'contrast')}"
         f" (left) and power for one nonzero main effect, simulated with {RESAMPLES:,} studies with "
-        f"normal noise per point (right), against the number of seeds. Grey: the "
+        f"normal noise per point (right), against the number of seeds. Gray: the "
         f"{len(study.seeds)} seeds of {study.name}. No measured runs enter this figure."
     )
 

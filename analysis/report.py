@@ -43,7 +43,7 @@ What to do:
 - runs that were stopped early by a rule that is part of the recipe: --allow epochs
 - settings that cannot affect the score, such as folders or names: list them in the declaration,
   `free: [output_dir]`
-- fractions in one variant and percentages in another: log one of them (W&B's API can change the
+- fractions in some runs and percentages in others: log one of them (W&B's API can change the
   summary of a finished run)
 - runs with another recipe, data or code, or identical runs: rerun them, or waive the check with
   --allow NAME"""

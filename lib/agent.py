@@ -170,8 +170,9 @@ def main() -> None:
         seeded = any("seed" in name.lower() for name in sweep.parameters)
         if not seeded and not Places().declaration(sweep.name).exists():
             print(
-                f"{sweep.name} has no parameter for seeds; without repeated runs, differences "
-                f"cannot be tested. See python -m analysis.plan {shlex.quote(sweep.where)}"
+                f"{sweep.name} has no parameter with “seed” in its name; without repeated runs, "
+                f"differences cannot be tested. See python -m analysis.plan "
+                f"{shlex.quote(sweep.where)}"
             )
     failed = []
     for sweep in sweeps:

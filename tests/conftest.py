@@ -18,7 +18,8 @@ REAL_CHESTS = ROOT / "data" / "JSRT"
 
 # A shell's background jobs ignore Ctrl-C, and so would the processes that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-STOPPING = [getattr(signal, name) for name in ("SIGTERM", "SIGALRM") if hasattr(signal, name)]
+NAMES = ("SIGTERM", "SIGHUP", "SIGALRM")
+STOPPING = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
 # Before anything imports torch: equal numbers as in subprocesses, and no fight over two cores.
 os.environ["OMP_NUM_THREADS"] = "1"
 

@@ -1,5 +1,6 @@
 """The plan: floors, warnings, power and hours, before any run."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -142,6 +143,26 @@ def test_a_pilot_with_runs_far_off_or_another_recipe_is_warned_of(tmp_path: Path
     assert float(power[0][-4:]) < 0.1 < 0.9 < float(power[1][-4:])
 
 
+def test_a_pilot_counts_failures_and_seeds_as_the_report_does(tmp_path: Path) -> None:
+    sweep_path = factories.write_sweep(tmp_path / "s.yaml")
+    study = factories.study(sweep_path)
+    runs, history = factories.tables(sweep_path, noise=2e-3)
+    factories.write_study(tmp_path / "p", runs, history)
+    whole = pilots.read_pilot(tmp_path / "p", study)
+    for worst in ("NaN", math.inf, None):
+        bad = runs.astype(object)
+        bad.loc[bad["run_id"] == "nosgd06", "summary.test/error"] = worst
+        factories.write_study(tmp_path / "p", bad, history)
+        pilot = pilots.read_pilot(tmp_path / "p", study)
+        assert (pilot.runs, pilot.failed) == (28, 1)
+        assert pilot.deviation == pytest.approx(whole.deviation, rel=0.2)
+    texts = [
+        str(s) if a == "sgd" else s for a, s in runs[["config.optimizer", "config.seed"]].values
+    ]
+    factories.write_study(tmp_path / "p", runs.assign(**{"config.seed": texts}), history)
+    assert pilots.read_pilot(tmp_path / "p", study).deviation == whole.deviation
+
+
 def test_a_main_effect_of_many_levels_is_less_sure(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for a, b in ((2, 2), (3, 3), (5, 2), (3, 1)):
@@ -189,7 +210,7 @@ def test_figure_6(tmp_path: Path) -> None:
     done = call("-m", "analysis.plan", sweep, "--out", tmp_path / "figures")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "figures" / "fig6_plan.png").exists()
-    assert "Grey: the 7 seeds of s" in done.stdout
+    assert "Gray: the 7 seeds of s" in done.stdout
 
 
 def test_many_seeds_need_no_design_analysis(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ REGULAR = 400  # the weight of an upright, normal font
 ANY_OUTLINES = {"pdf.fonttype": 3}
 
 named: set[str] = set()  # the letters that a message has named in this process
+unusable: set[str] = set()  # the fonts with which drawing has failed in this process
 
 
 def draw_with_fallback(figure: Figure, draw: Callable[[], None]) -> None:
@@ -32,16 +33,13 @@ def draw_with_fallback(figure: Figure, draw: Callable[[], None]) -> None:
     missing = _missing(draw)
     if families := _families(missing):
         own = {text: text.get_fontfamily() for text in figure.findobj(Text)}
-        for text, family in own.items():
-            text.set_fontfamily([*family, *families])
-        try:
-            with mpl.rc_context(ANY_OUTLINES):
-                missing = _missing(draw)
-        except Exception as error:  # many kinds, from FreeType and fontTools
-            for text, family in own.items():
-                text.set_fontfamily(family)
-            missing = _missing(draw)
-            print(f"cannot use the fonts {', '.join(families)} in figures: {error!r}")
+        found = _with_families(own, families, draw)
+        if found is None:  # a font cannot be drawn or embedded: leave out which
+            bad = [one for one in families if _with_families(own, [one], draw) is None]
+            unusable.update(bad or families)
+            print(f"not using the font {', '.join(bad or families)} in figures: drawing fails")
+            found = _with_families(own, _families(missing), draw)
+        missing = _with_families(own, [], draw) if found is None else found
     if new := sorted(missing - named):
         named.update(new)
         print(
@@ -49,6 +47,24 @@ def draw_with_fallback(figure: Figure, draw: Callable[[], None]) -> None:
             "that has them (for Chinese, Japanese and Korean: Noto Sans CJK), delete matplotlib's "
             f"list of fonts ({mpl.get_cachedir()}/fontlist-*.json), and make the figures again."
         )
+
+
+def _with_families(
+    own: dict[Text, list[str]], families: list[str], draw: Callable[[], None]
+) -> set[str] | None:
+    """Call ``draw`` with ``families`` after each text's own fonts; return the missing letters.
+
+    None if drawing fails, of which FreeType and fontTools have many kinds.
+    """
+    for text, family in own.items():
+        text.set_fontfamily([*family, *families])
+    try:
+        with mpl.rc_context(ANY_OUTLINES if families else {}):
+            return _missing(draw)
+    except Exception:
+        if not families:
+            raise
+        return None
 
 
 def _missing(draw: Callable[[], None]) -> set[str]:
@@ -70,7 +86,7 @@ def _families(letters: set[str]) -> list[str]:
     names = []
     for entry in sorted(font_manager.fontManager.ttflist, key=_order) if letters else []:
         covered = {letter for letter in letters if ord(letter) in _letters_of(entry.fname)}
-        if covered:
+        if covered and entry.name not in unusable:
             names.append(entry.name)
             letters = letters - covered
     return names

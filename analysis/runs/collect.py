@@ -1,6 +1,7 @@
 """Read the runs of sources, wherever they are, into one study's tables."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,15 @@ import pandas as pd
 
 from analysis.runs import axis, per_item, selection, wandb_csv, wandb_offline, wandb_server
 from analysis.runs.record import Fetched, FetchError
-from analysis.runs.tables import FORMULA, TableError, read_tables, runs_table, write_tables
+from analysis.runs.tables import (
+    FORMULA,
+    WANDB,
+    TableError,
+    is_missing,
+    read_tables,
+    runs_table,
+    write_tables,
+)
 from lib.spec.metric import count
 from lib.spec.study import Study
 
@@ -38,7 +47,9 @@ def collect(
     files = out / per_item.FILES
     damaged = per_item.to_fetch_again(files)
     known = dict(zip(runs["run_id"], runs["source"], strict=True))
-    known = {run_id: source for run_id, source in known.items() if run_id not in damaged}
+    settings = _config_keys(study) if study else list(config_keys)
+    again = damaged | _without_names(runs, [*settings, *(filters or {})])
+    known = {run_id: source for run_id, source in known.items() if run_id not in again}
     kept, fetched = set(), []
     failure: BaseException | None = None
     exports = [Path(source) for source in sources if is_export(source)]
@@ -49,10 +60,9 @@ def collect(
         )
     for source in [*(s for s in sources if not is_export(s)), *([exports] if exports else [])]:
         if source is exports:
-            settings = _config_keys(study) if study else config_keys
             unchanged, reading = wandb_csv.fetch_exports(exports, settings)
         elif Path(source).is_dir():
-            unchanged, reading = wandb_offline.fetch_folder(Path(source), known, files)
+            unchanged, reading = wandb_offline.fetch_folder(Path(source), known, files, step)
             reading = (run for run in reading if selection.matches(run.row, filters or {}))
         else:
             where = wandb_server.address(str(source))
@@ -119,6 +129,16 @@ def _config_keys(study: Study) -> list[str]:
     """Return an export's configuration columns: the sweeps' parameters and the free keys."""
     parameters = [key for sweep in study.sweeps for key in sweep.parameters]
     return list(dict.fromkeys([*parameters, *study.declaration.free]))
+
+
+def _without_names(runs: pd.DataFrame, wanted: Sequence[str]) -> set[str]:
+    """Return the ids of runs that lack a wanted group or job type, as in tables without them."""
+    found: set[str] = set()
+    for key, column in selection.FILTER_KEYS.items():
+        if key in wanted or column.removeprefix(WANDB) in wanted:
+            has = runs.get(column, pd.Series(math.nan, runs.index))
+            found |= set(runs["run_id"][has.map(is_missing)])
+    return found
 
 
 def _history_rows(axis_key: str, fetched: Sequence[Fetched]) -> list[dict[str, Any]]:

@@ -11,12 +11,13 @@ from analysis.runs.axis import EPOCH, label
 from analysis.runs.lengths import ENOUGH, lengths_of, logged_lengths, whole
 from analysis.runs.pairing import splitting_factors, unpaired_seeds
 from analysis.runs.score_checks import (
+    no_number,
     other_data,
     out_of_bounds,
     require_score,
     scored_at_other_steps,
 )
-from analysis.runs.tables import CONFIG, NAN, SUMMARY, TableError, is_missing, keys
+from analysis.runs.tables import CONFIG, SUMMARY, TableError, is_missing, keys
 from analysis.runs.waivable import CHECKS, failed_waivable
 from lib.spec.metric import count
 from lib.spec.study import LEAST_EPOCHS, Study, Variant
@@ -268,11 +269,7 @@ def _check_run(
     gap = int(epochs["gap"].max()) if configured else 1  # the last evaluation may be earlier
     key = study.score_key()
     score, problem = run.get(SUMMARY + key, math.nan), ""
-    # A score of NaN (null in W&B's offline files) or of the worst infinity means that the run
-    # diverged; a missing score is a problem.
-    worst = -math.inf if study.logged.sign > 0 else math.inf
-    no_number = score in (NAN, None, worst) or run.get(SUMMARY + study.logged.key) == NAN
-    diverged = run.get(f"{SUMMARY}diverged") is True or no_number
+    diverged = run.get(f"{SUMMARY}diverged") is True or no_number(study, run)
     state = "diverged" if diverged else "finished"
     failed = not is_missing(run["exit_code"]) and run["exit_code"] not in (0, None)
     if run["state"] != "finished" or failed:
@@ -287,7 +284,7 @@ def _check_run(
     elif exact and not (planned - gap < last <= planned or state == "diverged" or any_length):
         state = "short"
         problem = f"run {name} has {last} of {count(planned, 'epoch')}"
-    elif not no_number and (
+    elif not no_number(study, run) and (
         isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score)
     ):
         state = "failed"

@@ -13,7 +13,7 @@ from analysis.runs.axis import EPOCH
 from analysis.runs.completeness import Completeness
 from analysis.runs.data import StudyData
 from analysis.runs.selection import with_numeric_seeds
-from analysis.runs.tables import CONFIG, numbers, read_tables
+from analysis.runs.tables import CONFIG, numbers, read_tables, with_settings
 from analysis.runs.waivable import CHECKS
 from lib.spec.load import load_study
 from lib.spec.study import Study
@@ -33,6 +33,7 @@ def load_data(
         TableError: when a table is missing, damaged, or from another sweep.
     """
     runs, history = read_tables(folder)
+    runs = with_settings(runs, [*study.factor_keys, *study.block_keys, study.declaration.replicate])
     runs = with_numeric_seeds(runs, study.declaration.replicate, study.seeds)
     table = per_item.read(folder)
     later = ""
@@ -45,7 +46,7 @@ def load_data(
         added = at.seeds[max(earlier, default=0) :]  # the seeds that this look adds
         if any(e.seed in added and e.state != "missing" for e in data.completeness.entries):
             problems = _first(completeness.summarize_problems(at, data.completeness), 3)
-            later = f"The look at {n} seeds is incomplete: {problems}."
+            later = f"The look at {n} {study.declaration.unit}s is incomplete: {problems}."
     if study.declaration.looks:
         return data
     data = _build(study, runs, history, table, folder, any_length)

@@ -42,7 +42,7 @@ def unpaired_seeds(study: Study, runs: pd.DataFrame, splitting: list[str]) -> li
             known = runs[~runs[column].map(is_missing).astype(bool)]
             hashes = known[column].astype(str).groupby(group[known.index]).nunique()
             problems += [
-                f"seed {which}: {number} different values of {name}"
+                f"{study.declaration.replicate} {which}: {number} different values of {name}"
                 for which, number in hashes[hashes > 1].items()
             ]
     return problems

@@ -4,7 +4,6 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.runs.record import GROUP, JOB_TYPE
 from analysis.runs.tables import CONFIG, SUMMARY, encode, is_missing, keys
 from lib.spec.study import NUISANCE_FIELDS, Study
 
@@ -28,7 +27,7 @@ def recipe(study: Study, runs: pd.DataFrame) -> dict[str, Any]:
 def recipe_keys(study: Study, runs: pd.DataFrame) -> list[str]:
     """Return the config keys that must be equal in all runs."""
     free = {*study.factor_keys, *study.block_keys, study.declaration.replicate}
-    free |= {*study.declaration.free, *NUISANCE_FIELDS, GROUP, JOB_TYPE}
+    free |= {*study.declaration.free, *NUISANCE_FIELDS}
     hashes = SUMMARY + "data_sha256"
     if hashes in runs and not runs[hashes].map(is_missing).any():
         free.add("data")  # a path that differs between machines; the hash is compared instead

@@ -7,13 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from analysis.runs import axis
-from analysis.runs.tables import CONFIG, NAN, SUMMARY
+from analysis.runs.tables import CONFIG, GROUP, JOB_TYPE, NAN, SUMMARY, WANDB
 from lib.spec.errors import UserError
-
-# A run's group and job type in W&B, as config keys named like their columns in the app's table, so
-# that they can be factors; a config key of the same name comes first.
-GROUP, JOB_TYPE = "Group", "Job Type"
-RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+from lib.spec.files import RUN_ID
 
 
 class FetchError(UserError):
@@ -75,7 +71,7 @@ def build_record(
     head = {"run_id": run_id, "state": state, "exit_code": exit_code, "source": source, "url": url}
     head["created"] = created
     named = {GROUP: group, JOB_TYPE: job_type}
-    head |= {CONFIG + key: value for key, value in named.items() if value}
+    head |= {WANDB + key: value for key, value in named.items() if value}
     head |= {CONFIG + key: number(value) for key, value in flat(config).items()}
     head |= {SUMMARY + key: _result(value) for key, value in loggable(summary).items()}
     if isinstance(runtime := summary.get("_runtime"), int | float):

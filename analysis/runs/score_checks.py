@@ -1,15 +1,18 @@
 """Checks of the runs' scores: logged at all, within bounds, on one scale, at equal budgets."""
 
 import difflib
+import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis.runs.axis import label
 from analysis.runs.lengths import ENOUGH
-from analysis.runs.tables import CONFIG, SUMMARY, TableError, is_missing, keys, numbers
+from analysis.runs.tables import NAN, SUMMARY, TableError, is_missing, keys, numbers
+from lib.spec.metric import count
 from lib.spec.study import RULES, Study
-from lib.spec.sweep import show_value
 
 
 def require_score(study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> None:
@@ -33,6 +36,26 @@ def require_score(study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> No
     )
 
 
+def no_number(study: Study, run: Mapping[str, Any]) -> bool:
+    """Return whether a run's score is NaN (null in offline files) or the worst infinity.
+
+    Such a run diverged; a missing score is a problem instead.
+    """
+    worst = -math.inf if study.logged.sign > 0 else math.inf
+    score = run.get(SUMMARY + study.score_key(), math.nan)
+    return score in (NAN, None, worst) or run.get(SUMMARY + study.logged.key) == NAN
+
+
+def failed_runs(study: Study, runs: pd.DataFrame) -> pd.Series:
+    """Return which runs diverged or have a score worse than the declared ``failure``."""
+    failed = runs.get(f"{SUMMARY}diverged", pd.Series(False, index=runs.index)) == True  # noqa: E712
+    failed |= np.array([no_number(study, run) for run in runs.to_dict("records")], dtype=bool)
+    if limit := study.declaration.failure:
+        scores = numbers(runs, study.score_key())
+        failed |= study.logged.sign * (scores - limit.worse_than) < 0
+    return failed
+
+
 def out_of_bounds(study: Study, runs: pd.DataFrame) -> list[str]:
     """Return messages about scores outside the metric's bounds, for all score rules."""
     problems, (low, high) = [], study.logged.bounds
@@ -48,23 +71,24 @@ def out_of_bounds(study: Study, runs: pd.DataFrame) -> list[str]:
 
 
 def two_scales(study: Study, runs: pd.DataFrame) -> list[str]:
-    """Return a message if variants' scores within [0, 100] seem to be on two scales.
+    """Return a message if some scores within [0, 100] seem to be fractions of the others' scale.
 
-    That is, all scores of one variant are at most 1, all of another above 1, and their medians
-    differ by a factor of about 100 (33 to 300), as accuracies of 0.93 and 94 do.
+    That is, a score is at most 1, and a hundred times as much is about the median of the scores
+    above 1 (a third to three times), as of accuracies of 0.93 and 94. Failed runs do not count.
     """
     if study.logged.bounds[1] != 100:
         return []
-    levels = [f"{key}=" + runs[CONFIG + key].map(show_value) for key in study.factor_keys]
-    variant = pd.concat(levels, axis=1).agg(", ".join, axis=1) if levels else runs["state"]
-    scores = numbers(runs, study.score_key()).groupby(variant).agg(["min", "median", "max"])
-    fractions, percentages = scores[scores["max"] <= 1], scores[scores["min"] > 1]
+    scores = numbers(runs, study.score_key()).set_axis(runs["run_id"])
+    scores = scores[~failed_runs(study, runs).to_numpy() & np.isfinite(scores)]
+    usual = scores[scores > 1].median()
+    found = scores[(scores <= 1) & (100 * scores).between(usual / 3, usual * 3)]
+    if found.empty:
+        return []
+    ids = ", ".join(found.index[:5]) + ", …" * (len(found) > 5)
     return [
-        f"{study.logged.key} is about {low:.4g} for {one}, but {high:.4g} for {other}"
-        for one, low in fractions["median"].items()
-        for other, high in percentages["median"].items()
-        if low * 100 / 3 <= high <= low * 300
-    ][:1]
+        f"{study.logged.key} is about {found.median():.4g} in {count(len(found), 'run')} ({ids}), "
+        f"but {usual:.4g} in others"
+    ]
 
 
 def scored_at_other_steps(

@@ -5,12 +5,21 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.runs.record import GROUP, JOB_TYPE, FetchError
-from analysis.runs.tables import CONFIG, SUMMARY, is_missing, keys
+from analysis.runs.record import FetchError
+from analysis.runs.tables import (
+    CONFIG,
+    GROUP,
+    JOB_TYPE,
+    SUMMARY,
+    WANDB,
+    is_missing,
+    keys,
+    with_settings,
+)
 from lib.spec.declaration import Declaration
 from lib.spec.sweep import same_value
 
-FILTER_KEYS = {"group": CONFIG + GROUP, "jobType": CONFIG + JOB_TYPE}  # W&B's names in filters
+FILTER_KEYS = {"group": WANDB + GROUP, "jobType": WANDB + JOB_TYPE}  # W&B's names in filters
 WHOLE = re.compile(r"0|[1-9][0-9]{0,15}")
 OPERATORS = ("$in", "$nin", "$ne", "$exists")
 
@@ -26,7 +35,7 @@ def matches(row: dict[str, Any], filters: dict[str, Any]) -> bool:
     """
     for key, condition in filters.items():
         column = FILTER_KEYS.get(key, key.replace("summary_metrics.", SUMMARY))
-        if key != "state" and not column.startswith((CONFIG, SUMMARY)):
+        if key != "state" and not column.startswith((CONFIG, SUMMARY, WANDB)):
             raise FetchError(
                 "--filter: for runs in a folder, keys must be config.<name>, "
                 f"summary_metrics.<name>, state, group or jobType, got {key!r}"
@@ -61,10 +70,11 @@ def sweep_of(runs: pd.DataFrame, declared: Declaration) -> dict[str, Any]:
     Raises:
         FetchError: when the declaration has no factors, or a key that no run has.
     """
-    available = keys(runs, CONFIG)
     declared_keys = settings_of(declared)
+    runs = with_settings(runs, declared_keys)
+    available = [*keys(runs, CONFIG), *keys(runs, WANDB)]
     if not declared_keys:
-        varied = [key for key in available if len(_levels(runs, key)) > 1]
+        varied = [key for key in keys(runs, CONFIG) if len(_levels(runs, key)) > 1]
         raise FetchError(
             "no sweep is known for these runs. Pass the sweep's YAML as --sweep, or add `factors:` "
             "or `arms:` to the declaration, such as `factors: {optimizer: [adam, sgd]}`; keys that "
@@ -73,7 +83,8 @@ def sweep_of(runs: pd.DataFrame, declared: Declaration) -> dict[str, Any]:
     parameters = {}
     for key in declared_keys:
         if key not in available and key == declared.replicate:
-            varied = [k for k in available if k not in declared_keys and len(_levels(runs, k)) > 1]
+            others = [k for k in keys(runs, CONFIG) if k not in declared_keys]
+            varied = [k for k in others if len(_levels(runs, k)) > 1]
             raise FetchError(
                 f"no run has the key {key} in its config, which tells repeated runs apart. Set "
                 f"`seed:` of the declaration to the key that does (keys that vary: "
@@ -120,13 +131,16 @@ def with_numeric_seeds(runs: pd.DataFrame, key: str, seeds: list[Any]) -> pd.Dat
     """Return ``runs`` with whole numbers that are text in the column of the seed, ``key``, as int.
 
     One script may log the seed 3 and another "3". Unless one of ``seeds``, those of the study, is
-    text, or there are none.
+    text, there are none, or a run has other text.
     """
     if CONFIG + key not in runs or not seeds or any(isinstance(seed, str) for seed in seeds):
+        return runs
+    texts = [value for value in runs[CONFIG + key] if isinstance(value, str)]
+    if not all(map(WHOLE.fullmatch, texts)):
         return runs
     converted = pd.Series(map(_number, runs[CONFIG + key]), index=runs.index, dtype=object)
     return runs.assign(**{CONFIG + key: converted})
 
 
 def _number(value: Any) -> Any:
-    return int(value) if isinstance(value, str) and WHOLE.fullmatch(value) else value
+    return int(value) if isinstance(value, str) else value

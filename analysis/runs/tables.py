@@ -25,6 +25,8 @@ EXACT_FLOATS = {} if PANDAS >= (3, 1) else {"float_precision": "round_trip"}
 # Columns about a run, not set by scripts. ``created``: time as text, in sortable order.
 META = ["run_id", "state", "exit_code", "source", "url", "created"]
 CONFIG, SUMMARY = "config.", "summary."
+# What a run has in W&B beside its configuration, named like the columns of the app's table.
+WANDB, GROUP, JOB_TYPE = "wandb.", "Group", "Job Type"
 FORMULA = "=+-@"  # spreadsheets interpret cells that begin with one of these as formulas
 NAN = "NaN"  # text for a summary value that is NaN; an empty cell is a missing value
 AGAIN = "fetch the study again"
@@ -73,6 +75,15 @@ def numbers(runs: pd.DataFrame, key: str) -> pd.Series:
 def keys(runs: pd.DataFrame, namespace: str) -> list[str]:
     """Return the keys of a namespace, ``CONFIG`` or ``SUMMARY``, in the table's order."""
     return [c.removeprefix(namespace) for c in runs if c.startswith(namespace)]
+
+
+def with_settings(runs: pd.DataFrame, names: Iterable[str]) -> pd.DataFrame:
+    """Return ``runs`` with those of ``names`` as config keys that only W&B itself has (``WANDB``).
+
+    So a run's group can be a factor; a config key of the same name comes first.
+    """
+    missing = [n for n in names if CONFIG + n not in runs and WANDB + n in runs]
+    return runs.assign(**{CONFIG + name: runs[WANDB + name] for name in missing})
 
 
 def runs_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -131,7 +142,7 @@ def _decoded(folder: Path, runs: pd.DataFrame) -> pd.DataFrame:
     codes = pd.to_numeric(runs["exit_code"].where(runs["exit_code"] != ""), errors="coerce")
     columns = {"exit_code": codes}
     for column in runs:
-        if column.startswith((CONFIG, SUMMARY)):
+        if column.startswith((CONFIG, SUMMARY, WANDB)):
             values = [math.nan if text == "" else decode(text) for text in runs[column]]
             columns[column] = pd.Series(values, index=runs.index, dtype=object)
     return runs.assign(**columns)
@@ -179,7 +190,7 @@ def write_tables(
             text[column] = text[column].map(lambda value: " ".join(str(value).splitlines()))
     text["exit_code"] = pd.to_numeric(text["exit_code"]).astype("Int64")
     for column in runs:
-        if column.startswith((CONFIG, SUMMARY)):
+        if column.startswith((CONFIG, SUMMARY, WANDB)):
             cells = ["" if is_missing(v) else encode(v) for v in runs[column]]
             text[column] = pd.Series(cells, index=runs.index, dtype=object)
     if len(history):

@@ -14,13 +14,13 @@ CLOCK = ("seconds", "images_per_second")  # history columns that differ even in 
 
 # Checks that `analysis.report --allow NAME` waives, and the message if they fail.
 CHECKS = {
-    "seeds": "not every variant has every planned seed",
+    "seeds": "not every variant has every planned run",
     "epochs": "finished runs have different numbers of epochs or steps",
     "recipe": "settings other than the factors and the seed differ between runs",
     "data": "the runs used different data",
     "commit": "the runs used different commits of the code",
     "versions": "the runs used different library versions",
-    "scale": "some variants seem to have logged fractions and others percentages",
+    "scale": "some runs seem to have logged fractions and others percentages",
     "identical": "runs that should differ have identical losses in all digits",
 }
 

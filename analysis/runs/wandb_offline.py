@@ -4,6 +4,7 @@
 would take minutes.
 """
 
+import functools
 import json
 import os
 import shutil
@@ -20,8 +21,10 @@ from tqdm import tqdm
 
 from analysis.runs import axis, per_item
 from analysis.runs.record import Fetched, FetchError, build_record
-from analysis.runs.tables import CONFIG
+from analysis.runs.tables import CONFIG, SUMMARY, encode
+from analysis.runs.waivable import SAME_WITHIN_RUN
 from lib.spec.files import FINISHED
+from lib.spec.study import CHANGED
 
 END = "end of file "
 CHUNK = 16  # runs per process
@@ -42,14 +45,14 @@ STATE_OF_EXIT = {0: "finished", 255: "killed"}
 
 
 def fetch_folder(
-    folder: Path, known: dict[str, str], files: Path
+    folder: Path, known: dict[str, str], files: Path, step: str | None = None
 ) -> tuple[set[str], Iterator[Fetched]]:
     """Return the ids of runs already in the tables, and an iterator over the other runs.
 
     ``known``: the source of each run in the tables, by run id; a run is skipped if its newest file
     is still this source. If a run has several files, the last finished attempt is used, else the
     newest, with the history of the attempts that it continues. Output files of runs are copied to
-    ``files``/<run id>.
+    ``files``/<run id>. ``step``: the declared axis of histories.
 
     Raises:
         FetchError: when there are no runs; at the end of the iteration, listing unreadable files.
@@ -66,13 +69,14 @@ def fetch_folder(
     new = {i: files for i, files in attempts.items() if i not in kept}
 
     def read() -> Iterator[Fetched]:
+        read_chunk = functools.partial(_read_runs, step=step)
         failed: list[FetchError] = []
         links: list[str] = []
         runs = list(new.items())
         chunks = [runs[i : i + CHUNK] for i in range(0, len(runs), CHUNK)]
         bar = tqdm(total=len(runs), desc="reading runs", unit="run", disable=None)
         with bar, ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
-            for run in chain.from_iterable(pool.map(_read_runs, chunks)):
+            for run in chain.from_iterable(pool.map(read_chunk, chunks)):
                 if run is None:
                     continue
                 if isinstance(run, FetchError):
@@ -96,14 +100,16 @@ def _copy_outputs(folder: Path, run: Fetched, files: Path) -> bool:
     """Copy a run's output files per item to ``files``; return whether one is only a link.
 
     They are in the run's folder or, as W&B keeps them offline, next to its file. There, a file that
-    was saved from elsewhere is a link; runs in one folder have links to the same file.
+    was saved from elsewhere is a symbolic or hard link, perhaps to the same file as other runs'.
     """
     kept = folder / "wandb" / run.row["source"] / "files"
     linked = False
     for name in (per_item.SCORES, per_item.OVERLAYS):
         own, saved = folder / run.run_id / name, kept / name
         found = own if own.exists() else saved
-        if found.is_symlink():
+        if found == saved and (
+            found.is_symlink() or (found.exists() and found.stat().st_nlink > 1)
+        ):
             linked = True
         elif found.exists():
             (files / run.run_id).mkdir(parents=True, exist_ok=True)
@@ -111,21 +117,25 @@ def _copy_outputs(folder: Path, run: Fetched, files: Path) -> bool:
     return linked
 
 
-def _read_runs(attempts: list[tuple[str, list[Path]]]) -> list[Fetched | FetchError | None]:
+def _read_runs(
+    attempts: list[tuple[str, list[Path]]], step: str | None
+) -> list[Fetched | FetchError | None]:
     """Read runs' offline files; return one attempt per run, chosen as in fetch_folder, or an error.
 
     None if all files of a run are truncated before its configuration, as after a kill.
     """
     contents = iter(read_files([file for _, files in attempts for file in files]))
     return [
-        _attempt(run_id, [(file.parent.name, next(contents)) for file in files])
+        _attempt(run_id, [(file.parent.name, next(contents)) for file in files], step)
         for run_id, files in attempts
     ]
 
 
-def _attempt(run_id: str, tries: list[tuple[str, Any]]) -> Fetched | FetchError | None:
+def _attempt(
+    run_id: str, tries: list[tuple[str, Any]], step: str | None
+) -> Fetched | FetchError | None:
     chosen, earlier = None, []
-    for source, records in reversed(tries):
+    for source, records in reversed(_in_order(tries)):
         if isinstance(records, FetchError):
             chosen = chosen or records
             continue
@@ -139,41 +149,66 @@ def _attempt(run_id: str, tries: list[tuple[str, Any]]) -> Fetched | FetchError 
             chosen, earlier = attempt, []
         else:
             earlier.append(attempt)
-    return chosen if isinstance(chosen, FetchError) else _continued(chosen, earlier)
+    return chosen if isinstance(chosen, FetchError) else _continued(chosen, earlier, step)
+
+
+def _in_order(tries: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """Return the attempts in the order of their start.
+
+    The time in a folder's name is local: it may decrease if a run moves to another time zone. An
+    attempt of which the start cannot be read keeps its place after the one before it.
+    """
+    starts, last = [], ""
+    for _, records in tries:
+        if not isinstance(records, FetchError):
+            runs = [record["run"] for record in records if record.get("type") == "run"]
+            last = next((run["start_time"] for run in runs if "start_time" in run), last)
+        starts.append(last)
+    return [tries[i] for i in sorted(range(len(tries)), key=starts.__getitem__)]
 
 
 def _is_finished(attempt: Fetched | FetchError) -> bool:
     return isinstance(attempt, Fetched) and attempt.row["state"] == "finished"
 
 
-def _continued(run: Fetched | None, earlier: Sequence[Fetched]) -> Fetched | None:
+def _continued(run: Fetched | None, earlier: Sequence[Fetched], step: str | None) -> Fetched | None:
     """Return a run with the part of its history that earlier attempts logged, newest first.
 
     Offline, W&B writes a run that was resumed under its id to a new file, which has only what was
     logged since. An attempt was continued if the next one has the same configuration and begins
-    after it on the axis, without a gap: at most 1.5 times the largest step between values.
+    after it on the axis, without a gap: at most 1.5 times the largest step between values. Code,
+    data and versions that differ between the parts are joined, as a run that resumes logs them.
     """
     for attempt in earlier if run else ():
-        name = axis.find([run.logged])
+        name = step or axis.find([run.logged])
         after, before = (sorted(row[name] for row in one.over(name)[0]) for one in (run, attempt))
         head = [value for value in before if after and value < after[0]]
-        same = all(
-            attempt.row.get(key) == run.row.get(key)
-            for key in {*attempt.row, *run.row}
-            if key.startswith(CONFIG)
-        )
-        if name == axis.STEP or not head or not same:
+        if name == axis.STEP or not head:
             continue
         gaps = [later - one for values in (head, after) for one, later in pairwise(values)]
-        if after[0] - head[-1] > 1.5 * max(gaps, default=1):
+        differ = [
+            key.removeprefix(CONFIG)
+            for key in sorted({*attempt.row, *run.row})
+            if key.startswith(CONFIG) and encode(attempt.row.get(key)) != encode(run.row.get(key))
+        ]
+        about = f"run {run.run_id}: history up to {name} {head[-1]:g}"
+        source = attempt.row["source"]
+        if differ or after[0] - head[-1] > 1.5 * max(gaps, default=1):
+            why = f"{', '.join(differ)} differ" if differ else f"the next is {after[0]:g}"
+            print(f"{about} in {source} is not used, because {why}")
             continue
-        print(
-            f"run {run.run_id}: history up to {name} {head[-1]:g} is from {attempt.row['source']}, "
-            f"which {run.row['source']} continues"
-        )
+        print(f"{about} is from {source}, which {run.row['source']} continues")
         rows = [row for row in attempt.logged if row.get(name) in head] + run.logged
-        rows = [row | {axis.STEP: step} for step, row in enumerate(rows)]
-        run = Fetched(attempt.row | run.row, rows)
+        rows = [row | {axis.STEP: number} for number, row in enumerate(rows)]
+        row = attempt.row | run.row
+        for key in {key for keys in SAME_WITHIN_RUN.values() for key in keys}:
+            one, other = (part.row.get(SUMMARY + key) for part in (attempt, run))
+            if one is not None and other is not None and one != other:
+                row[SUMMARY + key] = f"{one}{CHANGED}{other}"
+        resumed = f"{SUMMARY}resumed_from_epoch"
+        if name == axis.EPOCH and resumed not in run.row:
+            row[resumed] = head[-1]
+        run = Fetched(row, rows)
     return run
 
 

@@ -7,8 +7,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis.runs import per_item
-from analysis.runs.tables import CONFIG, SUMMARY, TableError, encode, numbers, read_tables
+from analysis.runs import per_item, score_checks
+from analysis.runs.selection import with_numeric_seeds
+from analysis.runs.tables import (
+    CONFIG,
+    SUMMARY,
+    TableError,
+    encode,
+    numbers,
+    read_tables,
+    with_settings,
+)
 from analysis.statistics import design
 from lib.spec.study import NUISANCE_FIELDS, RULES, Study
 from lib.spec.sweep import same_value, show_value
@@ -51,15 +60,20 @@ def read_pilot(folder: Path, study: Study) -> Pilot:
             seed (the pilot varied something else), or if no variant has two finished runs.
     """
     runs, history = read_tables(folder)
+    runs = with_settings(runs, [*study.factor_keys, study.declaration.replicate])
+    runs = with_numeric_seeds(runs, study.declaration.replicate, study.seeds)
     seed, key = CONFIG + study.declaration.replicate, study.score_key()
     names = [CONFIG + name for name in study.factor_keys if CONFIG + name in runs]
     scores = numbers(runs, key)
     if scores.isna().all() or seed not in runs or (study.factor_keys and not names):
         wanted = ", ".join(study.factor_keys) or study.declaration.replicate
         raise TableError(f"{folder}/runs.csv has no scores {key} or no column for {wanted}")
-    runs = runs.assign(score=scores)[(runs["state"] == "finished") & scores.notna()]
-    failed = _failed(study, runs, folder)
-    runs = runs.assign(score=runs["score"].mask(failed))
+    runs = runs.assign(score=scores)[runs["state"] == "finished"]
+    table = per_item.read(folder)
+    failed = score_checks.failed_runs(study, runs)  # and those that predict a single class
+    failed |= runs["run_id"].map(lambda run: per_item.collapsed(table, run)).astype(bool)
+    runs = runs.assign(score=runs["score"].mask(failed))[failed | runs["score"].notna()]
+    failed = failed[runs.index]
     plain = runs[[*names, seed]].map(encode)
     if (duplicate := plain.duplicated()).any():
         keys = ", ".join(name.removeprefix(CONFIG) for name in [*names, seed])
@@ -89,16 +103,6 @@ def read_pilot(folder: Path, study: Study) -> Pilot:
         _mismatches(study, runs),
         _residuals(study, runs, failed, off, names, seed),
     )
-
-
-def _failed(study: Study, runs: pd.DataFrame, folder: Path) -> pd.Series:
-    """Return which runs failed: diverged, collapsed, or worse than the declared ``failure``."""
-    failed = runs.get(f"{SUMMARY}diverged", pd.Series(False, index=runs.index)) == True  # noqa: E712
-    table, limit = per_item.read(folder), study.declaration.failure
-    failed |= runs["run_id"].map(lambda run: per_item.collapsed(table, run)).astype(bool)
-    if limit:
-        failed |= study.logged.sign * (runs["score"] - limit.worse_than) < 0
-    return failed
 
 
 def _times(runs: pd.DataFrame, history: pd.DataFrame) -> tuple[float | None, float | None]:

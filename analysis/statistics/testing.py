@@ -294,7 +294,8 @@ def simple_effects(
     rows, tied = [], tolerance(scores, resolution)
     failed = np.zeros(scores.shape, dtype=bool) if failed is None else failed
     index = {variant: i for i, variant in enumerate(study.variants)}
-    primary = [one.sides for one in build(study, scores) if one.kind == "main"]
+    sides = [one.sides for one in build(study, scores) if one.kind == "main"]
+    primary = [{*a, *b} for a, b in sides if len(a) == len(b) == 1]
     for axis, (name, levels) in enumerate(study.factors.items()):
         for variant, level in itertools.product(study.variants, levels):
             if levels.index(variant[axis]) >= levels.index(level):
@@ -306,7 +307,7 @@ def simple_effects(
                 pair = f"{name}: {show_value(level)} - {show_value(variant[axis])}"
             where = ", ".join(f"{n}={show_value(v)}" for n, v in at)
             both = index[variant], index[other]
-            if ([both[0]], [both[1]]) in primary:
+            if set(both) in primary:
                 continue
             result = rank_tests.rank_sum(*(scores[i] for i in both), tied)
             rows.append(

@@ -18,6 +18,7 @@ from lib.spec.errors import UserError
 # Errors of file systems that do not support locks.
 NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK)
 FINISHED = "finished.json"  # in the folder of a finished run, see lib/tracking/finished.py
+RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")  # names a run's folder
 MOST_NODES = 100_000  # in a YAML file after expanding aliases, against "billion laughs"
 
 

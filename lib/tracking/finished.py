@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.spec.files import FINISHED, write_json
-from lib.tracking.offline_file import is_whole
+from lib.tracking.offline_file import is_whole, newest
 
 PREFIX = "offline-run-"
 Files = dict[str, Path]  # the newest offline file by run id
@@ -46,14 +46,17 @@ def read(folder: Path) -> dict[str, Any] | None:
 
 
 def offline_files(study: Path) -> Files:
-    """Return the newest offline file of each run in a study's folder, with one directory scan."""
-    newest: Files = {}
+    """Return the offline file of each run in a study's folder that was written last.
+
+    With one directory scan; see ``offline_file.newest``.
+    """
+    found: dict[str, list[Path]] = {}
     wandb = study / "wandb"
-    for name in sorted(os.listdir(wandb)) if wandb.is_dir() else []:
+    for name in os.listdir(wandb) if wandb.is_dir() else []:
         if name.startswith(PREFIX):
             run_id = name.removeprefix(PREFIX).partition("-")[2]  # after date and time
-            newest[run_id] = wandb / name / f"run-{run_id}.wandb"
-    return newest
+            found.setdefault(run_id, []).append(wandb / name / f"run-{run_id}.wandb")
+    return {run_id: newest(files) for run_id, files in found.items()}
 
 
 def is_kept(folder: Path, files: Files) -> bool:

@@ -9,6 +9,7 @@ Source: wandb/proto/wandb_internal.proto, message Record; github.com/google/leve
 import time
 import zlib
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 # First bytes of the file (the last one is the version, 0), block size, header size of the file and
@@ -67,12 +68,19 @@ def is_whole(path: Path, rows: int = 0, patience: float = 0.0) -> bool:
 
 
 def file_of(folder: Path, run_id: str) -> Path | None:
-    """Return the offline file of a run in a study's folder that was written last, or None.
+    """Return the offline file of a run in a study's folder that was written last, or None."""
+    files = list(folder.glob(f"wandb/offline-run-*-{run_id}/run-{run_id}.wandb"))
+    return newest(files) if files else None
 
-    The time in a folder's name is local: it may decrease if a run moves to another time zone.
+
+def newest(files: Sequence[Path]) -> Path:
+    """Return the file that was written last.
+
+    Folders' names do not tell: their time is local, and a run may move to another time zone.
     """
-    files = folder.glob(f"wandb/offline-run-*-{run_id}/run-{run_id}.wandb")
-    return max(files, key=lambda file: (file.stat().st_mtime_ns, str(file)), default=None)
+    if len(files) == 1:
+        return files[0]
+    return max(files, key=lambda file: (file.exists() and file.stat().st_mtime_ns, str(file)))
 
 
 def _kind(record: bytes) -> int:

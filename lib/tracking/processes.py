@@ -1,5 +1,6 @@
 """Run the cells of a sweep's grid as processes, which get what W&B's agent would give them."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -119,10 +120,11 @@ def run_all(sweep: Sweep, out: Path, workers: int, devices: list[str]) -> list[s
                         bar.write(_failure(log, code, problem))
                 time.sleep(0.05)
         except BaseException:
-            bar.write(
-                f"stopping: waiting up to {STOP_SECONDS} s for {count(len(running), 'run')} "
-                "to shut down"
-            )
+            with contextlib.suppress(OSError):  # the terminal may be closed
+                bar.write(
+                    f"stopping: waiting up to {STOP_SECONDS} s for {count(len(running), 'run')} "
+                    "to shut down"
+                )
             _stop([process for process, _ in running.values()])
             raise
     return failed

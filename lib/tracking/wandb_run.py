@@ -2,10 +2,8 @@
 
 import contextlib
 import dataclasses
-import glob
 import json
 import os
-import re
 import secrets
 import signal
 import sys
@@ -21,7 +19,7 @@ import yaml
 from tqdm import tqdm
 
 from lib.spec.errors import UserError
-from lib.spec.files import locked, remove_leftovers, write_atomically
+from lib.spec.files import RUN_ID, locked, remove_leftovers, write_atomically
 from lib.spec.load import hashes_of
 from lib.spec.metric import count
 from lib.spec.sweep import read_sweep
@@ -31,13 +29,14 @@ from lib.training import config
 
 T = TypeVar("T")
 
-RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 DECLARED = "declared.txt"  # in a run's folder: hashes of its studies' declarations at first start
 INTERRUPTED = 255  # exit code that W&B uses for runs ended by Ctrl-C
 STOPPING = [name for name in ("SIGTERM", "SIGHUP", "SIGALRM") if hasattr(signal, name)]
 # A closed terminal sends SIGHUP, which is handled like SIGTERM.
 PREEMPTING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+# Whether SIGHUP was ignored when the process started, as by nohup; it is then ignored by runs too.
+NOHUP = hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 SECOND_SIGTERM_S = 2  # a SIGTERM within this many seconds of the first is ignored as a repetition
 GRACE_S = 20  # seconds that an epoch may take to finish after SIGTERM, to write a checkpoint
 
@@ -94,8 +93,8 @@ class Run:
         path = self.folder / file
         arrays = {k: v.cpu() if hasattr(v, "cpu") else v for k, v in arrays.items()}
         write_atomically(path, lambda stream: np.savez_compressed(stream, **arrays))
-        pattern = glob.escape(str(path))  # W&B takes a pattern
-        self.wandb_run.save(pattern, base_path=str(self.folder), policy="now")
+        # Without glob=False W&B takes the path for a pattern.
+        self.wandb_run.save(str(path), base_path=str(self.folder), policy="now", glob=False)
 
     def summarize(self, summary: Mapping[str, Any]) -> None:
         """Update the run's summary."""
@@ -176,7 +175,11 @@ def start(flags: T) -> Iterator[tuple[T, Run]]:
             file = file if wandb_run.offline else None
             wandb_run.finish()
             if wandb_run.disabled:
-                print(f"run {run_id} ended; W&B is disabled, so nothing is kept of it", flush=True)
+                print(
+                    f"run {run_id} ended; W&B is disabled, so its history is not kept; checkpoints "
+                    f"are in {folder}",
+                    flush=True,
+                )
                 return
             _require_whole(file, run)
             finished.write(folder, public, dataclasses.asdict(cfg), file)
@@ -308,7 +311,7 @@ def _stop_on_sigterm(started: list[Run]) -> None:
             raise KeyboardInterrupt
 
     for name in STOPPING:
-        if signal.getsignal(getattr(signal, name)) is not signal.SIG_IGN:  # nohup ignores SIGHUP
+        if name != "SIGHUP" or not NOHUP:
             signal.signal(getattr(signal, name), stop)
 
 

@@ -13,10 +13,9 @@ import torch
 from torch import nn
 
 from lib.spec.study import CHANGED
-from lib.tracking.wandb_run import Run
+from lib.tracking.wandb_run import GRACE_S, Run
 from lib.training import checkpoint
 
-SAVE_S = 60  # a checkpoint is also due if this many seconds have passed since the last one
 TAIL = 5  # number of last epochs for the score rule mean_last_5
 
 
@@ -100,12 +99,13 @@ class Loop:
     def save_if_due(self) -> None:
         """Write a checkpoint if one is due.
 
-        That is every ``checkpoint_every`` epochs, but after SAVE_S seconds at the latest, so that
-        an interruption costs little where epochs are long; also at the end, and after SIGTERM.
+        That is every ``checkpoint_every`` epochs, at the end, after SIGTERM, and if GRACE_S seconds
+        have passed since the last one: an epoch that is too long to finish after SIGTERM is then
+        all that is lost.
         After SIGTERM, raises KeyboardInterrupt, which ends the run.
         """
         due = self.epoch % self.checkpoint_every == 0 or not self.unfinished
-        due = due or time.monotonic() - self.saved_at > SAVE_S
+        due = due or time.monotonic() - self.saved_at > GRACE_S
         if due or self.run.stop_requested:
             saved = ("history", "diverged", "best_epoch", "best_weights", "tail", "segments")
             loop_state = {name: getattr(self, name) for name in saved}

@@ -1,9 +1,13 @@
 """The local agent: a whole grid, resumed after SIGKILL and Ctrl-C; failures; one at a time."""
 
+import fcntl
 import json
+import os
+import pty
 import shutil
 import signal
 import subprocess
+import termios
 import time
 from pathlib import Path
 
@@ -136,7 +140,7 @@ def test_a_failed_run_is_reported_and_does_not_stop_the_others(
     assert "FAILED (exit code 1)" in done.stdout
     assert "lr = 99.0 diverges at once" in done.stdout
     assert "1 of 2 runs finished" in done.stdout
-    assert "no parameter for seeds" not in done.stdout
+    assert "no parameter with “seed”" not in done.stdout
     runs, _ = fetch(sweep, out, tmp_path / "tables", offline)
     assert sorted(runs["state"]) == ["failed", "finished"]
 
@@ -166,7 +170,27 @@ def test_a_grid_without_seeds_is_said_before_it_runs(
         content["parameters"].pop(key)
         done = run_agent(sweep, tmp_path / key, offline)
         assert "no run was started" in done.stderr
-        assert ("tiny has no parameter for seeds" in done.stdout) == said
+        assert ("tiny has no parameter with “seed”" in done.stdout) == said
+
+
+def test_a_closed_terminal_stops_the_runs(
+    slow_sweep: Path, offline: dict[str, str], tmp_path: Path
+) -> None:
+    out, (ours, theirs) = tmp_path / "out", pty.openpty()
+    words = command("-m", "lib.agent", slow_sweep, "--workers", "2", "--out", out)
+    session = {"start_new_session": True, "preexec_fn": lambda: fcntl.ioctl(0, termios.TIOCSCTTY)}
+    streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
+    process = subprocess.Popen(words, cwd=ROOT, env=offline, **streams, **session)
+    os.close(theirs)
+    deadline = time.monotonic() + 120
+    while not list(out.glob("*/state.json")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.close(ours)
+    assert process.wait(60) != 0
+    for lock in out.glob("*/lock"):
+        filelock.FileLock(lock).acquire(timeout=5)  # held by any run that were still alive
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -104,7 +104,7 @@ def test_a_font_that_cannot_be_drawn_does_not_stop_the_figure(
     monkeypatch.setattr(fonts, "_letters_of", lambda name: letters.get(name, ()))
     drawn(tmp_path, LETTER)
     said = capsys.readouterr().out
-    assert "cannot use the fonts Damaged in figures: " in said
+    assert "not using the font Damaged in figures: " in said
     assert f"No installed font has {LETTER}: " in said
     assert b"/FontFile2" in (tmp_path / "f.pdf").read_bytes()
 

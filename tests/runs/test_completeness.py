@@ -235,20 +235,34 @@ def test_pooled_sweeps_are_arms(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("factor", "doubted"),
-    [(0.01, True), (0.05, False), (0.5, False), (0.0001, False)],
+    ("factor", "which", "doubted"),
+    [
+        (0.01, "variant", True),
+        (0.01, "seed", True),  # a script was changed between the seeds
+        (0.01, "run", True),
+        (0.05, "variant", False),
+        (0.5, "variant", False),
+        (0.0001, "variant", False),
+        (0.01, "diverged", False),
+    ],
 )
 def test_fractions_next_to_percentages_are_doubted(
-    sweep_path: Path, factor: float, doubted: bool
+    sweep_path: Path, factor: float, which: str, doubted: bool
 ) -> None:
-    """Accuracies of 0.9 and 90; errors of 0.5 % and 1 %, or of 0.01 % and 90 %, are possible."""
+    """Errors of 0.5 % and 1 % in one study are possible, and chance after divergence is."""
     percent = {"key": "test/error", "bounds": [0, 100]}
     runs, history = factories.tables(sweep_path)
     scores = runs["summary.test/error"] * 30  # about 3
-    one = runs["config.batch_norm"].astype(bool)
+    one = {
+        "variant": runs["config.batch_norm"] == True,  # noqa: E712
+        "seed": runs["config.seed"] == 0,
+        "run": runs["run_id"] == "bnsgd01",
+        "diverged": runs["config.batch_norm"] == True,  # noqa: E712
+    }[which]
     runs["summary.test/error"] = scores.where(~one, scores * factor)
+    runs["summary.diverged"] = one if which == "diverged" else False
     found = check(sweep_path, runs, history, metric=percent)
     assert not found.problems
     assert list(found.waivable) == ["scale"] * doubted
-    if doubted:
-        assert "for batch_norm=False, optimizer=adam" in found.waivable["scale"]
+    if which == "run":
+        assert "in 1 run (bnsgd01), but" in found.waivable["scale"]

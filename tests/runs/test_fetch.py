@@ -101,21 +101,24 @@ import sys, wandb
 from pathlib import Path
 for words in sys.argv[1:]:
     name, part, first, last, lr = words.split()
-    config = {"seed": 1, "lr": float(lr)}
+    config = {"seed": 1, "lr": float(lr), "nothing": float("nan")}
     run = wandb.init(id=name, resume="allow", group="g", job_type="j", config=config)
     for epoch in range(int(first), int(last) + 1):
         run.log({"epoch": epoch, "val/error": 1 / epoch})
-    run.summary[f"from_{first}"] = 1
+    run.summary.update({f"from_{first}": 1, "git_commit": f"commit{part}"})
     run.finish(exit_code=0 if last == "6" else 255)
     folder = Path(run.dir).parent
-    folder.rename(folder.with_name(f"offline-run-{part}-{name}"))
+    folder.rename(folder.with_name(f"offline-run-{'zyx'[int(part)]}-{name}"))
 """
 
 
 def test_a_run_that_was_resumed_under_its_id_has_its_whole_history(
     offline: dict[str, str], sweep: Path, tmp_path: Path
 ) -> None:
-    """Offline, W&B writes each part to a folder of its own; parts that do not fit are left out."""
+    """Offline, W&B writes each part to a folder of its own; parts that do not fit are left out.
+
+    The folders' names fall, as local times may when a run moves to another time zone.
+    """
     source, out = Path(offline["WANDB_DIR"]), tmp_path / "tables"
     source.mkdir()
     parts = ["whole 0 1 2 .1", "whole 1 3 3 .1", "whole 2 4 6 .1"]
@@ -126,9 +129,13 @@ def test_a_run_that_was_resumed_under_its_id_has_its_whole_history(
     assert made.returncode == 0
     done = call("-m", "analysis.fetch", source, "--sweep", sweep, "--out", out)
     assert "4 runs read, 4 in" in done.stdout
-    for end, part in ((3, 1), (2, 0)):
+    for end, part in ((3, "y"), (2, "z")):
         where = f"run whole: history up to epoch {end} is from offline-run-{part}-whole, which"
-        assert f"{where} offline-run-2-whole continues" in done.stdout
+        assert f"{where} offline-run-x-whole continues" in done.stdout
+    unused = "history up to epoch 3 in offline-run-z-other is not used, because lr differ"
+    assert unused in done.stdout
+    unused = "history up to epoch 2 in offline-run-z-gap is not used, because the next is 5"
+    assert unused in done.stdout
     runs, history = tables.read_tables(out)
     epochs = history.groupby("run_id")["epoch"].apply(list).to_dict()
     assert epochs["whole"] == epochs["again"] == [1, 2, 3, 4, 5, 6]
@@ -136,13 +143,15 @@ def test_a_run_that_was_resumed_under_its_id_has_its_whole_history(
     errors = history.set_index("run_id").loc["whole", "val/error"]
     np.testing.assert_array_equal(errors, 1 / np.arange(1, 7))
     whole = runs.set_index("run_id").loc["whole"]
-    assert (whole["state"], whole["source"]) == ("finished", "offline-run-2-whole")
+    assert (whole["state"], whole["source"]) == ("finished", "offline-run-x-whole")
+    assert whole["summary.git_commit"] == "commit0 then commit1 then commit2"
+    assert whole["summary.resumed_from_epoch"] == 3
     assert whole[["summary.from_1", "summary.from_4", "summary.val/error"]].tolist() == [
         1,
         1,
         1 / 6,
     ]
-    assert whole[["config.Group", "config.Job Type"]].tolist() == ["g", "j"]
+    assert whole[["wandb.Group", "wandb.Job Type"]].tolist() == ["g", "j"]
 
 
 WITH_SCORES = """
@@ -165,6 +174,9 @@ def test_outputs_per_item_of_offline_runs_of_any_script(
     source, out = Path(offline["WANDB_DIR"]), tmp_path / "tables"
     source.mkdir()
     subprocess.run(command("-c", WITH_SCORES), env=offline, cwd=tmp_path, check=True)
+    file = next(source.glob("wandb/offline-run-*-late/files/test_scores.npz"))
+    file.unlink()
+    file.hardlink_to(tmp_path / "test_scores.npz")  # W&B's way where links are not allowed
     done = call("-m", "analysis.fetch", source, "--sweep", sweep, "--out", out)
     assert done.returncode == 0, done.stderr
     words = "the output files per item are links"

@@ -157,7 +157,8 @@ def test_groups_and_job_types_can_be_compared(
         for seed in range(6):
             config = {"seed": seed, "lr": 0.1}
             name = f"{group}{seed}"
-            put(server, name, config, 0.2 - gain + seed / 1000 * (1 + gain), [], None, group)
+            score = 0.2 - gain + seed / 1000 * (1 + gain)
+            put(server, name, config, score, [{"epoch": 1, "test/error": score}], None, group)
             server.runs[name].attributes["jobType"] = f"try {seed}"
     out, declaration = tmp_path / "out", tmp_path / "mine.yaml"
     declaration.write_text("metric: test/error\nfactors: {Group: [baseline, ours]}\n")
@@ -169,8 +170,16 @@ def test_groups_and_job_types_can_be_compared(
     assert row["name"] == "Group"
     assert row["grade"] == "preliminary_support"
     runs, _ = read_tables(out)
-    assert sorted(set(runs["config.Group"])) == ["baseline", "ours"]
-    assert sorted(set(runs["config.Job Type"])) == [f"try {seed}" for seed in range(6)]
+    assert sorted(set(runs["wandb.Group"])) == ["baseline", "ours"]
+    assert sorted(set(runs["wandb.Job Type"])) == [f"try {seed}" for seed in range(6)]
+    assert "config.Group" not in runs, "a key of that name would be a setting"
+
+    text = pd.read_csv(out / "runs.csv", dtype=str, keep_default_na=False)
+    text.drop(columns=["wandb.Group", "wandb.Job Type"]).to_csv(out / "runs.csv", index=False)
+    done = fetch(out, online, f"{ENTITY}/p", "--study", declaration)
+    assert "12 runs read" in done.stdout, "tables of an earlier version have no groups"
+    assert "wandb.Group" in read_tables(out)[0]
+    assert "0 runs read" in fetch(out, online, f"{ENTITY}/p", "--study", declaration).stdout
 
 
 def test_a_filter_is_json() -> None:
@@ -185,7 +194,7 @@ def test_a_filter_is_json() -> None:
 
 def test_filters_for_runs_in_a_folder() -> None:
     row = {"state": "finished", "config.algo": "a", "config.n": 3, "summary.x": 0.5}
-    row |= {"config.Group": "g", "config.Job Type": "train"}
+    row |= {"wandb.Group": "g", "wandb.Job Type": "train"}
     assert selection.matches(row, {})
     assert selection.matches(row, {"config.algo": "a", "config.n": 3.0, "state": "finished"})
     assert not selection.matches(row, {"config.algo": "a", "config.n": "3"})

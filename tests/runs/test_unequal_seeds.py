@@ -100,7 +100,7 @@ def test_one_complete_pair_is_a_description(sweep_path: Path, tmp_path: Path) ->
     folder = factories.write_study(tmp_path / "t", *without(tables(sweep_path), *gone))
     found = factories.report(folder, sweep_path, "seeds", draw=True)
     assert found["allowed"]["seeds"] == (
-        "not every variant has every planned seed (seeds 1 to 7 missing in every variant); only "
+        "not every variant has every planned run (seeds 1 to 7 missing in every variant); only "
         "seed 0 is compared; no runs are excluded"
     )
     (row,) = found["contrasts"]

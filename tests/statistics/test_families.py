@@ -68,14 +68,18 @@ def test_a_factor_of_three_levels_gives_all_pairs(tmp_path: Path) -> None:
     assert results["secondary"] == []
 
 
-def test_pairs_that_are_not_primary_are_simple_effects(tmp_path: Path) -> None:
-    control = {"control": "x"}
-    results = report(tmp_path, {"a": ["x", "y", "z"]}, {"a": {"z": -0.02}}, control)
-    assert [row["name"] for row in results["contrasts"]] == ["a: y - x", "a: z - x"]
+@pytest.mark.parametrize(("control", "first", "second"), ["xyz", "yxz", "zxy"])
+def test_pairs_that_are_not_primary_are_simple_effects(
+    tmp_path: Path, control: str, first: str, second: str
+) -> None:
+    compare = {"control": control}
+    results = report(tmp_path, {"a": ["x", "y", "z"]}, {"a": {"z": -0.02}}, compare)
+    pairs = [f"a: {level} - {control}" for level in (first, second)]
+    assert [row["name"] for row in results["contrasts"]] == pairs
     (simple,) = results["secondary"]
-    y, z = (by(results["table"], a=level) for level in "yz")
-    assert simple["name"] == "a: z - y"
-    assert simple["p"] == pytest.approx(mannwhitneyu(z, y, method="exact").pvalue)
+    one, other = (by(results["table"], a=level) for level in (first, second))
+    assert simple["name"] == f"a: {second} - {first}"
+    assert simple["p"] == pytest.approx(mannwhitneyu(other, one, method="exact").pvalue)
 
 
 def test_three_factors_give_main_effects_and_two_way_interactions(tmp_path: Path) -> None:

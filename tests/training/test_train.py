@@ -1,7 +1,6 @@
 """The scripts end to end: the logging contract, kill and resume, divergence, bad input."""
 
 import dataclasses
-import glob
 import math
 import os
 import re
@@ -193,17 +192,37 @@ def test_without_git_the_commit_is_unknown(monkeypatch: pytest.MonkeyPatch) -> N
     assert provenance.git_commit() == "unknown"
 
 
-def test_a_folders_name_is_no_pattern_for_wandb(tmp_path: Path) -> None:
-    recorder, patterns = Recorder(), []
-    recorder.save = lambda pattern, **_: patterns.append(pattern)
-    folder = tmp_path / "a [b]*"
-    folder.mkdir()
-    wandb_run.Run("id", folder, recorder).save_arrays("x.npz", a=[1])
-    assert glob.glob(patterns[0]) == [str(folder / "x.npz")]
+def test_a_folders_name_is_no_pattern_for_wandb(offline: dict[str, str], tmp_path: Path) -> None:
+    script = (
+        "from lib.tracking import wandb_run; import train_gtsrb\n"
+        "with wandb_run.start(train_gtsrb.Config()) as (cfg, run): run.save_arrays('x.npz', a=[1])"
+    )
+    root = tmp_path / "a [b]*"
+    done = call("-c", script, env=offline | {"WANDB_DIR": str(root), "WANDB_RUN_ID": "r"})
+    assert done.returncode == 0, done.stderr
+    (saved,) = (file for file in root.rglob("x.npz") if file.parent.name == "files")
+    assert saved.samefile(root / "r" / "x.npz")
+
+
+def test_two_runs_of_one_process_are_both_preempted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    for name in ("WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    wandb.teardown()
+    for _ in range(2):
+        with wandb_run.start(Config()) as (_, run):
+            for number in wandb_run.PREEMPTING:
+                assert callable(signal.getsignal(number))
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert run.stop_requested
+            signal.alarm(0)
 
 
 def test_under_wandbs_agent_files_still_go_to_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("WANDB_MODE", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH"):
@@ -215,6 +234,7 @@ def test_under_wandbs_agent_files_still_go_to_runs(
         run.summarize({"test/error": 0.5})
     assert run.folder == Path("runs") / run.id
     assert finished.read(tmp_path / run.folder) is None, "W&B has kept nothing"
+    assert "W&B is disabled, so its history is not kept" in capsys.readouterr().out
 
 
 def test_divergence_is_an_outcome(signs: Path, tmp_path: Path) -> None:
@@ -244,7 +264,7 @@ def test_long_epochs_are_saved_more_often(
     cfg = Config(data=str(signs), epochs=3, checkpoint_every=10)
     train(cfg, tmp_path / "short")
     assert saved == [3]
-    monkeypatch.setattr(loop, "SAVE_S", 0)
+    monkeypatch.setattr(loop, "GRACE_S", 0)
     train(cfg, tmp_path / "long")
     assert saved == [3, 1, 2, 3]
 

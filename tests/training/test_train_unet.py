@@ -88,9 +88,16 @@ def test_a_side_that_does_not_fit_is_reported_before_data_is_read(offline: dict[
     assert done.returncode == 1
     assert "Use a multiple of 16, such as 96 or 112" in done.stderr
     assert "Traceback" not in done.stderr
-    with pytest.raises(UserError, match=r"have one pixel, so batch normalization fails .* 32"):
-        train_unet.network(Config(image_size=16, batch_norm=True))
-    train_unet.network(Config(image_size=16, batch_norm=False))
+
+
+def test_one_pixel_is_too_little_for_batch_normalization(chests: Path, tmp_path: Path) -> None:
+    n = len(train_unet.split_data(Config(data=str(chests)), jsrt.load(str(chests), 32))[0])
+    small = {"image_size": 16, "depth": 5, "epochs": 1, "batch_norm": True}
+    with pytest.raises(UserError, match=f"{n} training images leave a batch of one"):
+        train(tmp_path / "a", chests, **small, batch_size=n - 1)
+    assert len(train(tmp_path / "b", chests, **small, batch_size=n).rows) == 1
+    small |= {"batch_norm": False}
+    assert len(train(tmp_path / "c", chests, **small, batch_size=n - 1).rows) == 1
 
 
 def test_missing_data_is_reported(offline: dict[str, str]) -> None:
