@@ -52,8 +52,9 @@ def describe(study: Study, effect: float | None, pilot: Pilot | None) -> tuple[s
     n, family, epochs = len(study.seeds), len(names), study.fixed.get("epochs")
     floor, runs = rank_tests.smallest_p(n), len(study.expected)
     blocks = f" × {count(len(study.blocks), 'block')}" if len(study.blocks) > 1 else ""
+    unit = study.declaration.unit
     lines = [
-        f"{study.name}: {count(len(study.variants), 'variant')} × {count(n, study.declaration.unit)}{blocks} = "
+        f"{study.name}: {count(len(study.variants), 'variant')} × {count(n, unit)}{blocks} = "
         f"{count(runs, 'run')}" + (f" of {count(epochs, 'epoch')}" if epochs else ""),
         f"metric {study.metric.key}, {study.metric.better} is better, score at "
         f"{study.rule_words}, alpha {study.alpha}",
@@ -66,14 +67,12 @@ def describe(study: Study, effect: float | None, pilot: Pilot | None) -> tuple[s
         lines.append(f"smallest p of the Mann–Whitney test (secondary) at {n} vs {n} runs: {least}")
     if floor * family >= study.alpha:
         lines.append(
-            f"WARNING: {count(n, study.declaration.unit)} and {count(family, 'contrast')} cannot reach p < "
-            f"{format_p(study.alpha)}; use at least {fewest_seeds(family, study.alpha)} seeds"
+            f"WARNING: {count(n, unit)} and {count(family, 'contrast')} cannot reach p < "
+            f"{format_p(study.alpha)}; use at least {fewest_seeds(family, study.alpha)} {unit}s"
         )
     for seeds, level in sorted((study.declaration.looks or {}).items()):
         least = format_p(min(1.0, rank_tests.smallest_p(seeds) * family))
-        lines.append(
-            f"planned look at {count(seeds, study.declaration.unit)}, α {level:g}: smallest Holm p {least}"
-        )
+        lines.append(f"planned look at {count(seeds, unit)}, α {level:g}: smallest Holm p {least}")
     if pilot:
         lines += _with_pilot(study, effect, pilot, family)
     return "\n".join(lines), family
