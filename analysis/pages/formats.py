@@ -1,6 +1,7 @@
 """A table of text, and how it is written in Markdown, HTML and LaTeX."""
 
 import html
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -22,6 +23,7 @@ TEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
     "α": r"$\alpha$",
     "δ": r"$\delta$",
 }
+LEVEL = re.compile(r" (\([0-9.]+ %\))$")  # of an interval, at the end of a cell
 RUNS_PER_SIDE = "n (baseline vs. treatment)"
 SHORT_HEADINGS = {RUNS_PER_SIDE: "n"}  # in LaTeX, where the long heading does not fit the page
 
@@ -78,7 +80,7 @@ def to_markdown(table: Table, list_runs: bool = True) -> str:
 
 def to_html(table: Table) -> str:
     """Return the table in HTML; the last column expands to the runs behind each row."""
-    frame = table.frame.map(lambda text: html.escape(str(text)))
+    frame = table.frame.map(lambda text: LEVEL.sub(r"<br>\1", html.escape(str(text))))
     for column in frame:
         if table.is_text(column):
             frame[column] = [f'<span class="text">{text}</span>' for text in frame[column]]

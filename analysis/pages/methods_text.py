@@ -80,11 +80,15 @@ def contrasts(data: StudyData, results: dict[str, Any]) -> str:
         f" {capitalize(units)} with a failed run are excluded, except from r, which ranks failed "
         "runs as worst."
     ) * bool(results["failures"])
+    alone = show_level(1 - results["alpha"])
+    several = (
+        f"intervals over {units}: simultaneous over the {family} contrasts "
+        f"({show_level(1 - results['alpha'] / family)} each), and for one contrast only ({alone})"
+    )
+    one = f"interval over {units} ({alone})"
     return (
-        f"Hodges–Lehmann difference, {minus}{unit}, with {exact} intervals over {units}: "
-        f"simultaneous over the {count(family, 'contrast')} "
-        f"({show_level(1 - results['alpha'] / family)} each), and for one contrast only "
-        f"({show_level(1 - results['alpha'])}). If a level cannot be reached, the interval has "
+        f"Hodges–Lehmann difference, {minus}{unit}, with {'an ' * (family == 1)}{exact} "
+        f"{several if family > 1 else one}. If a level cannot be reached, the interval has "
         f"{highest(results)}, shown in parentheses. r: {correlation(results)}.{over}"
     )
 

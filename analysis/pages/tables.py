@@ -38,8 +38,12 @@ def contrasts(results: dict[str, Any], metric: Metric) -> Table:
         if c["n_trained"] < c["n"]:
             row[units] = f"{c['n_trained']} of {c['n']}"
         row["Difference"] = _or_dash(c["difference"], metric.show_signed)
-        row["Simultaneous CI"] = _range(c, metric) + _lower_level(c["confidence"], alpha / family)
-        row["CI, this contrast only"] = _alone(c, metric, alpha)
+        interval = _range(c, metric) + _lower_level(c["confidence"], alpha / family)
+        if family == 1:
+            row["CI"] = interval
+        else:
+            row["Simultaneous CI"] = interval
+            row["CI, this contrast only"] = _alone(c, metric, alpha)
         row["r"] = _signed_number(c["rank_biserial"])
         row[f"{units} above / below 0"] = (
             f"{c['positive']} / {c['negative']}" if c["paired"] else "–"
