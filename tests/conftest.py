@@ -18,6 +18,8 @@ REAL_CHESTS = ROOT / "data" / "JSRT"
 
 # A shell's background jobs ignore Ctrl-C, and so would the processes that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also if the tests run under nohup
 NAMES = ("SIGTERM", "SIGHUP", "SIGALRM")
 STOPPING = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
 # Before anything imports torch: equal numbers as in subprocesses, and no fight over two cores.

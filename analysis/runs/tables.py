@@ -120,13 +120,14 @@ def read_tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         history["epoch"] = pd.Series(dtype=str)
     for column in history.columns.drop("run_id"):
         text = history[column]
-        values = pd.to_numeric(text.where(text != ""), errors="coerce").astype(float)
+        values = pd.to_numeric(text.where(text != ""), errors="coerce")
         if (bad := values.isna() & (text != "") & (text != "NaN")).any():
             raise TableError(
                 f"{folder}/history.csv: {column} must be a number, got {text[bad].iloc[0]!r} for "
                 f"run {history['run_id'][bad].iloc[0]}; {AGAIN}"
             )
-        history[column] = values
+        # Before 3.1, pandas' own numbers may differ in the last digit.
+        history[column] = [float(cell) if cell else math.nan for cell in text]
     _check_history(folder, runs, history)
     history.attrs["axis"] = axis
     return runs, history

@@ -68,10 +68,10 @@ def test_the_times_in_folder_names_may_decrease(offline: dict[str, str], tmp_pat
     assert own != broken
     assert finished.read(root / "one")["file"] == f"{own.parent.name}/{own.name}"
     assert processes.mark_done(root / "one", {}) == ""
-    os.utime(broken)
+    os.utime(broken, (2e9, 2e9))
     assert processes.mark_done(root / "one", {}) == "", "the script's own marker names its file"
     (root / "one" / FINISHED).unlink()
-    os.utime(own)
+    os.utime(own, (3e9, 3e9))
     assert processes.mark_done(root / "one", {}) == "", "of another script: the last one written"
 
 
