@@ -193,7 +193,7 @@ def test_a_closed_terminal_stops_the_runs(
         filelock.FileLock(lock).acquire(timeout=5)  # held by any run that were still alive
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_stops_the_runs_too(
     slow_sweep: Path, offline: dict[str, str], tmp_path: Path, sent: signal.Signals
 ) -> None:

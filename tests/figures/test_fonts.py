@@ -109,6 +109,7 @@ def test_a_font_that_cannot_be_drawn_does_not_stop_the_figure(
     assert b"/FontFile2" in (tmp_path / "f.pdf").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_report_names_the_letters_once(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     sweep_path = factories.write_sweep(tmp_path / "made_up.yaml")
     labels = {"optimizer=sgd": f"SGD {LETTER}"}

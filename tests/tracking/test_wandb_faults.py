@@ -232,6 +232,7 @@ def test_a_sweep_is_paused_resumed_and_cancelled(
     assert epochs(server, run=1) == list(range(1, int(printed[-1]) + 1)), "nothing logged is lost"
 
 
+@pytest.mark.slow
 def test_under_slurm_sigterm_reaches_the_run(
     server: WandbServer, online: dict[str, str], one_sweep: Callable, tmp_path: Path
 ) -> None:

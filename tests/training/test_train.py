@@ -194,8 +194,8 @@ def test_without_git_the_commit_is_unknown(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_folders_name_is_no_pattern_for_wandb(offline: dict[str, str], tmp_path: Path) -> None:
     script = (
-        "from lib.tracking import wandb_run; import train_gtsrb\n"
-        "with wandb_run.start(train_gtsrb.Config()) as (cfg, run): run.save_arrays('x.npz', a=[1])"
+        "from lib.tracking import wandb_run; from tests.fakes.stub import Config\n"
+        "with wandb_run.start(Config()) as (cfg, run): run.save_arrays('x.npz', a=[1])"
     )
     root = tmp_path / "a [b]*"
     done = call("-c", script, env=offline | {"WANDB_DIR": str(root), "WANDB_RUN_ID": "r"})
