@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from analysis.pages import formats, tables
+from analysis.pages import formats, run_tables, tables
 from analysis.statistics.sentences import format_p, show_level
 from lib.spec.errors import UserError, command
 from lib.spec.files import write_atomically
@@ -58,9 +58,9 @@ def all_tables(results: dict[str, Any], study: Study) -> str:
     metric = study.metric
     candidates = [
         tables.variants(results, metric),
-        tables.by_seed(results, study),
+        run_tables.by_seed(results, study),
         tables.grades(results, metric),
-        tables.cross_validation(results),
+        run_tables.cross_validation(results),
     ]
     shown = [formats.to_markdown(table, list_runs=False) for table in candidates if table]
     return "\n\n".join(shown)

@@ -2,8 +2,9 @@
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pandas as pd
 
@@ -48,6 +49,11 @@ class Table:
     def is_text(self, column: str) -> bool:
         """Return whether a column is left-aligned text."""
         return column in self.text or column == self.frame.columns[0]
+
+
+def or_dash(value: Any, show: Callable[[Any], str]) -> str:
+    """Return ``value`` as ``show`` formats it, or a dash for None."""
+    return "–" if value is None else show(value)
 
 
 def tex(text: object) -> str:

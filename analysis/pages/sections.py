@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from analysis.figures import networks
-from analysis.pages import methods_text, tables
+from analysis.pages import methods_text, run_tables, tables
 from analysis.pages.formats import Table
 from analysis.runs.data import StudyData
 from analysis.statistics import grades
@@ -157,7 +157,7 @@ def _design(results: dict[str, Any], metric: Metric) -> list[Section]:
 
 def _runs_and_steps(data: StudyData, results: dict[str, Any]) -> list[Section]:
     by_seed, steps = (
-        tables.by_seed(results, data.study),
+        run_tables.by_seed(results, data.study),
         tables.steps(results, data.study.metric),
     )
     if by_seed is None:
@@ -230,7 +230,7 @@ def _cross_validation(results: dict[str, Any]) -> list[Section]:
                 f"The ten images with the lowest median over seeds: {worst}. Without them the mean "
                 f"is {folds['without_worst']:.4f}.",
             ],
-            table=tables.cross_validation(results),
+            table=run_tables.cross_validation(results),
         )
     ]
 
@@ -244,7 +244,7 @@ def sections_after_figures(data: StudyData, results: dict[str, Any]) -> list[Sec
             Section(
                 f"Network of {runs}",
                 bullets=one["notes"],
-                table=tables.layers(one),
+                table=run_tables.layers(one),
                 folded=f"{count(len(one['rows']), 'layer')}",
             )
         )
@@ -256,7 +256,7 @@ def sections_after_figures(data: StudyData, results: dict[str, Any]) -> list[Sec
         Section(
             "Recipe",
             paragraphs=["Config values shared by all runs:"],
-            table=tables.recipe(results),
+            table=run_tables.recipe(results),
         )
     )
     found.append(
@@ -271,4 +271,4 @@ def sections_after_figures(data: StudyData, results: dict[str, Any]) -> list[Sec
         f"{name}: `{values if isinstance(values, str) else ', '.join(values)}`"
         for name, values in results["provenance"].items()
     ]
-    return [*found, Section("Runs", bullets=origin, table=tables.runs(results, data.study))]
+    return [*found, Section("Runs", bullets=origin, table=run_tables.runs(results, data.study))]

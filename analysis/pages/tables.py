@@ -1,10 +1,10 @@
-"""The tables of a report, made from results.json."""
+"""The report's tables of variants and contrasts, made from results.json."""
 
 from typing import Any
 
 import pandas as pd
 
-from analysis.pages.formats import RUNS_PER_SIDE, Table
+from analysis.pages.formats import RUNS_PER_SIDE, Table, or_dash
 from analysis.statistics.sentences import format_p, show_level
 from lib.spec.metric import Metric, capitalize
 from lib.spec.study import Study
@@ -20,9 +20,9 @@ def variants(results: dict[str, Any], metric: Metric) -> Table:
             low, high = (f"{100 * v[end]:.0f}" for end in ("failure_low", "failure_high"))
             row["Failed (95 % CI)"] = f"{v['failed']} of {row['Runs']} ({low} to {high} %)"
         row["Parameters"] = " ".join(f"{count:,}" for count in v["parameters"]) or "–"
-        row[f"Median{unit}"] = _or_dash(v["median"], metric.show)
-        row["Minimum"] = _or_dash(v["min"], metric.show)
-        row["Maximum"] = _or_dash(v["max"], metric.show)
+        row[f"Median{unit}"] = or_dash(v["median"], metric.show)
+        row["Minimum"] = or_dash(v["min"], metric.show)
+        row["Maximum"] = or_dash(v["max"], metric.show)
         rows.append(row)
     runs = [v["runs"] for v in results["variants"]]
     widths = {"Variant": 0.3 if fails else 0.42}
@@ -37,7 +37,7 @@ def contrasts(results: dict[str, Any], metric: Metric) -> Table:
         row = {"Contrast": c["label"], units: c["n_trained"]}
         if c["n_trained"] < c["n"]:
             row[units] = f"{c['n_trained']} of {c['n']}"
-        row["Difference"] = _or_dash(c["difference"], metric.show_signed)
+        row["Difference"] = or_dash(c["difference"], metric.show_signed)
         interval = _range(c, metric) + _lower_level(c["confidence"], alpha / family)
         if family == 1:
             row["CI"] = interval
@@ -74,7 +74,7 @@ def claims(results: dict[str, Any]) -> Table:
             row["Holm p: beyond ±δ"] = format_p(c["p_beyond"])
             row["Holm p: within ±δ"] = format_p(c["p_within"])
         if results["failures"]:
-            row["p without failed runs, uncorrected"] = _or_dash(c["p_trained"], format_p)
+            row["p without failed runs, uncorrected"] = or_dash(c["p_trained"], format_p)
         rows.append(row | {"Grade": c["grade"].replace("_", " ")})
     return Table("claims", pd.DataFrame(rows), text=["Grade"])
 
@@ -87,7 +87,7 @@ def uncertainty(results: dict[str, Any], metric: Metric) -> Table | None:
     rows = [
         {
             "Contrast": c["label"],
-            "Difference": _or_dash(c["difference"], metric.show_signed),
+            "Difference": or_dash(c["difference"], metric.show_signed),
             units: _alone(c, metric, results["alpha"]),
             "Test items": _range(c, metric, "items_low", "items_high"),
             "Both (simultaneous)": _range(c, metric, "both_low", "both_high"),
@@ -140,8 +140,8 @@ def design(results: dict[str, Any], metric: Metric) -> Table | None:
         row["P(meaningful)"] = f"{p['meaningful']:.2f}"
         row["P(equivalent)"] = f"{p['practically_equivalent']:.2f}"
         row["P(inconclusive)"] = f"{p['inconclusive'] + p['not_testable']:.2f}"
-        row["Wrong sign (type S)"] = _or_dash(one["wrong_sign"], lambda v: f"{v:.2f}")
-        row["Exaggeration (type M)"] = _or_dash(one["exaggeration"], lambda v: f"{v:.1f}")
+        row["Wrong sign (type S)"] = or_dash(one["wrong_sign"], lambda v: f"{v:.2f}")
+        row["Exaggeration (type M)"] = or_dash(one["exaggeration"], lambda v: f"{v:.1f}")
         rows.append(row)
     return Table("design", pd.DataFrame(rows)) if rows else None
 
@@ -153,7 +153,7 @@ def grades(results: dict[str, Any], metric: Metric) -> Table:
     rows = [
         {
             "Contrast": c["label"],
-            "Difference": _or_dash(c["difference"], metric.show_signed),
+            "Difference": or_dash(c["difference"], metric.show_signed),
             f"{same} CI".strip(): _range(c, metric)
             + ("" if same or not _level(c) else f" ({_level(c)})"),
             "p": format_p(c["p"]),
@@ -180,7 +180,7 @@ def score_rules(results: dict[str, Any], study: Study) -> Table | None:
         }
         for rule in others:
             other = c["other_rules"][rule]
-            row[f"Difference, {study.words_of(rule)}"] = _or_dash(
+            row[f"Difference, {study.words_of(rule)}"] = or_dash(
                 other["difference"], study.metric.show_signed
             )
             row[f"Holm p, {study.words_of(rule)}"] = format_p(other["p_holm"])
@@ -201,10 +201,10 @@ def sensitivity(results: dict[str, Any]) -> Table:
     rows = [
         {
             "Contrast": c["label"],
-            f"p, {used}": _or_dash(c["p_trained"], format_p),
-            "p, sign-flip": _or_dash(c["p_sign_flip"], format_p),
-            "p, t": _or_dash(c["p_t"], format_p),
-            "Correlation": _or_dash(c["correlation"], _signed_number),
+            f"p, {used}": or_dash(c["p_trained"], format_p),
+            "p, sign-flip": or_dash(c["p_sign_flip"], format_p),
+            "p, t": or_dash(c["p_t"], format_p),
+            "Correlation": or_dash(c["correlation"], _signed_number),
         }
         for c in results["contrasts"]
     ]
@@ -218,7 +218,7 @@ def simple_effects(results: dict[str, Any], study: Study) -> Table | None:
         {
             "Comparison": _comparison(s, study),
             RUNS_PER_SIDE: " vs. ".join(map(str, s["n"])),
-            "Difference": _or_dash(s["difference"], study.metric.show_signed),
+            "Difference": or_dash(s["difference"], study.metric.show_signed),
             "Simultaneous CI": _range(s, study.metric) + _lower_level(s["confidence"], level),
             "p": format_p(s["p"]),
             "Holm p": format_p(s["p_holm"]),
@@ -247,12 +247,12 @@ def exploratory(results: dict[str, Any]) -> Table | None:
         {
             "Metric": e["metric"],
             "Contrast": labels[e["name"]],
-            "Difference": _or_dash(e["difference"], _logged_unit),
+            "Difference": or_dash(e["difference"], _logged_unit),
             "CI": "–"
             if e["difference"] is None
             else f"{_logged_unit(e['ci_low'])} to {_logged_unit(e['ci_high'])}"
             + _lower_level(e["confidence"], alpha),
-            "p, uncorrected": _or_dash(e["p"], format_p),
+            "p, uncorrected": or_dash(e["p"], format_p),
         }
         for e in results["exploratory"]
     ]
@@ -270,31 +270,13 @@ def within_blocks(results: dict[str, Any], metric: Metric) -> Table | None:
             "Block": one["block"],
             "Contrast": labels[one["name"]],
             _units(results): one["n"],
-            "Difference": _or_dash(one["difference"], metric.show_signed),
+            "Difference": or_dash(one["difference"], metric.show_signed),
             "CI": _range(one, metric) + _lower_level(one["confidence"], results["alpha"]),
             "p, uncorrected": format_p(one["p"]),
         }
         for one in results["within_blocks"]
     ]
     return Table("within-blocks", pd.DataFrame(rows), text=["Contrast"]) if rows else None
-
-
-def by_seed(results: dict[str, Any], study: Study) -> Table | None:
-    """Return the table of runs of a study with published scores, or None without these."""
-    metric, words = study.metric, study.declaration.cumulative_steps
-    rows = []
-    for s in results["by_seed"]:
-        row = {
-            capitalize(results["unit"]): s["seed"],
-            metric.quoted_axis: metric.show_quoted(s["score"]),
-        }
-        row["Mistakes"] = _or_dash(s["mistakes"], str)
-        if results["duplicates"] is not None:
-            row["Without duplicates"] = _or_dash(s["without_duplicates"], metric.show_quoted)
-        row |= {words[key]: metric.show_quoted(value) for key, value in s["others"].items()}
-        rows.append(row | {"Minutes": f"{s['minutes']:.1f}"})
-    runs = [[s["run"]] for s in results["by_seed"]]
-    return Table("by-seed", pd.DataFrame(rows), runs, list_runs=True) if rows else None
 
 
 def steps(results: dict[str, Any], metric: Metric) -> Table | None:
@@ -314,73 +296,9 @@ def steps(results: dict[str, Any], metric: Metric) -> Table | None:
     return Table("steps", pd.DataFrame(rows), text=["Before"]) if rows else None
 
 
-def cross_validation(results: dict[str, Any]) -> Table | None:
-    """Return the table of two-fold results and published results, or None without these."""
-    folds = results["cross_validation"]
-    if not folds or "missing" in folds:
-        return None
-    rows = [
-        {"Method": f"U-Net, seed {s['seed']}", "Mean ± SD": f"{s['mean']:.4f} ± {s['sd']:.4f}"}
-        for s in folds["seeds"]
-    ]
-    mean = f"{folds['mean']:.4f} ± {folds['sd']:.4f}"
-    rows.append({"Method": f"U-Net, mean of {len(folds['seeds'])} seeds", "Mean ± SD": mean})
-    rows += [
-        {"Method": f"{m['name']} (2006)", "Mean ± SD": f"{m['mean']:.3f} ± {m['sd']:.3f}"}
-        for m in folds["published"]
-    ]
-    return Table("cross-validation", pd.DataFrame(rows))
-
-
-def recipe(results: dict[str, Any]) -> Table:
-    """Return the table of the config values that all runs share."""
-    rows = [{"Setting": key, "Value": _shown(v)} for key, v in results["recipe"].items()]
-    return Table("recipe", pd.DataFrame(rows, columns=["Setting", "Value"]), text=["Value"])
-
-
-def layers(network: dict[str, Any]) -> Table:
-    """Return the table of a network's layers, one row each, from network.json."""
-    frame = pd.DataFrame(network["rows"], columns=network["headings"])
-    return Table("layers", frame, text=list(frame.columns[:2]))
-
-
-def runs(results: dict[str, Any], study: Study) -> Table:
-    """Return the table of runs; details such as URL and commit are collapsed in HTML."""
-    labels = {study.variant_name(v): study.variant_label(v) for v in study.variants}
-    unit = f" ({study.logged.unit})" if study.logged.unit else ""
-    shown = ("block", "variant", "seed", "state", "score", "epochs", "minutes")
-    rows, details = [], []
-    for run_id, run in results["runs"].items():
-        rows.append(
-            {
-                "Run": run_id,
-                **({"Block": run["block"]} if "block" in run else {}),
-                "Variant": labels[run["variant"]],
-                capitalize(results["unit"]): run["seed"],
-                f"Score{unit}": study.logged.show(run["score"]),
-                "Epochs": run["epochs"],
-                "Minutes": f"{run['minutes']:.1f}",
-                "State": run["state"],
-            }
-        )
-        more = {k: _shown(v) for k, v in run.items() if k not in shown and v}
-        details.append(more)
-    anchors = [f"run-{run_id}" for run_id in results["runs"]]
-    text = ["Variant", "State"]
-    return Table("runs", pd.DataFrame(rows), text=text, anchors=anchors, details=details)
-
-
 def _units(results: dict[str, Any]) -> str:
     """Return the heading of a column of numbers of seeds, or of what else the replicates are."""
     return capitalize(f"{results['unit']}s")
-
-
-def _shown(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-
-
-def _or_dash(value: Any, show: Any) -> str:
-    return "–" if value is None else show(value)
 
 
 def _range(row: dict[str, Any], metric: Metric, low: str = "ci_low", high: str = "ci_high") -> str:

@@ -11,8 +11,7 @@ import pandas as pd
 import pytest
 
 from analysis.figures import catalogue, segmentation
-from analysis.pages import formats
-from analysis.pages import tables as page_tables
+from analysis.pages import formats, run_tables
 from analysis.runs import per_item
 from analysis.runs.data import StudyData
 from analysis.runs.load import load_data
@@ -212,7 +211,7 @@ def test_report_and_readme_show_the_folds(
     data = load_data(chosen, folder)
     results = study_results.analyze(data)
     assert results["cross_validation"]["mean"] == jsrt_benchmark.summarize(folds)["mean"]
-    text = formats.to_markdown(page_tables.cross_validation(results))
+    text = formats.to_markdown(run_tables.cross_validation(results))
     assert re.search(r"\| Human observer \(2006\) +\| +0.946 ± 0.018 \|", text)
     names = [picture.name for picture in catalogue.pictures(data, results)]
     assert "fig9_worst_images" in names
