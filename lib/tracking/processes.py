@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,11 @@ from lib.spec.machine import cores
 from lib.spec.metric import count
 from lib.spec.sweep import Sweep, SweepError
 from lib.tracking import finished, offline_file, run_names
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 # Environment variable with the file of a dry run's configurations; see wandb_run.start.
 DRY_RUN = "LIB_TRACKING_DRY_RUN"
@@ -70,8 +76,49 @@ def environment(
     return {k: v for k, v in os.environ.items() if k != DRY_RUN} | values
 
 
+@contextlib.contextmanager
+def runs_lock(out: Path) -> Iterator[tuple[int, ...]]:
+    """Wait for runs that a killed agent left in ``out``; yield file descriptors for our own runs.
+
+    Each run inherits the lock with the descriptor and so holds it until it ends, whatever becomes
+    of its agent. Where the system has no such locks, nothing is waited for and nothing yielded.
+    """
+    if fcntl is None:
+        yield ()
+        return
+    path = out / "runs.lock"
+    with open(path, "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(
+                f"runs that a killed agent started in {out} are still running. Waiting for them to "
+                f"end, because two processes must not write one run (`fuser {path}` lists them)",
+                flush=True,
+            )
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:  # the file system has no locks
+            yield ()
+            return
+        yield (file.fileno(),)
+
+
 def run_all(sweep: Sweep, out: Path, workers: int, devices: list[str]) -> list[str]:
     """Run every unfinished cell, ``workers`` at a time; return the ids of the failed runs.
+
+    Scripts that use lib.tracking lock their run's folder themselves. The runs of other scripts are
+    kept apart by ``runs_lock``.
+    """
+    if uses_tracking(Path(sweep.program)):
+        return _run_all(sweep, out, workers, devices, ())
+    with runs_lock(out) as inherited:
+        return _run_all(sweep, out, workers, devices, inherited)
+
+
+def _run_all(
+    sweep: Sweep, out: Path, workers: int, devices: list[str], inherited: tuple[int, ...]
+) -> list[str]:
+    """Run every unfinished cell; the processes inherit the file descriptors ``inherited``.
 
     A failed run is reported with the last lines of its log; the other runs continue. On Ctrl-C or
     SIGTERM the agent stops the running processes and waits for them; their checkpoints are kept.
@@ -103,7 +150,7 @@ def run_all(sweep: Sweep, out: Path, workers: int, devices: list[str]) -> list[s
                     if todo:
                         cell = todo.pop(0)
                         values = environment(sweep, cell, out, slot, workers, devices)
-                        process = _launch(sweep, cell, values, out)
+                        process = _launch(sweep, cell, values, out, inherited)
                         running[slot] = (process, values["WANDB_RUN_ID"])
                 for slot, (process, identifier) in list(running.items()):
                     if process.poll() is None:
@@ -189,7 +236,11 @@ def is_finished(folder: Path, files: finished.Files) -> bool:
 
 
 def _launch(
-    sweep: Sweep, cell: dict[str, Any], values: dict[str, str], out: Path
+    sweep: Sweep,
+    cell: dict[str, Any],
+    values: dict[str, str],
+    out: Path,
+    inherited: tuple[int, ...],
 ) -> subprocess.Popen:
     """Start one run in a new session, so that Ctrl-C does not reach it; ``_stop`` stops it."""
     folder = out / values["WANDB_RUN_ID"]
@@ -202,6 +253,7 @@ def _launch(
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            pass_fds=inherited,
         )
 
 

@@ -3,6 +3,8 @@
 import os
 import shlex
 import shutil
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from wandb.sdk.launch.sweeps import utils as wandb_utils
 from analysis.runs.tables import read_tables
 from lib.spec.command import check_command, command_line
 from lib.spec.sweep import SweepError, read_sweep
-from tests.conftest import call
+from tests.conftest import ROOT, call, command
 from tests.fakes.wandb_cli import agents, ended, start_sweep
 from tests.fakes.wandb_server import WandbServer
 
@@ -232,3 +234,27 @@ def test_a_script_that_logs_nothing_has_failed(project: Path, offline: dict[str,
         in done.stdout
     )
     assert os.path.exists(project / "o")
+
+
+def test_runs_of_a_killed_agent_are_waited_for(tmp_path: Path, offline: dict[str, str]) -> None:
+    """Two processes never write the same run, also if the script has no lock of its own."""
+    events = tmp_path / "events.txt"
+    (tmp_path / "train.py").write_text(
+        "import time\n"
+        f"with open({str(events)!r}, 'a', buffering=1) as file:\n"
+        "    print('start', file=file)\n"
+        "    time.sleep(4)\n"
+        "    print('end', file=file)\n"
+    )
+    sweep, out = write(tmp_path, "orphans", parameters={"seed": {"values": [0]}}), tmp_path / "out"
+    words = ("-m", "lib.agent", sweep, "--workers", "2", "--out", out)
+    agent = subprocess.Popen(command(*words), cwd=ROOT, env=offline)
+    while not events.exists() or "start" not in events.read_text():
+        assert agent.poll() is None
+        time.sleep(0.02)
+    agent.kill()
+    agent.wait()
+    done = call(*words, env=offline)
+    assert events.read_text().split() == ["start", "end", "start", "end"]
+    assert f"runs that a killed agent started in {out} are still running" in done.stdout
+    assert "Waiting" not in call(*words, env=offline).stdout
