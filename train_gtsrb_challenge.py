@@ -159,7 +159,7 @@ def train(cfg: Config, data: gtsrb.Data, run: wandb_run.Run) -> None:
     """Train one network, log a history row per epoch, then test its EMA and log the summary.
 
     Tests the last epochs and the epoch best on validation; the test set selects nothing. Resumes
-    from the newest checkpoint, on the CPU bit for bit. Stops if the loss is not finite (diverged).
+    from the newest checkpoint, on the CPU bit for bit. Stops if loss or weights are not finite.
     """
     # Data
     device = hardware.best_device()

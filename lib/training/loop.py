@@ -74,13 +74,15 @@ class Loop:
     def end_epoch(self, row: dict[str, float], model: nn.Module) -> None:
         """Log an epoch's row, check for divergence, and keep the weights of the best epoch.
 
-        A run has diverged if its training or validation loss is not finite.
+        A run has diverged if its training or validation loss or one of its weights is not finite.
+        Without a validation set, only the weights show that the epoch's last step diverged.
         """
         row = {"epoch": self.epoch + 1} | row
         self.history.append(row)
         self.run.log_epochs([row])
         losses = [row["train/loss"]] + ([row["val/loss"]] if self.watched else [])
-        self.diverged = not all(map(math.isfinite, losses))
+        weights_finite = all(v.isfinite().all() for v in model.state_dict().values())
+        self.diverged = not (weights_finite and all(map(math.isfinite, losses)))
         if not self.diverged and self._is_best(row):
             self.best_epoch = row["epoch"]
             self.best_weights = {k: v.clone() for k, v in model.state_dict().items()}

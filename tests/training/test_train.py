@@ -251,6 +251,18 @@ def test_divergence_is_an_outcome(signs: Path, tmp_path: Path) -> None:
     assert len(again.rows) == 1
 
 
+def test_divergence_in_the_very_last_step_is_seen(tmp_path: Path) -> None:
+    """The loss was finite before that step, and no validation loss comes after it."""
+    model = torch.nn.BatchNorm1d(2)
+    bookkeeping = loop.Loop(wandb_run.Run("id", tmp_path, Recorder()), {}, {}, 2, 1, None, {})
+    bookkeeping.end_epoch({"train/loss": 0.5, "val/loss": math.nan}, model)
+    assert not bookkeeping.diverged
+    model.bias.data[1] = math.inf
+    bookkeeping.end_epoch({"train/loss": 0.5, "val/loss": math.nan}, model)
+    assert bookkeeping.diverged
+    assert bookkeeping.best_epoch == 1, "the weights before"
+
+
 def test_long_epochs_are_saved_more_often(
     signs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
