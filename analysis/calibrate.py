@@ -39,7 +39,7 @@ from lib.spec.study import Study
 
 KINDS = ("difference", "beyond ±δ", "within ±δ", "interval")
 DELTA = 1.0  # smallest effect of interest in simulated studies: a run's standard deviation
-LOOKS = {10: 0.01, 14: 0.02, 18: 0.02}  # number of seeds: α of this look; they sum to 0.05
+LOOKS = {10: 0.2, 14: 0.4, 18: 0.4}  # number of seeds: share of α that this look spends
 CONFIDENCE = 0.999  # the command fails if a rate is above α with this one-sided confidence
 Generator = np.random.Generator
 Noise = Callable[[Generator, tuple[int, ...]], np.ndarray]
@@ -119,13 +119,15 @@ def wrong_claims(
     difference = np.isin(graded, grades.SUPPORTED)
     opposite = (claims.direction != np.sign(truth)) & ~same
     about_delta = np.isin(graded, ("meaningful", "support_small"))
+    size = np.abs(truth)
+    at_delta = np.isclose(size, DELTA)  # claims beyond and within ±δ are both false there
     within = np.isin(graded, ("support_small", "practically_equivalent"))
     wrong = {
         # If runs fail, a difference over all runs may truly have the opposite sign to ``truth``,
         # which is of the other runs; a claim about ±δ is about these, so its sign must agree.
         "difference": difference & (same | (opposite & (about_delta | (not failed)))),
-        "beyond ±δ": (graded == "meaningful") & (np.abs(truth) <= DELTA),
-        "within ±δ": within & (np.abs(truth) >= DELTA),
+        "beyond ±δ": (graded == "meaningful") & ((size < DELTA) | at_delta),
+        "within ±δ": within & ((size > DELTA) | at_delta),
         "interval": _missed(study, simulated, alpha),
     }
     return {kind: errors.any(axis=1) for kind, errors in wrong.items()}
@@ -186,8 +188,8 @@ def scenarios(study: Study) -> dict[str, Callable[[Generator, int, int], Studies
             noise = np.median(sample.mean(axis=2), axis=1)  # pseudomedians of the noise alone
             means = np.linalg.lstsq(weights, effect * DELTA - noise, rcond=None)[0]
             tables = means[:, None, None] + draw(studies, n)
-            truth = np.full(len(weights), effect * DELTA)
-            return Studies(tables, truth, truth == 0)
+            truth = weights @ means + noise
+            return Studies(tables, truth, np.isclose(truth, 0))
 
         return make
 
@@ -242,7 +244,10 @@ def scenarios(study: Study) -> dict[str, Callable[[Generator, int, int], Studies
 
 
 def _means(weights: np.ndarray, effect: float) -> np.ndarray:
-    """Return variant means (variants,) for which every contrast is ``effect`` times δ."""
+    """Return variant means (variants,) for which every contrast is ``effect`` times δ.
+
+    If the contrasts are linearly dependent, such as all pairs of three levels, as near as possible.
+    """
     wanted = np.full(len(weights), effect * DELTA)
     return np.linalg.lstsq(weights, wanted, rcond=None)[0]
 
@@ -252,9 +257,9 @@ def over_looks(study: Study, effect: float, studies: int, rng: Generator) -> Rat
     simulate = scenarios(study)["all effects δ" if effect else "no effect"]
     longest = simulate(rng, studies, max(LOOKS))
     wrong = {kind: np.zeros(studies, dtype=bool) for kind in KINDS}
-    for n, alpha in LOOKS.items():
+    for n, share in LOOKS.items():
         look = dataclasses.replace(longest, tables=longest.tables[:, :, :n])
-        for kind, errors in wrong_claims(study, look, alpha).items():
+        for kind, errors in wrong_claims(study, look, share * study.alpha).items():
             wrong[kind] |= errors
     return Rates(studies, _total(wrong))
 
@@ -322,6 +327,8 @@ def main() -> None:
             f"{name} has a single variant and no factors; calibrate requires a study with at least "
             "one factor"
         )
+    if arguments.into:  # before hours of simulations
+        insert(arguments.into.read_text(encoding="utf-8"), "calibrate", "")
     rows, failed = [heading()], []
 
     def add(seeds: str, scenario: str, rates: Rates) -> None:
@@ -335,6 +342,7 @@ def main() -> None:
         if data.completeness.problems:
             problem = data.completeness.problems[0]
             raise UserError(f"{arguments.permute} is incomplete: {problem}")
+        study = data.study
         rates = permuted(study, data.scores, arguments.studies, rng, data.paired)
         add(str(len(study.seeds)), f"{arguments.permute}, permuted", rates)
     else:
@@ -342,7 +350,7 @@ def main() -> None:
         for n, scenario in tqdm(todo, unit="row", disable=None):
             simulated = scenarios(study)[scenario](rng, arguments.studies, n)
             add(str(n), scenario, count_wrong(study, simulated))
-        looks = ", ".join(f"{n} at {alpha:g}" for n, alpha in LOOKS.items())
+        looks = ", ".join(f"{n} at {share * study.alpha:g}" for n, share in LOOKS.items())
         for effect, scenario in ((0, "no effect"), (1, "all effects δ")):
             rates = over_looks(study, effect, arguments.studies, rng)
             add(" / ".join(map(str, LOOKS)), f"three looks ({looks}), {scenario}", rates)

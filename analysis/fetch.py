@@ -14,8 +14,8 @@ test item and a column per run. A source is one of:
 Several sources, such as a sweep and its fill-in sweep, are read as one study. Without --sweep or a
 local YAML of the same name, a sweep's configuration is read from the server. For runs without a
 sweep, the levels of the declared factors are collected from the runs' configurations and written to
-sweep.yaml next to the tables. Runs that are finished in the existing tables are not read again.
-Output files of runs (.npz) are copied to files/ next to the tables.
+sweep.yaml next to the tables. Runs that are finished in the existing tables are not read again,
+except with --fresh. Output files of runs (.npz) are copied to files/ next to the tables.
 
 `python -m analysis.report` runs the same steps before it writes a report.
 """
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     study, sources, out = resolve(asked)
     if sources:
         step = study.declaration.step
-        print(collect(sources, out, study, asked.prune, asked.filters, step))
+        print(collect(sources, out, study, asked.prune, asked.filters, step, fresh=asked.fresh))
 
 
 def request(arguments: argparse.Namespace) -> Request:
@@ -70,6 +70,7 @@ def request(arguments: argparse.Namespace) -> Request:
         arguments.out,
         filters,
         arguments.prune,
+        arguments.fresh,
     )
 
 
@@ -102,6 +103,11 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
         "--prune",
         action="store_true",
         help="remove finished runs from the tables if they are no longer in any source",
+    )
+    parser.add_argument(
+        "--fresh",
+        action="store_true",
+        help="read finished runs again, for example after correcting their config on the server",
     )
     parser.add_argument(
         "--out", type=Path, help="folder for tables and report (default: analysis/results/<name>)"

@@ -45,17 +45,16 @@ SEEDS = range(3, 16)  # x axis of the figure
 
 def describe(study: Study, effect: float | None, pilot: Pilot | None) -> tuple[str, int]:
     """Return the plan as text, and the number of contrasts in the family."""
-    if study.declaration.looks:
-        study = study.at_look(max(study.declaration.looks))  # its α is that of the last look
     dummy = np.zeros((len(study.variants), len(study.seeds)))
     names = [contrast.name for contrast in contrasts.build(study, dummy)]
     n, family, epochs = len(study.seeds), len(names), study.fixed.get("epochs")
     floor, runs = rank_tests.smallest_p(n), len(study.expected)
     blocks = f" × {count(len(study.blocks), 'block')}" if len(study.blocks) > 1 else ""
     unit = study.declaration.unit
+    length = f" of {count(epochs, 'epoch')}" if isinstance(epochs, int) else ""
     lines = [
         f"{study.name}: {count(len(study.variants), 'variant')} × {count(n, unit)}{blocks} = "
-        f"{count(runs, 'run')}" + (f" of {count(epochs, 'epoch')}" if epochs else ""),
+        f"{count(runs, 'run')}{length}",
         f"metric {study.metric.key}, {study.metric.better} is better, score at "
         f"{study.rule_words}, alpha {study.alpha}",
         f"family of {family}: {'; '.join(names)}",
@@ -101,7 +100,7 @@ def _with_pilot(study: Study, effect: float | None, pilot: Pilot, family: int) -
 def _hours(study: Study, pilot: Pilot) -> list[str]:
     """Return the line with the study's hours; empty without timings or an epoch count."""
     epochs = study.fixed.get("epochs")
-    if not epochs or pilot.seconds_per_epoch is None:
+    if not isinstance(epochs, int) or pilot.seconds_per_epoch is None:
         return []
     if differ := [name for name in pilot.mismatches if name != "epochs"]:
         return [f"hours: not estimated because the pilot's recipe differs in {', '.join(differ)}"]
@@ -144,8 +143,9 @@ def _outcomes(study: Study, effect: float | None, pilot: Pilot) -> list[str]:
     table = Table("outcomes", pd.DataFrame(rows))
     return [
         f"probability of each grade with {count(n, study.declaration.unit)}, "
-        f"δ = {study.metric.show_exactly(effect)}, if this contrast has the true effect and the "
-        f"others have none; {SIMULATED} studies per row, simulated from {source}:",
+        f"δ = {study.metric.show_exactly(effect)}, if this contrast has the true effect and all "
+        f"that are independent of it have none; {SIMULATED} studies per row, simulated from "
+        f"{source}:",
         to_markdown(table),
     ]
 
@@ -227,6 +227,8 @@ def main() -> None:
             f"{study.name} has no planned seeds (seed: {{repeat: true}}); to plan it, add a seed "
             "with its values to the sweep"
         )
+    if study.declaration.looks:
+        study = study.at_look(max(study.declaration.looks))  # its α is that of the last look
     effect = arguments.effect
     if effect is not None:
         low, high = study.metric.bounds

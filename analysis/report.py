@@ -44,7 +44,9 @@ What to do:
 - settings that cannot affect the score, such as folders or names: list them in the declaration,
   `free: [output_dir]`
 - fractions in some runs and percentages in others: log one of them (W&B's API can change the
-  summary of a finished run)
+  summary of a finished run; then add --fresh, which reads finished runs again)
+- other runs of a project: select the study's runs with --filter, such as '{"sweep": "SWEEP_ID"}' or
+  '{"config.task": "circle"}', and add --prune if the others are in the tables already
 - runs with another recipe, data or code, or identical runs: rerun them, or waive the check with
   --allow NAME"""
 
@@ -139,7 +141,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     study, sources, folder = resolve(asked)
     if sources:
         step = study.declaration.step
-        print(collect(sources, folder, study, asked.prune, asked.filters, step))
+        fresh = asked.fresh
+        print(collect(sources, folder, study, asked.prune, asked.filters, step, fresh=fresh))
     allow = [*arguments.allow, *(allowed_before(folder) if arguments.again else [])]
     results: dict[str, Any] = report(study, folder, allow)
     page = (folder / "report.html").resolve()

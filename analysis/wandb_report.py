@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from analysis.readme import all_tables, read_results, sentences
+from analysis.runs.sources import SWEEP
 from analysis.runs.tables import read_tables
 from lib.spec.errors import UserError, command
 from lib.spec.load import load_study
-from lib.spec.study import Study
+from lib.spec.study import Places, Study
 
 CLOCK = ("seconds", "images_per_second")  # history columns not worth plotting
 
@@ -24,8 +25,12 @@ class ReportError(UserError):
     """The report cannot be created or saved; the message says why and what to do."""
 
 
-def build(path: str, results: dict[str, Any], study: Study, curves: list[str]) -> Any:
+def build(
+    path: str, results: dict[str, Any], study: Study, curves: list[str], axis: str = "epoch"
+) -> Any:
     """Return the unsaved Report for the sweep ``path`` (entity/project/sweep_id).
+
+    ``curves``: the metrics to plot over ``axis``, a line per W&B group.
 
     Raises:
         ReportError: when the path has another form, or wandb-workspaces is not installed.
@@ -44,7 +49,7 @@ def build(path: str, results: dict[str, Any], study: Study, curves: list[str]) -
         filters=f"Sweep = '{sweep_id}'",
         groupby=["group"],
     )
-    panels = [wr.LinePlot(x="epoch", y=[name], title=name) for name in curves]
+    panels = [wr.LinePlot(x=axis, y=[name], title=name) for name in curves]
     text = f"{study.declaration.question}\n\n{sentences(results)}\n\n{all_tables(results, study)}"
     return wr.Report(
         entity=entity,
@@ -61,14 +66,21 @@ def main() -> None:
     parser.add_argument("path", help="entity/project/sweep_id, as `wandb sweep` prints it")
     parser.add_argument("study", help="a study's name, or the folder of its report")
     parser.add_argument("--sweep", type=Path, help="the sweep's YAML (default: found by name)")
+    parser.add_argument(
+        "--study",
+        dest="declaration",
+        type=Path,
+        help="the YAML of the declaration (default: analysis/studies/<name>.yaml)",
+    )
     arguments = parser.parse_args()
     folder = Path(arguments.study)
-    study = load_study(folder.name, sweep=arguments.sweep)
-    folder = folder if folder.is_dir() else study.places.tables(study.name)
-    results = read_results(folder)
-    history = read_tables(folder)[1]
+    if not folder.is_dir():
+        folder = Places().tables(arguments.study)
+    results, history = read_results(folder), read_tables(folder)[1]
+    sweep = arguments.sweep or (folder / SWEEP if (folder / SWEEP).exists() else None)
+    study = load_study(results["study"], sweep=sweep, declaration=arguments.declaration)
     curves = [name for name in history if name not in ("run_id", "epoch", *CLOCK)]
-    report = build(arguments.path, results, study, curves)
+    report = build(arguments.path, results, study, curves, history.attrs["axis"])
     try:
         report.save()
     except Exception as error:  # W&B's client raises many types

@@ -15,6 +15,7 @@ code 0 means that the run finished, and an unfinished run restarts from the begi
 
 import argparse
 import contextlib
+import itertools
 import shlex
 import signal
 import sys
@@ -24,11 +25,12 @@ from types import FrameType
 
 import filelock
 
-from lib.spec.command import check_command
+from lib.spec.command import check_command, literal_flags
 from lib.spec.declaration import read_declaration
 from lib.spec.defaults import config_defaults, uses_tracking
 from lib.spec.errors import command
 from lib.spec.files import lock_of
+from lib.spec.load import not_found
 from lib.spec.machine import cores, gpus
 from lib.spec.metric import count
 from lib.spec.study import NUISANCE_FIELDS, Places
@@ -50,7 +52,10 @@ def load_sweeps(source: str) -> list[Sweep]:
     places = Places()
     declaration = places.declaration(source)
     pooled = read_declaration(declaration).sweeps if declaration.exists() else None
-    return [load_sweep(places.sweep(name)) for name in pooled or [source]]
+    paths = [places.sweep(name) for name in pooled or [source]]
+    if missing := [str(path) for path in paths if not path.exists()]:
+        raise SweepError(not_found(missing, source, places))
+    return [load_sweep(path) for path in paths]
 
 
 def load_sweep(path: Path) -> Sweep:
@@ -64,7 +69,9 @@ def load_sweep(path: Path) -> Sweep:
     sweep.require_grid("the local agent")
     sweep.require_clear()
     check_command(sweep)
-    if sweep.program and not Path(sweep.program).is_file():
+    words = sweep.raw.get("command") or []
+    as_module = any(pair == ("-m", "${program}") for pair in itertools.pairwise(map(str, words)))
+    if sweep.program and not as_module and not Path(sweep.program).is_file():
         raise SweepError(
             f"{path}: program {sweep.program!r} not found in {Path.cwd()}. Write the path of a "
             "script relative to the folder in which you start the agent, or an absolute path"
@@ -92,7 +99,7 @@ def require_same_recipe(sweep: Sweep, out: Path) -> None:
     """
     if not uses_tracking(Path(sweep.program)):
         return
-    defaults = config_defaults(Path(sweep.program))
+    defaults = config_defaults(Path(sweep.program)) | literal_flags(sweep)
     for cell in sweep.grid():
         identifier = run_id(sweep, cell)
         done = finished.read(out / identifier)
@@ -104,7 +111,7 @@ def require_same_recipe(sweep: Sweep, out: Path) -> None:
             f"{key} was {used[key]!r}, is now {value!r}" if key in used else f"{key} is new"
             for key, value in planned.items()
             if used and key not in NUISANCE_FIELDS
-            if key not in used or not same_value(used[key], value)
+            if key not in used or not (same_value(used[key], value) or str(used[key]) == value)
         ]
         if differ:
             raise SweepError(
@@ -127,9 +134,12 @@ def study_lock(out: Path) -> Iterator[None]:
     try:
         lock.acquire(blocking=False)
     except filelock.Timeout as error:
+        soft = isinstance(lock, filelock.SoftFileLock)
         raise SweepError(
             f"another agent is running in {out} (it holds {lock.lock_file}). Wait for it, stop it, "
             "or choose another folder with --out"
+            + f". If there is no such agent, remove {lock.lock_file}"
+            * soft
         ) from error
     try:
         yield

@@ -1,5 +1,6 @@
 """Calibration: error rates on simulated studies with a known truth."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,19 @@ def test_every_kind_of_claim_is_wrong_in_few_studies(study: Study) -> None:
     for effect in (0, 1):
         rates = calibrate.over_looks(study, effect, 1000, np.random.default_rng(2))
         assert max(rates.wrong.values()) < 77
+
+
+def test_a_true_effect_of_delta_counts_as_both_sides_of_it(study: Study) -> None:
+    """Whatever the round-off of the true effects: neither beyond nor within ±δ is true of δ."""
+    rng = np.random.default_rng(1)
+    exact = calibrate.scenarios(study)["all effects δ, low noise"](rng, 2000, 8)
+    found = calibrate.wrong_claims(study, exact)
+    for off in (1e-12, -1e-12):
+        near = dataclasses.replace(exact, truth=np.full(3, 1.0 + off))
+        for kind, wrong in calibrate.wrong_claims(study, near).items():
+            assert wrong.tolist() == found[kind].tolist(), kind
+    assert found["beyond ±δ"].any()
+    assert found["within ±δ"].any()
 
 
 def test_effects_are_found_and_permuted_ones_are_not(study: Study) -> None:

@@ -14,6 +14,7 @@ from lib.spec.load import load_study
 from lib.spec.metric import metric
 from lib.spec.study import Places
 from lib.spec.sweep import read_sweep
+from lib.tracking.processes import run_id
 from lib.training import config
 from tests import factories
 from tests.conftest import ROOT, call
@@ -41,6 +42,17 @@ def imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
     return found
+
+
+def test_runs_of_two_sweeps_do_not_meet_in_one_project() -> None:
+    """A run's id is a hash of its settings; in one project, two sweeps must not share it."""
+    found: dict[tuple, str] = {}
+    for path in sorted((ROOT / "sweeps").glob("*.yaml")):
+        sweep = read_sweep(path)
+        for cell in sweep.grid():
+            key = (sweep.raw.get("project") or sweep.name, run_id(sweep, cell))
+            assert key not in found, (path, found.get(key))
+            found[key] = path.name
 
 
 @pytest.mark.parametrize("path", [*SOURCES, *SCRIPTS], ids=module_name)

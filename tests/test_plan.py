@@ -1,5 +1,6 @@
 """The plan: floors, warnings, power and hours, before any run."""
 
+import itertools
 import math
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.runs.tables import TableError
 from analysis.statistics import contrasts, design
 from analysis.statistics import pilot as pilots
 from tests import factories
@@ -185,6 +187,31 @@ def test_clean_pilots_are_taken_as_they_are(tmp_path: Path) -> None:
     assert sum(pilot.outliers > 0 for pilot in found) <= 2
     assert np.mean([pilot.deviation for pilot in found]) == pytest.approx(0.002, rel=0.05)
     assert found[0].seconds_per_epoch is None
+
+
+def test_a_pilot_of_a_study_with_blocks_is_averaged_over_them(tmp_path: Path) -> None:
+    """The mean over four blocks has half the spread of a run."""
+    factors = {"dataset": ["a", "b", "c", "d"], "m": ["x", "y"]}
+    path, keys = factories.grid(tmp_path / "s.yaml", factors, seeds=40), {"block": ["dataset"]}
+    rng, rows = np.random.default_rng(0), []
+    for i, (dataset, m, seed) in enumerate(itertools.product("abcd", "xy", range(40))):
+        config = {"dataset": dataset, "m": m, "seed": seed}
+        score = 0.1 * "abcd".index(dataset) + rng.normal(0.3, 0.02)
+        rows.append(factories.run_row(f"r{i}", config, {"test/error": float(score)}))
+    factories.write_study(tmp_path / "p", pd.DataFrame(rows), pd.DataFrame())
+    study = factories.study(path, **keys)
+    pilot = pilots.read_pilot(tmp_path / "p", study)
+    assert pilot.deviation == pytest.approx(0.01, rel=0.15)
+    assert (pilot.runs, pilot.failed) == (320, 0)
+    ((variants, seeds),) = {one.shape for one in pilot.residuals}
+    assert (variants, seeds) == (2, 40)
+    with pytest.raises(TableError, match=r"on the scale 'rank'"):
+        pilots.read_pilot(tmp_path / "p", factories.study(path, **keys, block_scale="rank"))
+    factories.write_study(
+        tmp_path / "p", pd.DataFrame(rows).drop(columns="config.dataset"), pd.DataFrame()
+    )
+    with pytest.raises(TableError, match="has no config value dataset"):
+        pilots.read_pilot(tmp_path / "p", study)
 
 
 def test_a_pilot_that_varied_something_else_is_refused(tmp_path: Path) -> None:

@@ -110,7 +110,8 @@ def _of_items(data: StudyData, results: dict[str, Any]) -> list[Picture]:
     if per_item.of_runs(table, "jaccard", run_ids) is not None:
         shown = segmentation.overlays_runs(data)
         found.append(_picture("fig9_dice_ecdf", data, segmentation.dice_ecdf))
-        found.append(_picture("fig9_overlays", data, segmentation.overlays, runs=shown))
+        if shown:
+            found.append(_picture("fig9_overlays", data, segmentation.overlays, runs=shown))
     folds = results["cross_validation"]
     if folds and "missing" not in folds:
         other = sibling(data.study, folds["sweep"])

@@ -32,7 +32,7 @@ PAIRS = 5  # confusions listed in the caption
 def class_name(study: Study, label: int) -> str:
     """Return the name of a class: its number and, for a known data set, its meaning."""
     if study.declaration.class_names == "gtsrb":
-        return f"{label} {GTSRB[label]}"
+        return f"{label}: {GTSRB[label]}"
     return f"class {label}"
 
 
@@ -43,16 +43,24 @@ def _class_in_words(study: Study, label: int) -> str:
 
 
 def _by_class(data: StudyData) -> tuple[list[pd.DataFrame], pd.DataFrame, pd.Index]:
-    """Return each variant's error by class and run, the medians, and the hardest classes."""
+    """Return each variant's error by class and run, the medians, and the hardest classes.
+
+    Without failed runs. The hardest classes have the highest mean error over all runs.
+    """
     labels = data.per_item["label"]
     predicted = per_item.of_runs(data.per_item, "predicted", data.run_ids)
     wrong = [
-        predicted[data.runs_of(variant)].ne(labels, axis=0).groupby(labels).mean()
+        per_item.wrong(predicted[_intact(data, variant)], labels).groupby(labels).mean()
         for variant in data.study.variants
     ]
     medians = pd.DataFrame({i: errors.median(axis=1) for i, errors in enumerate(wrong)})
-    order = medians.mean(axis=1).sort_values(ascending=False, kind="stable").index[:SHOWN]
-    return wrong, medians, order
+    means = pd.concat(wrong, axis=1).mean(axis=1).sort_values(ascending=False, kind="stable")
+    errors = means[means > 0] if (means > 0).any() else means
+    return wrong, medians, errors.index[:SHOWN]
+
+
+def _intact(data: StudyData, variant: Variant) -> list[str]:
+    return [run for run in data.runs_of(variant) if run not in data.failures]
 
 
 def _is_wide(medians: pd.DataFrame, order: pd.Index) -> bool:
@@ -90,12 +98,14 @@ def class_errors_caption(data: StudyData) -> str:
     """Return the figure's caption."""
     _, medians, order = _by_class(data)
     wide = "; the axis is logarithmic beyond 1 %" * _is_wide(medians, order)
-    classes = data.per_item["label"].nunique()
+    classes, lost = data.per_item["label"].nunique(), len(data.failures)
+    failed = f"Without {count(lost, 'failed run')}. " if lost else ""
+    which = "with the highest mean error over runs" if len(order) == SHOWN else "with errors"
     return (
-        f"Test error per class: the {len(order)} of {classes} classes with the highest error "
-        "(number of test items in parentheses). Markers: median over n = "
+        f"Test error per class: the {len(order)} of {classes} classes {which} (number of test "
+        "items in parentheses). Markers: median over n = "
         f"{count(len(data.study.seeds), data.study.declaration.unit)}; lines: minimum to "
-        f"maximum{wide}. {style.run_set(data)}"
+        f"maximum{wide}. {failed}{style.run_set(data)}"
     )
 
 
@@ -108,7 +118,7 @@ def best_variant(data: StudyData) -> Variant:
 def _confusions(data: StudyData) -> np.ndarray:
     """Return the errors by true (row) and predicted class, mean over the best variant's runs.
 
-    Predictions of diverged runs (-1) are skipped; the diagonal is 0.
+    Predictions of diverged runs (-1) and items without one are skipped; the diagonal is 0.
     """
     runs = data.runs_of(best_variant(data))
     labels = data.per_item["label"].to_numpy(int)
@@ -116,7 +126,7 @@ def _confusions(data: StudyData) -> np.ndarray:
     classes = int(labels.max()) + 1
     counts = np.zeros((classes, classes))
     for run in runs:
-        classified = predicted[run].to_numpy(int)
+        classified = predicted[run].fillna(-1).to_numpy(int)
         known = (classified >= 0) & (classified < classes)
         np.add.at(counts, (labels[known], classified[known]), 1 / len(runs))
     np.fill_diagonal(counts, 0)
@@ -150,6 +160,8 @@ def confusion_caption(data: StudyData) -> str:
     """Return the figure's caption."""
     study, counts, variant = data.study, _confusions(data), best_variant(data)
     runs = data.runs_of(variant)
+    predicted = per_item.of_runs(data.per_item, "predicted", runs)
+    each = round(predicted.notna().sum().mean())  # folds may have slightly different sizes
     order = np.argsort(-counts, axis=None, kind="stable")[:PAIRS]
     pairs = [divmod(int(k), len(counts)) for k in order if counts.flat[k] > 0]
     named = "; ".join(
@@ -159,7 +171,7 @@ def confusion_caption(data: StudyData) -> str:
     return (
         f"Confusion matrix of the variant with the best median score, "
         f"{study.variant_label(variant)}: test items by true class (row) and predicted class "
-        f"(column), mean over its n = {len(runs)} runs of {len(data.per_item):,} test items; "
+        f"(column), mean over its n = {len(runs)} runs of {each:,} test items; "
         f"correct predictions are not shown. Most frequent errors: {named or 'none'}. Runs: "
         f"{' '.join(runs)}."
     )

@@ -96,10 +96,12 @@ def forest_caption(data: StudyData, rows: list[dict[str, Any]]) -> str:
     names = {True: "signed-rank test", False: "Mann–Whitney test"}
     test = " or ".join(names[kind] for kind in names if kind in kinds)
     items, failed, units = "", "", f"{study.declaration.unit}s"
+    level = show_level(1 - study.alpha / n)
     if any(row["items_low"] is not None for row in rows):
         items = (
-            " Second and third bars: bootstrap intervals over test items with the networks fixed, "
-            f"and over {units} and test items together."
+            f" Second and third bars: bootstrap intervals over test items with the networks fixed "
+            f"({show_level(1 - study.alpha)}), and over {units} and test items together ({level}); "
+            f"with few {units} the third is too narrow."
         )
     if any(row["n_trained"] < row["n"] for row in rows):
         failed = (
@@ -109,12 +111,17 @@ def forest_caption(data: StudyData, rows: list[dict[str, Any]]) -> str:
     log = f"The axis is logarithmic beyond ±{threshold:g}. " if _is_wide(data, rows) else ""
     delta = study.smallest_effect
     band = f" Gray band: ±δ = {study.metric.show_exactly(delta)}." if delta else ""
-    level = show_level(1 - study.alpha / n)
+    over = f"interval over {units} ({level}, or the highest level that they allow)"
+    if n > 1:
+        over = (
+            f"interval over {units} for all {n} contrasts at once ({level} each, or the highest "
+            f"level that this number of {units} allows)"
+        )
+    corrected = f"corrected over {n} contrasts" if n > 1 else "the same, with one contrast"
     return (
         f"Primary contrasts (n = {first['n']} {units}), {minus}: Hodges–Lehmann difference (dot) "
-        f"and {exact}interval over {units}, simultaneous over the {count(n, 'contrast')} ({level} "
-        f"each, or the highest level that this number of {units} allows).{items}{band}{failed} p: "
-        f"{exact}two-sided {test}, uncorrected; Holm p: corrected over {count(n, 'contrast')}; r: "
+        f"and {exact}{over}.{items}{band}{failed} p: {exact}two-sided {test}, uncorrected; Holm p: "
+        f"{corrected}; r: "
         f"{'matched-pairs ' * (kinds == {True})}rank-biserial correlation. Negative: {ours} the "
         f"lower value; {study.metric.better} is better. {log}{style.run_set(data)}"
     )

@@ -90,15 +90,20 @@ def _failed_at_edge(axis: Axes, metric: Metric, i: int, row: int, number: int) -
 
 def learning_curves_caption(data: StudyData, metric: Metric) -> str:
     """Return the figure's caption."""
+    complete = not data.completeness.problems
+    values = histories.curves(data, metric.key)
+    values = np.where(data.failed[:, :, None], np.nan, values) if complete else values
+    scale = style.scale_of(metric.display(values), metric)
+    axis = f"The vertical axis is {scale}. " if scale else ""
     n, together = len(data.study.seeds), max(len(g) for _, g in style.groups(data.study))
     stopped = len(_stops(data, metric))
     lost = 0 if data.completeness.problems else int(data.failed.sum())
     failed = f"Crosses at the edge: {count(lost, 'failed run')}, not drawn. " if lost else ""
     cross = f"Crosses: {count(stopped, 'run')} stopped before the end. " if stopped else ""
     return (
-        f"{capitalize(metric.title)} against epoch. Thin lines: one per run (n = "
+        f"{capitalize(metric.title)} against {_unit(data)}. Thin lines: one per run (n = "
         f"{count(n, data.study.declaration.unit)} per variant); bold: median over runs; band: "
-        f"{style.band_name(n * together)} over runs. {_ended(data)}{failed}{cross}"
+        f"{style.band_name(n * together)} over runs. {axis}{_ended(data)}{failed}{cross}"
         f"{style.run_set(data)}"
     )
 
@@ -129,8 +134,11 @@ def difference_curves(data: StudyData, metric: Metric) -> Figure:
         if _far_off(table):  # single seeds far off would hide the rest
             linear = metric.display(study.smallest_effect or 0) or np.median(last)
             style.symmetric_log(axis, float(f"{linear:.1g}"), np.nanmax(np.abs(table)), "y")
-        elif np.nan_to_num(np.abs(table)).max() > 4 * last.max() > 0:  # so would the first epochs
-            axis.set_ylim(-4 * last.max(), 4 * last.max())
+        elif _is_cut(table):  # so would the first epochs
+            delta = metric.display(study.smallest_effect or 0)
+            late = table[:, table.shape[1] // 4 :]
+            low, high = min(np.nanmin(late), -delta, 0), max(np.nanmax(late), delta, 0)
+            axis.set_ylim(low - 0.1 * (high - low), high + 0.1 * (high - low))
     axes[-1].set_xlabel(label_of(data.axis))
     axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     unit = f" ({metric.difference_unit})" if metric.difference_unit else ""
@@ -142,6 +150,17 @@ def difference_curves(data: StudyData, metric: Metric) -> Figure:
 def _trained_curves(data: StudyData, metric: Metric) -> np.ndarray:
     """Return the curves (variants, seeds, epochs); NaN for failed runs."""
     return np.where(data.failed[:, :, None], np.nan, histories.curves(data, metric.key))
+
+
+def _is_cut(table: np.ndarray) -> bool:
+    """Return whether early differences are so large that the axis leaves them out."""
+    last = np.nan_to_num(np.abs(table[:, -1]))
+    return not _far_off(table) and bool(np.nan_to_num(np.abs(table)).max() > 4 * last.max() > 0)
+
+
+def _unit(data: StudyData) -> str:
+    """Return the axis for a sentence: "epoch", "global step"."""
+    return label_of(data.axis).lower()
 
 
 def _far_off(table: np.ndarray) -> bool:
@@ -156,14 +175,23 @@ def difference_curves_caption(data: StudyData, metric: Metric) -> str:
     splitting, flat = data.completeness.splitting, values.reshape(len(values), -1)
     built = contrasts.build(study, flat, splitting=splitting)
     number, unit = int(data.failed.sum()), study.declaration.unit
-    failed = f"Without {count(number, 'failed run')}. " if number else ""
+    tables = [(c.treatment - c.baseline).reshape(n, -1) for c in built]
+    failed = ""
+    if number:
+        left = {int(np.isfinite(table[:, -1]).sum()) for table in tables}
+        left = " and ".join(map(str, sorted(left)))
+        failed = f"{capitalize(unit)}s with one of the {count(number, 'failed run')} are not drawn "
+        failed += f"({left} of {n} are left). "
+    cut = "Values beyond the axis are not drawn. " * any(map(_is_cut, tables))
     wide = any(_far_off((c.treatment - c.baseline).reshape(n, -1)) for c in built)
     gray = "; gray: ±δ" if study.smallest_effect else ""
     log = f"Where single {unit}s are far off the axis is logarithmic at its ends. " if wide else ""
     return (
-        f"Paired difference in {metric.title} against epoch, treatment minus baseline. Thin lines: "
-        f"one per {unit} (n = {n}); bold: median over {unit}s; band: {style.band_name(n)}{gray}. "
-        f"Descriptive, not a test: neighboring epochs are correlated. {_ended(data)}{failed}{log}"
+        f"Paired difference in {metric.title} against {_unit(data)}, treatment minus baseline. "
+        f"Thin lines: one per {unit} (n = {n}); bold: median over {unit}s; band: "
+        f"{style.band_name(n)}{gray}. Descriptive, not a test: neighboring {_unit(data)}s are "
+        "correlated. "
+        f"{_ended(data)}{failed}{log}{cut}"
         f"{style.run_set(data)}"
     )
 
@@ -218,8 +246,9 @@ def epochs_until_caption(data: StudyData, metric: Metric) -> str:
     _, target, declared = _reached(data, metric)
     rule = "declared" if declared else "the worst variant's median after the last epoch"
     return (
-        f"Epochs until the {metric.title} first reaches {metric.show_with_unit(target)} ({rule}): "
-        f"share of runs (n = {count(len(data.study.seeds), data.study.declaration.unit)} per "
-        "variant) against epochs of training; the legend counts the runs that reached it; the "
-        f"share is of all runs. {style.run_set(data)}"
+        f"{capitalize(_unit(data))}s until the {metric.title} first reaches "
+        f"{metric.show_with_unit(target)} ({rule}): share of runs (n = "
+        f"{count(len(data.study.seeds), data.study.declaration.unit)} per variant) against "
+        f"{_unit(data)}s of training; the legend counts the runs that reached it; the share is of "
+        f"all runs. {style.run_set(data)}"
     )

@@ -48,11 +48,12 @@ def pictures_caption(data: StudyData) -> str:
     """Return the figure's caption."""
     run = median_run(data)
     predicted = per_item.of_runs(data.per_item, "predicted", [run])[run]
-    wrong = int(predicted.ne(data.per_item["label"]).sum())
+    tested = int(predicted.notna().sum())
+    wrong = int((predicted.ne(data.per_item["label"]) & predicted.notna()).sum())
     some = f", the {MOST} with the least probable true class" * (wrong > MOST)
     middle = " (the worse of the middle two)" * (len(data.study.seeds) % 2 == 0)
     return (
-        f"What the run with the median score{middle} gets wrong: {wrong} of {len(predicted):,} "
+        f"What the run with the median score{middle} gets wrong: {wrong} of {tested:,} "
         f"test images{some}, at the network's input size. Above each: its true class, the class "
         "that it was taken for after the arrow, and the original width in pixels. "
         f"{data.study.declaration.data_source} Run: {run}."
@@ -69,10 +70,11 @@ def by_width(data: StudyData) -> Figure:
     bins = np.searchsorted(EDGES, table["width"], side="right") - 1
     kept = [k for k in range(len(EDGES)) if (bins == k).any()]
     predicted = per_item.of_runs(table, "predicted", data.run_ids)
-    wrong = predicted.ne(table["label"], axis=0).to_numpy(dtype=float)
+    wrong = per_item.wrong(predicted, table["label"]).to_numpy()
     figure, (axis,) = style.subplots(1, 2.8)
     for x, k in enumerate(kept):
         in_bin = wrong[bins == k]
+        in_bin = in_bin[np.isfinite(in_bin).all(axis=1)]  # items that every run tested
         errors = 100 * in_bin.mean(axis=0)
         middle = int(np.sort(in_bin.sum(axis=0))[in_bin.shape[1] // 2])
         jitter = np.linspace(-0.2, 0.2, len(errors)) if len(errors) > 1 else [0.0]

@@ -15,6 +15,7 @@ from analysis.statistics.sentences import show_level
 from lib.spec.metric import capitalize
 
 WIDTH = 26  # characters per line of a label
+FAR_BAND = 1.5  # times the range of all intervals: a wider ±δ is not shown whole
 FAR = 20  # times the interquartile range of all scores: too much for a linear axis
 
 
@@ -74,7 +75,11 @@ def overview(data: StudyData, rows: list[dict[str, Any]]) -> Figure:
     bottom.set_ylim(len(rows) - 0.5, -0.5)
     unit = f" ({metric.difference_unit})" if metric.difference_unit else ""
     bottom.set_xlabel(f"Difference{unit}", fontsize=8)
-    _same_scale(top, bottom, table, metric.display(_ends(known)))
+    ends = metric.display(_ends(known))
+    delta = metric.display(study.smallest_effect or 0)
+    if delta < FAR_BAND * np.ptp(ends):  # a wider band would hide the differences
+        ends = np.append(ends, [-delta, delta])
+    _same_scale(top, bottom, table, ends)
     if data.failed.any():  # space for the crosses and their number
         low, high = top.get_xlim()
         room = 0.25 * (high - low)
@@ -114,12 +119,16 @@ def overview_caption(data: StudyData, rows: list[dict[str, Any]]) -> str:
     crosses = f" Crosses at the edge: {failed} {what}." if failed else ""
     excluded = any(row["n_trained"] < row["n"] for row in rows)
     without = f", over the {unit}s without a failed run" if excluded else ""
-    levels = sorted({show_level(row["confidence"]) for row in rows if row["confidence"]})
+    known = [row for row in rows if row["confidence"]]
+    levels = sorted({show_level(row["confidence"]) for row in known})
     delta = study.smallest_effect
-    band = f" Gray band: ±δ = {metric.show_exactly(delta)}." if delta else ""
+    whole = metric.display(delta or 0) < FAR_BAND * np.ptp(metric.display(_ends(known)))
+    wider = "" if whole else ", wider than the axis"
+    band = f" Gray band: ±δ = {metric.show_exactly(delta)}{wider}." if delta else ""
     return (
         f"Top: {metric.title} of {dots} ({study.rule_words}, n = {len(study.seeds)} per variant); "
         f"bars: medians; {metric.better} is better.{crosses} Bottom (same scale): Hodges–Lehmann "
-        f"differences{without}, with simultaneous {' and '.join(levels)} intervals.{band} "
+        f"differences{without}, with intervals of {' or '.join(levels)}"
+        f"{' each' * (len(rows) > 1)}.{band} "
         f"{style.run_set(data)}"
     )

@@ -53,9 +53,10 @@ def dice_ecdf_caption(data: StudyData) -> str:
     below = int((dice < _left_edge(data)).to_numpy().sum())
     lie = "lies" if below == 1 else "lie"
     outside = f"{count(below, 'value')} of single runs {lie} left of the axis. " if below else ""
+    n = count(len(data.study.seeds), data.study.declaration.unit)
     return (
         f"Dice per test image (n = {count(len(dice), 'image')}): the share of images with at most "
-        f"this value. Bold: each image's median over n = {count(len(data.study.seeds), 'seed')}; "
+        f"this value. Bold: each image's median over n = {n}; "
         f"thin: single runs. Curves further right are better. {outside}{style.run_set(data)}"
     )
 
@@ -63,13 +64,17 @@ def dice_ecdf_caption(data: StudyData) -> str:
 def _chosen(data: StudyData) -> tuple[list[str], list[list[Case]]]:
     """Return the images with the lowest, middle and highest median Dice, and the runs to show.
 
-    For each variant this is the run with the median Dice on the image over the variant's seeds.
+    For each variant this is the run with the median Dice on the image (for an even number, the
+    lower of the middle two) over the variant's seeds. Only images that every variant tested.
     """
     dice = _dice(data, data.run_ids)
-    order = dice.median(axis=1).sort_values(kind="stable").index
+    tested = [dice[data.runs_of(v)].notna().any(axis=1) for v in data.study.variants]
+    order = dice[np.all(tested, axis=0)].median(axis=1).sort_values(kind="stable").index
+    if not len(order):
+        return [], [[] for _ in data.study.variants]
     chosen = [order[0], order[len(order) // 2], order[-1]]
     return chosen, [
-        [_median_run(dice[data.runs_of(variant)].loc[name]) for name in chosen]
+        [_median_run(dice[data.runs_of(variant)].loc[name].dropna()) for name in chosen]
         for variant in data.study.variants
     ]
 
@@ -95,8 +100,9 @@ def overlays_caption(data: StudyData) -> str:
     return (
         f"Lung fields on three test images: {chosen[0]}, {chosen[1]} and {chosen[2]} have the "
         f"lowest, the middle and the highest median Dice over all {len(data.run_ids)} runs. "
-        f"Yellow: truth; blue, dashed: the run whose Dice on the image is the median over the "
-        f"variant's seeds (row by row: {runs}). {data.study.declaration.data_source}"
+        "Yellow: truth; blue, dashed: the run whose Dice on the image is the median"
+        f"{_lower_middle(len(data.study.seeds))} over the variant's "
+        f"{data.study.declaration.unit}s (row by row: {runs}). {data.study.declaration.data_source}"
     )
 
 
@@ -125,8 +131,14 @@ def worst_images_caption(data: StudyData, number: int, source: str) -> str:
     return (
         f"The {len(cases)} of {len(data.per_item)} radiographs with the lowest median Dice over "
         f"the seeds of {data.study.name}, each tested by models that were not trained on its fold. "
-        f"Yellow: truth; blue, dashed: the run with the median Dice (in order: {runs}). {source}"
+        f"Yellow: truth; blue, dashed: the run with the median Dice"
+        f"{_lower_middle(len(data.study.seeds))} (in order: {runs}). {source}"
     )
+
+
+def _lower_middle(seeds: int) -> str:
+    """Return which run is the median of an even number, for a caption; empty for an odd number."""
+    return "" if seeds % 2 else " (the lower of the middle two)"
 
 
 def draw_cases(rows: list[list[Case]], labels: list[str], files: Path) -> Figure | None:

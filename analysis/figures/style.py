@@ -124,26 +124,37 @@ def subplots(
     return figure, list(axes.ravel()[:panels])
 
 
-def metric_scale(axes: list[Axes], values: np.ndarray, metric: Metric, which: str = "y") -> None:
-    """Set the scale of the axis ``which`` for displayed ``values`` of the metric.
+def scale_of(values: np.ndarray, metric: Metric) -> str:
+    """Return the scale of an axis for displayed ``values``: "logit", "logarithmic", or "" (linear).
 
     If the metric's second scale is log and the values span more than a decade, the axis is
     logarithmic. If it is logit and the distances to 1 span more than a decade, the axis is logit.
     """
     values = values[np.isfinite(values)]
     if not len(values):
-        return
+        return ""
     low, high = values.min(), values.max()
+    fraction = metric.scale == "logit" and metric.display_factor == 1
+    if fraction and 0.9 < high < 1 and 1 - low > 10 * (1 - high):
+        return "logit"
+    return "logarithmic" if metric.scale == "log" and low > 0 and high / low > 10 else ""
+
+
+def metric_scale(axes: list[Axes], values: np.ndarray, metric: Metric, which: str = "y") -> None:
+    """Set the scale of the axis ``which`` for displayed ``values`` of the metric: ``scale_of``."""
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return
+    low, high, scale = values.min(), values.max(), scale_of(values, metric)
     for axis in axes:
         scaled = axis.xaxis if which == "x" else axis.yaxis
-        fraction = metric.scale == "logit" and metric.display_factor == 1
-        if fraction and 0.9 < high < 1 and 1 - low > 10 * (1 - high):
+        if scale == "logit":
             axis.set(**{f"{which}scale": "logit"})
             scaled.set_major_locator(FixedLocator(LOGIT_TICKS))
             scaled.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
             scaled.set_minor_formatter(NullFormatter())
             axis.set(**{f"{which}lim": (max(low, 0.01), 1 - 0.8 * (1 - high))})
-        elif metric.scale == "log" and low > 0 and high / low > 10:
+        elif scale == "logarithmic":
             axis.set(**{f"{which}scale": "log"})
             scaled.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
             scaled.set_minor_formatter(

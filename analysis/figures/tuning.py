@@ -122,7 +122,11 @@ def draw(study: Study, tunings: list[Tuned]) -> Figure:
             axis.plot(runs["value"], runs["score"], label=label, **look)
         axis.axvline(one.best, color="0.8", linewidth=5, zorder=0)
         values = sorted(one.table["value"].unique())
-        axis.set_xscale("log")
+        if values[0] > 0:
+            axis.set_xscale("log")
+        else:  # 0 has no place on a logarithmic axis
+            nonzero = min(abs(value) for value in values if value) if any(values) else 1.0
+            axis.set_xscale("symlog", linthresh=nonzero, linscale=0.5)
         axis.set_xticks(values, [f"{value:g}" for value in values])
         axis.xaxis.set_minor_locator(NullLocator())
         axis.set_xlabel(study.factor_label(one.key))

@@ -3,6 +3,7 @@
 from typing import Any
 
 from analysis.runs.data import StudyData
+from analysis.runs.tables import SUMMARY
 from analysis.statistics.design import SIMULATED, spread_factors
 from analysis.statistics.sentences import format_p, show_level
 from lib.spec.metric import capitalize, count
@@ -29,9 +30,55 @@ def tests(results: dict[str, Any]) -> str:
     return f"{head} Wilcoxon signed-rank tests over {units}"
 
 
+def secondary(results: dict[str, Any]) -> str:
+    """Return the paragraph on the table of simple effects."""
+    rows, units = results["secondary"], f"{results['unit']}s"
+    kinds = {row["paired"] for row in rows}
+    exact = all(row["exact"] for row in rows)
+    names = {
+        True: f"Wilcoxon signed-rank tests over {units}",
+        False: "Mann–Whitney tests" + ("" if exact else " (normal approximation)"),
+    }
+    used = " or ".join(names[kind] for kind in names if kind in kinds)
+    worst = (
+        " p and r rank failed runs as worst; n, difference and CI exclude them"
+        f"{', with their pairs' * (True in kinds)}."
+    ) * bool(results["failures"])
+    level = 1 - results["alpha"] / len(rows)
+    return (
+        f"{'Exact two-sided' if exact else 'Two-sided'} {used} between single variants, with "
+        f"Holm's correction over {count(len(rows), 'comparison')}. No grade depends on them. CI: "
+        f"Hodges–Lehmann difference, {show_level(level)} for each comparison, so that all hold at "
+        f"once with {show_level(1 - results['alpha'])}, or the level in parentheses, the highest "
+        f"that these runs allow.{_together(rows, level)} r: {_correlation(kinds, units)}.{worst}"
+    )
+
+
+def _together(rows: list[dict[str, Any]], level: float) -> str:
+    """Say with what confidence intervals hold at once if some do not reach ``level``, or nothing.
+
+    By Bonferroni's inequality it is at least 1 minus the sum of the single errors.
+    """
+    levels = [row["confidence"] for row in rows if row["confidence"]]
+    if len(levels) < 2 or min(levels) >= level - 1e-9:
+        return ""
+    least = max(0.0, 1 - sum(1 - one for one in levels))
+    return f" All of them hold at once with at least {show_level(least)}."
+
+
+def _splits_by_seed(data: StudyData) -> bool:
+    """Return whether runs of different seeds logged different splits of the data."""
+    column = f"{SUMMARY}split_sha256"
+    if column not in data.included or data.study.declaration.unit != "seed":
+        return False
+    return data.included[column].nunique() > 1
+
+
 def lead(data: StudyData, results: dict[str, Any]) -> str:
     """Return the scope of all statements, shown once above them."""
     part = f"{data.study.metric.part} set" if data.study.metric.part else "evaluation"
+    if data.study.metric.part == "validation" and _splits_by_seed(data):
+        part = "way to draw a validation set from it"
     return (
         f"All statements are for this data set and {part}, this recipe (learning rates included), "
         f"a budget of {results['budget']} and "
@@ -82,26 +129,61 @@ def contrasts(data: StudyData, results: dict[str, Any]) -> str:
     ) * bool(results["failures"])
     alone = show_level(1 - results["alpha"])
     several = (
-        f"intervals over {units}: simultaneous over the {family} contrasts "
-        f"({show_level(1 - results['alpha'] / family)} each), and for one contrast only ({alone})"
+        f"intervals over {units}: for all {family} contrasts at once "
+        f"({show_level(1 - results['alpha'] / family)} each, which gives {alone} for all), and for "
+        f"one contrast only ({alone})"
     )
     one = f"interval over {units} ({alone})"
     return (
         f"Hodges–Lehmann difference, {minus}{unit}, with {'an ' * (family == 1)}{exact} "
         f"{several if family > 1 else one}. If a level cannot be reached, the interval has "
-        f"{highest(results)}, shown in parentheses. r: {correlation(results)}.{over}"
+        f"{highest(results)}, shown in parentheses."
+        f"{_together(rows, 1 - results['alpha'] / family)} r: {correlation(results)}. Below / "
+        f"above 0: number of {units} whose difference has that sign.{over}"
     )
 
 
 def correlation(results: dict[str, Any]) -> str:
     """Return the name of r in the tables: of pairs, of unpaired seeds, or of both."""
+    return _correlation({row["paired"] for row in results["contrasts"]}, f"{results['unit']}s")
+
+
+def _correlation(paired: set[bool], units: str) -> str:
     name = "rank-biserial correlation"
-    paired = {row["paired"] for row in results["contrasts"]}
     if paired == {True}:
         return f"matched-pairs {name}"
     if paired == {False}:
         return name
-    return f"{name} (matched-pairs where the {results['unit']}s are pairs)"
+    return f"{name} (matched-pairs where the {units} are pairs)"
+
+
+def for_papers(data: StudyData, results: dict[str, Any]) -> str:
+    """Return the caption of the table of primary contrasts in tables.tex, as plain text."""
+    rows, metric, units = results["contrasts"], data.study.metric, f"{results['unit']}s"
+    level = 1 - results["alpha"] / len(rows)
+    exact = "exact " * all(row["exact"] for row in rows)
+    or_less = f"or {highest(results)}"
+    several = f"interval for all contrasts at once ({show_level(level)} each, {or_less})"
+    one = f"interval ({show_level(level)}, {or_less})"
+    unit = f" in {metric.difference_unit}" if metric.difference_unit else ""
+    first, delta = tests(results), results["smallest_effect"]
+    claims = ""
+    if delta is not None:
+        claims = f" Beyond, within ±δ: Holm p of these claims, δ = {metric.show_exactly(delta)}."
+    failed = ""
+    if results["failures"]:
+        shown = ", ".join(f"{row['n_trained']} of {row['n']}" for row in rows)
+        failed = (
+            f" p, Holm p and r rank failed runs as worst; the other columns exclude {units} with a "
+            f"failed run ({units} left: {shown})."
+        )
+    return (
+        f"Primary contrasts{unit}: Hodges–Lehmann difference and {exact}"
+        f"{several if len(rows) > 1 else one}.{_together(rows, level)} Below / above 0: number of "
+        f"{units} whose difference has that sign. p: {first[0].lower() + first[1:]}, uncorrected; "
+        f"Holm p: corrected over {count(len(rows), 'contrast')}.{claims} r: "
+        f"{correlation(results)}.{failed}"
+    )
 
 
 def levels(results: dict[str, Any]) -> str:
@@ -127,7 +209,8 @@ def uncertainty(results: dict[str, Any]) -> str:
         f"({exact}{alone}, or {highest(results)}). Test items: uncertainty from the test items, "
         "with the trained networks fixed (percentile bootstrap over the "
         f"{count(results['test_items'], 'test item')}, {alone}). Both: resampled together (crossed "
-        f"bootstrap, {both}); only claims against published scores use this interval. "
+        f"bootstrap, {both}); bootstrap intervals of few {units} are too narrow, and only claims "
+        "against published scores use this one. "
         f"{results['about_test_items']}"
     )
 
@@ -191,7 +274,7 @@ def pairing(data: StudyData, results: dict[str, Any]) -> str:
         return (
             "Each run's score is compared with a published score, which is a single number. How "
             "the published score varies with its own seeds, or over other test items, is unknown, "
-            "and no test here accounts for it. A score that equals it in all published digits "
+            "and no test here accounts for it. A score that equals it in all digits shown here "
             "counts as equal."
         )
     if results["unpaired"]:
@@ -250,10 +333,13 @@ def scope(data: StudyData, results: dict[str, Any]) -> str:
     differ = "data" in results["allowed"]
     data_set = "different data (see the waived check)" if differ else "one data set"
     part = f", one {metric.part} set" if metric.part and not differ else ""
+    if resplit := _splits_by_seed(data):
+        part = ", a validation set per seed" if metric.part == "validation" else part
     replicate = data.study.declaration.replicate
     units = {
-        "seed": "Seeds are replicates of training on these data: the results do not extend to new "
-        f"{results['item']}s or other data.",
+        "seed": "Seeds are replicates of training on these data"
+        + ", and each seed splits them anew into training and validation data" * resplit
+        + f": the results do not extend to new {results['item']}s or other data.",
         "block": f"The replicates are the values of {replicate}, one run each. They represent "
         "other values of the same kind; the variation over seeds is unknown.",
         "fold": f"The replicates are folds of one data set ({replicate}). Their "
@@ -263,9 +349,16 @@ def scope(data: StudyData, results: dict[str, Any]) -> str:
     return (
         f"The results are for {data_set}{part}, {count(n, unit)}, a fixed recipe and a budget of "
         f"{results['budget']}. {units[unit]} A longer budget or other learning rates may change "
-        f"every conclusion. With n = {n} the smallest possible p is "
-        f"{format_p(results['smallest_p'])}. {_assumptions(results['contrasts'])}"
+        f"every conclusion. With n = {n} the smallest possible p is {_smallest(results)}. "
+        f"{_assumptions(results['contrasts'])}"
     )
+
+
+def _smallest(results: dict[str, Any]) -> str:
+    least = {kind: format_p(p) for kind, p in results["smallest_p"].items()}
+    if len(least) == 1:
+        return next(iter(least.values()))
+    return f"{least['paired']} (signed-rank test) or {least['unpaired']} (Mann–Whitney test)"
 
 
 def _assumptions(rows: list[dict[str, Any]]) -> str:

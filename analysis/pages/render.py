@@ -16,7 +16,6 @@ from analysis.pages.sections import chapters, sections, sections_after_figures
 from analysis.runs import recipe
 from analysis.runs.data import StudyData, unused_items
 from analysis.statistics.notes import PLANNED
-from analysis.statistics.sentences import show_level
 from lib.spec.files import write_all, write_atomically
 from lib.spec.metric import count
 
@@ -77,9 +76,8 @@ def write(
         "after": sections_after_figures(data, results),
         "lead": methods_text.lead(data, results),
         "head": head(data, results),
-        "tests": methods_text.tests(results),
-        "correlation": methods_text.correlation(results),
-        "level": show_level,
+        "for_papers": methods_text.for_papers(data, results),
+        "secondary": methods_text.secondary(results) if results["secondary"] else "",
         "tables": tables,
         "formats": formats,
     }

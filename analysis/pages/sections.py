@@ -9,7 +9,7 @@ from analysis.pages import methods_text, run_tables, tables
 from analysis.pages.formats import Table
 from analysis.runs.data import StudyData
 from analysis.statistics import grades
-from analysis.statistics.sentences import format_p, show_level
+from analysis.statistics.sentences import format_p
 from lib.spec.metric import Metric, capitalize, count
 
 MOST_OPEN = 24  # a secondary table with more rows is collapsed
@@ -79,21 +79,11 @@ def sections(data: StudyData, results: dict[str, Any]) -> list[Section]:
         )
     )
     if effects := tables.simple_effects(results, study):
-        exact = all(s["exact"] for s in results["secondary"])
         rows = len(effects.frame)
         found.append(
             Section(
                 "Simple effects (secondary)",
-                paragraphs=[
-                    f"{'Exact two-sided' if exact else 'Two-sided'} Mann–Whitney tests between "
-                    f"single variants{'' if exact else ' (normal approximation)'}, Holm's "
-                    f"correction over {count(rows, 'comparison')}. CI: simultaneous over these "
-                    f"({show_level(1 - results['alpha'] / rows)} each, or the level in "
-                    "parentheses, the highest that these runs allow). A12: share of pairs of runs "
-                    "in which the treatment has the higher value."
-                    + " p and A12 rank failed runs as worst; n, difference and CI exclude them."
-                    * some_failed
-                ],
+                paragraphs=[methods_text.secondary(results)],
                 table=effects,
                 folded=count(rows, "comparison") if rows > MOST_OPEN else "",
             )

@@ -9,9 +9,15 @@ from analysis.statistics.sentences import format_p, show_level
 from lib.spec.metric import Metric, capitalize
 from lib.spec.study import Study
 
+AGAINST_FIRST = "Difference from first"
+BELOW_ABOVE = "Below / above 0"  # numbers of seeds
+
 
 def variants(results: dict[str, Any], metric: Metric) -> Table:
-    """Return the table of variants: runs, failures, parameters, scores without failed runs."""
+    """Return the table of variants: runs, failures, parameters, scores without failed runs.
+
+    The difference from the first variant is the Hodges–Lehmann estimate.
+    """
     unit, fails = f" ({metric.unit})" if metric.unit else "", bool(results["failures"])
     rows = []
     for v in results["variants"]:
@@ -23,6 +29,8 @@ def variants(results: dict[str, Any], metric: Metric) -> Table:
         row[f"Median{unit}"] = or_dash(v["median"], metric.show)
         row["Minimum"] = or_dash(v["min"], metric.show)
         row["Maximum"] = or_dash(v["max"], metric.show)
+        if len(results["variants"]) > 1:
+            row[AGAINST_FIRST] = or_dash(v["difference"], metric.show_signed)
         rows.append(row)
     runs = [v["runs"] for v in results["variants"]]
     widths = {"Variant": 0.3 if fails else 0.42}
@@ -42,12 +50,10 @@ def contrasts(results: dict[str, Any], metric: Metric) -> Table:
         if family == 1:
             row["CI"] = interval
         else:
-            row["Simultaneous CI"] = interval
+            row["CI, all contrasts"] = interval
             row["CI, this contrast only"] = _alone(c, metric, alpha)
         row["r"] = _signed_number(c["rank_biserial"])
-        row[f"{units} above / below 0"] = (
-            f"{c['positive']} / {c['negative']}" if c["paired"] else "–"
-        )
+        row[BELOW_ABOVE] = f"{c['negative']} / {c['positive']}" if c["paired"] else "–"
         rows.append(row)
     return Table("contrasts", pd.DataFrame(rows), [c["runs"] for c in results["contrasts"]])
 
@@ -83,14 +89,15 @@ def uncertainty(results: dict[str, Any], metric: Metric) -> Table | None:
     """Return the table of intervals over seeds, test items, and both; None without test items."""
     if not results["test_items"]:
         return None
-    units = _units(results)
+    units, alone = _units(results), show_level(1 - results["alpha"])
+    both = show_level(1 - results["alpha"] / len(results["contrasts"]))
     rows = [
         {
             "Contrast": c["label"],
             "Difference": or_dash(c["difference"], metric.show_signed),
-            units: _alone(c, metric, results["alpha"]),
-            "Test items": _range(c, metric, "items_low", "items_high"),
-            "Both (simultaneous)": _range(c, metric, "both_low", "both_high"),
+            f"{units} ({alone})": _alone(c, metric, results["alpha"]),
+            f"Test items ({alone})": _range(c, metric, "items_low", "items_high"),
+            f"Both ({both})": _range(c, metric, "both_low", "both_high"),
         }
         for c in results["contrasts"]
     ]
@@ -147,7 +154,10 @@ def design(results: dict[str, Any], metric: Metric) -> Table | None:
 
 
 def grades(results: dict[str, Any], metric: Metric) -> Table:
-    """Return the short table of contrasts with their grades, for papers and the docs."""
+    """Return the short table of contrasts with their grades, for papers and the docs.
+
+    Beyond and within ±δ: Holm's p of these claims.
+    """
     levels = {_level(c) for c in results["contrasts"]} - {""}
     same = levels.pop() if len(levels) == 1 else ""
     rows = [
@@ -156,11 +166,19 @@ def grades(results: dict[str, Any], metric: Metric) -> Table:
             "Difference": or_dash(c["difference"], metric.show_signed),
             f"{same} CI".strip(): _range(c, metric)
             + ("" if same or not _level(c) else f" ({_level(c)})"),
+            BELOW_ABOVE: f"{c['negative']} / {c['positive']}" if c["paired"] else "–",
             "p": format_p(c["p"]),
             "Holm p": format_p(c["p_holm"]),
-            "r": _signed_number(c["rank_biserial"]),
-            "Grade": c["grade"].replace("_", " "),
         }
+        | (
+            {}
+            if results["smallest_effect"] is None
+            else {
+                "Beyond ±δ": format_p(c["p_beyond"]),
+                "Within ±δ": format_p(c["p_within"]),
+            }
+        )
+        | {"r": _signed_number(c["rank_biserial"]), "Grade": c["grade"].replace("_", " ")}
         for c in results["contrasts"]
     ]
     widths = {"Contrast": 0.22, "Grade": 0.13}
@@ -219,10 +237,10 @@ def simple_effects(results: dict[str, Any], study: Study) -> Table | None:
             "Comparison": _comparison(s, study),
             RUNS_PER_SIDE: " vs. ".join(map(str, s["n"])),
             "Difference": or_dash(s["difference"], study.metric.show_signed),
-            "Simultaneous CI": _range(s, study.metric) + _lower_level(s["confidence"], level),
+            "CI, all comparisons": _range(s, study.metric) + _lower_level(s["confidence"], level),
             "p": format_p(s["p"]),
             "Holm p": format_p(s["p_holm"]),
-            "A12": f"{s['a12']:.2f}",
+            "r": _signed_number(s["rank_biserial"]),
         }
         for s in results["secondary"]
     ]
@@ -305,10 +323,6 @@ def _range(row: dict[str, Any], metric: Metric, low: str = "ci_low", high: str =
     if row.get(low) is None:
         return "–"
     return f"{metric.show_signed(row[low])} to {metric.show_signed(row[high])}"
-
-
-def _in_parentheses(row: dict[str, Any]) -> str:
-    return f" ({_level(row)})" if _level(row) else ""
 
 
 def _level(row: dict[str, Any]) -> str:

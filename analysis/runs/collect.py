@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,25 +32,30 @@ def collect(
     filters: dict[str, Any] | None = None,
     step: str | None = None,
     config_keys: Sequence[str] = (),
+    fresh: bool = False,
 ) -> str:
     """Read the runs of ``sources`` into the tables in ``out``; return a summary as text.
 
     ``study``: None if it is only known after the runs have been read. ``filters``: in W&B's syntax.
     ``step``: the declared axis of histories. ``config_keys``: the columns of CSV exports that are
     settings, if ``study`` is None. ``prune``: remove finished runs that are no longer in
-    any source from the tables; by default they are kept.
+    any source from the tables; by default they are kept. ``fresh``: read runs again that are
+    finished in the tables, as after a correction; another ``step`` than that of the tables does so.
 
     Raises:
         FetchError: when a source cannot be read (the runs read until then are written first), or
             when no runs match or a run is in two sources (the tables are then not changed).
     """
     runs, history = _earlier(out)
+    moved = bool(step and len(history) and history.attrs["axis"] != step)
     files = out / per_item.FILES
     damaged = per_item.to_fetch_again(files)
     known = dict(zip(runs["run_id"], runs["source"], strict=True))
     settings = _config_keys(study) if study else list(config_keys)
     again = damaged | _without_names(runs, [*settings, *(filters or {})])
     known = {run_id: source for run_id, source in known.items() if run_id not in again}
+    if fresh or moved:
+        known = {}
     kept, fetched = set(), []
     failure: BaseException | None = None
     exports = [Path(source) for source in sources if is_export(source)]
@@ -88,15 +94,23 @@ def collect(
             + (f" with the filter {json.dumps(filters)}" if filters else "")
         )
     gone = set(runs["run_id"]) - kept - {run.run_id for run in fetched}
+    if moved and gone and not prune:
+        raise failure or FetchError(
+            f"{out} has the histories of runs {', '.join(sorted(gone))} over "
+            f"{history.attrs['axis']}, and these runs are in no source any more, so they cannot be "
+            f"read over {step}. Add their source, remove them with --prune, or set `step: "
+            f"{history.attrs['axis']}`"
+        )
     if not prune or failure:
         kept |= gone
     runs = pd.concat(
         [runs[runs["run_id"].isin(kept)], runs_table([f.row for f in fetched])],
         ignore_index=True,
     )
-    step = step or axis.find(f.logged for f in fetched)
+    complete = [f.logged for f in fetched if f.row["state"] == "finished"]
+    step = step or axis.find(complete or [f.logged for f in fetched])
     earlier = history[history["run_id"].isin(kept)]
-    if len(earlier):
+    if len(earlier) and not moved:
         step = earlier.attrs["axis"]
         earlier = earlier.rename(columns={"epoch": step, "epoch (logged)": "epoch"})
     rows = _history_rows(step, fetched)
@@ -122,7 +136,7 @@ def collect(
 
 def is_export(source: str | Path) -> bool:
     """Return whether a source is a CSV file, exported from the W&B app."""
-    return str(source).endswith(".csv")
+    return str(source).lower().endswith(".csv")
 
 
 def _config_keys(study: Study) -> list[str]:
@@ -144,18 +158,32 @@ def _without_names(runs: pd.DataFrame, wanted: Sequence[str]) -> set[str]:
 def _history_rows(axis_key: str, fetched: Sequence[Fetched]) -> list[dict[str, Any]]:
     """Return the runs' history rows over an axis; print how many were dropped and why."""
     histories, dropped, empty = [], 0, []
+    alone, beside = Counter(), set()  # metrics in rows without the axis, and with it
     for run in fetched:
         rows, number = run.over(axis_key)
         histories += rows
         dropped += number
         if not rows and any(len(row) > 1 for row in run.logged):
             empty.append(run.run_id)
+        for row in run.logged:
+            metrics = {key for key in row if key[0] != "_"}
+            if axis_key in row:
+                beside |= metrics
+            else:
+                alone.update(metrics)
     if dropped:
         print(f"dropping {count(dropped, 'history row')}: {axis_key} is not a finite number")
     if empty:
         print(
             f"no history over {axis_key} in runs {', '.join(empty)}; set another axis with `step:` "
             "in the declaration"
+        )
+    if lost := {key: rows for key, rows in alone.items() if key not in beside and not empty}:
+        shown = ", ".join(f"{key} ({count(rows, 'row')})" for key, rows in sorted(lost.items())[:5])
+        print(
+            f"without {axis_key} in the same row, so without a curve: {shown}"
+            f"{' and others' * (len(lost) > 5)}. Log them together, or set `step: {axis.STEP}` in "
+            "the declaration"
         )
     return histories
 

@@ -23,6 +23,8 @@ from lib.spec.metric import count
 from lib.spec.study import LEAST_EPOCHS, Study, Variant
 from lib.spec.sweep import same_value, show_value
 
+MOST_NAMED = 5  # runs in a message about many
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -109,7 +111,9 @@ def check(
     fits = pd.Series(True, index=runs.index)
     for name, value in study.fixed.items():
         fits &= _matches(runs, name, value)
-    epochs = lengths_of(history, axis) if len(history) else logged_lengths(runs)
+    configured = {e for e in runs.get(f"{CONFIG}epochs", []) if isinstance(e, int)}
+    configured = configured.pop() if len(configured) == 1 else None
+    epochs = lengths_of(history, axis, configured) if len(history) else logged_lengths(runs)
     seconds = pd.Series(dtype=float)
     if "seconds" in history:
         seconds = history.groupby("run_id")["seconds"].sum()
@@ -217,17 +221,31 @@ def _matches(runs: pd.DataFrame, key: str, value: Any) -> pd.Series:
 
 
 def _unmatched(runs: pd.DataFrame, planned: dict[str, list[Any]]) -> list[str]:
-    """Return messages about runs that match no variant: how they differ from the plan."""
-    problems = []
+    """Return messages about runs that match no variant: how they differ from the plan.
+
+    One message per kind of difference, with the first ``MOST_NAMED`` runs.
+    """
+    kinds: dict[tuple[str, ...], list[tuple[str, str]]] = {}
     for _, run in runs.sort_values("run_id").iterrows():
-        wrong = [
-            f"{name} = {'not set' if is_missing(run[CONFIG + name]) else run[CONFIG + name]}, "
+        wrong = {
+            name: f"{name} = {'not set' if is_missing(v := run[CONFIG + name]) else v}, "
             f"expected {' or '.join(map(show_value, values))}"
             for name, values in planned.items()
             if not any(same_value(run[CONFIG + name], value) for value in values)
-        ]
-        why = "; ".join(wrong) or "its combination of levels is not planned"
-        problems.append(f"run {run['run_id']} matches no variant of the study: {why}")
+        }
+        why = "; ".join(wrong.values()) or "its combination of levels is not planned"
+        kinds.setdefault(tuple(wrong), []).append((run["run_id"], why))
+    problems = []
+    for found in kinds.values():
+        ids, (first, why) = [run for run, _ in found], found[0]
+        if len(ids) == 1:
+            problems.append(f"run {first} matches no variant of the study: {why}")
+            continue
+        more = f" and {len(ids) - MOST_NAMED} others" * (len(ids) > MOST_NAMED)
+        problems.append(
+            f"runs {', '.join(ids[:MOST_NAMED])}{more} match no variant of the study; for {first}: "
+            f"{why}"
+        )
     return problems
 
 

@@ -230,16 +230,17 @@ def with_worst(
 
     ``others``: values that they are compared with, such as published scores.
 
-    A signed-rank test ranks differences by their size, so the score of a failed run must be so bad
-    that any difference from it exceeds all differences without it. That is the metric's worst value
-    or, if this is not bad enough (an accuracy of 0 where others have 0.1), a value beyond it.
+    A signed-rank test ranks differences by their size, so the score of a failed run is so bad that
+    any difference from it exceeds all differences without it. The metric's worst value may not be
+    (an accuracy of 0 where others have 0.1), or be so large that rounding errors tie other scores
+    (see contrasts.tolerance); it is used only if all runs failed.
     """
     worst, valid = metric.worst_value, metric.sign * np.append(scores[~failed], others)
     valid = valid[np.isfinite(valid)]
     if len(valid):
         gap = 4 * len(scores) * (np.ptp(valid) or abs(valid[0]) or 1.0)
-        far = float(np.float32(valid.min() - gap))  # no other rounding than float32 scores have
-        worst = metric.sign * (far if worst is None else min(far, metric.sign * worst))
+        # Rounded to float32, so that it has no other rounding than float32 scores have.
+        worst = metric.sign * float(np.float32(valid.min() - gap))
     return np.where(failed, 0.0 if worst is None else worst, scores)
 
 

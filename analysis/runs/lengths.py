@@ -9,14 +9,15 @@ from analysis.runs.tables import numbers
 ENOUGH = 0.95  # least share of the longest run's steps, if runs may end at different steps
 
 
-def lengths_of(history: pd.DataFrame, axis: str) -> pd.DataFrame:
+def lengths_of(history: pd.DataFrame, axis: str, configured: object = None) -> pd.DataFrame:
     """Return each run's number of rows and last epoch or step (``count``, ``max``).
 
     ``missing``: the number of epochs up to its last one that it lacks, but at least half of the
     runs that reach them have. ``exact``: whether all runs must have the same length; runs over
     steps or fractions of epochs may differ a little. ``gap``: the largest distance of those epochs,
     1 if a script logs every epoch, 5 if it evaluates every fifth. If epochs start at 0, ``max`` is
-    increased by 1.
+    increased by 1, unless the last one is ``configured``, the number of epochs in the config: then
+    0 is an evaluation before training.
     """
     history = history.reset_index(drop=True)
     history = history.drop(index=_final_tests(history)) if axis == EPOCH else history
@@ -29,7 +30,7 @@ def lengths_of(history: pd.DataFrame, axis: str) -> pd.DataFrame:
     due = 2 * has.sum().to_numpy() >= reaches.sum(axis=0)
     lengths["missing"] = (reaches & due & ~has.to_numpy()).sum(axis=1)
     gap = np.diff(has.columns[due]).max(initial=1)
-    if has.columns[0] == 0 and due[0]:
+    if has.columns[0] == 0 and due[0] and lengths["max"].max() != configured:
         lengths["max"] += 1
     return lengths.assign(exact=True, gap=gap)
 

@@ -14,6 +14,8 @@ import yaml
 from analysis.runs.data import StudyData
 from lib.spec.files import write_atomically
 from lib.spec.metric import count
+from lib.spec.study import Study
+from lib.spec.sweep import Sweep, same_value
 
 HEADER = """\
 # Variants and seeds of {name} without a finished run: {runs}. To report both sweeps together:
@@ -23,30 +25,41 @@ HEADER = """\
 NOT_RERUN = ("duplicate", "finished", "diverged")  # states that another run would not fix
 
 
-def grids(data: StudyData) -> list[dict[str, list[Any]]]:
+def grids(data: StudyData) -> list[tuple[Sweep, dict[str, list[Any]]]]:
     """Return grids (name -> values) whose combinations are exactly the variants and seeds to run.
 
-    Variants with the same missing seeds share one grid if they are a full product of levels;
-    otherwise each variant gets its own grid.
+    Each with the sweep that it belongs to. Variants with the same missing seeds share one grid if
+    they are a full product of levels; otherwise each variant gets its own grid.
     """
-    study, missing_seeds = data.study, {}
-    for (block, variant, seed), entry in zip(
-        study.expected, data.completeness.entries, strict=True
-    ):
+    study, missing_seeds, seed = data.study, {}, data.study.declaration.replicate
+    for (block, variant, one), entry in zip(study.expected, data.completeness.entries, strict=True):
         if entry.state not in NOT_RERUN:
             config = study.configs[variant] | block
-            missing_seeds.setdefault(tuple(config.items()), []).append(seed)
+            of = _sweep_of(study, config, {seed: one})
+            missing_seeds.setdefault((of, tuple(config.items())), []).append(one)
     by_seeds: dict[tuple, list[tuple]] = {}
-    for config, seeds in missing_seeds.items():
-        by_seeds.setdefault(tuple(seeds), []).append(config)
+    for (of, config), seeds in missing_seeds.items():
+        by_seeds.setdefault((of, tuple(seeds)), []).append(config)
     parts = []
-    for seeds, group in by_seeds.items():
+    for (of, seeds), group in by_seeds.items():
         configs = [dict(config) for config in group]
         levels = {key: list(dict.fromkeys(c[key] for c in configs)) for key in configs[0]}
         is_product = len(configs) == len(list(itertools.product(*levels.values())))
         products = [levels] if is_product else [{k: [v] for k, v in c.items()} for c in configs]
-        parts += [product | {study.declaration.replicate: list(seeds)} for product in products]
+        parts += [(study.sweeps[of], product | {seed: list(seeds)}) for product in products]
     return parts
+
+
+def _sweep_of(study: Study, config: dict[str, Any], seed: dict[str, Any]) -> int:
+    """Return the index of the sweep that plans a variant, if possible with this seed; else 0."""
+    for wanted in (config | seed, config):
+        for i, sweep in enumerate(study.sweeps):
+            if all(
+                any(same_value(value, level) for level in sweep.parameters.get(name, []))
+                for name, value in wanted.items()
+            ):
+                return i
+    return 0
 
 
 def more_repeats(data: StudyData) -> str:
@@ -74,21 +87,16 @@ def write(data: StudyData) -> list[Path]:
         return written  # a grid cannot express these runs
     if not {"program", "command"} & set(study.sweeps[0].raw):
         return written  # levels collected from the runs: nothing says how to start one
-    for grid in grids(data):
-        raw = dict(study.sweeps[0].raw)
-        parameters = {n: {"values": v} for n, v in study.sweeps[0].parameters.items()}
-        parameters |= {name: {"values": values} for name, values in grid.items()}
-        raw["parameters"] = {
-            name: {"value": p["values"][0]} if _one_scalar(p["values"]) else p
-            for name, p in parameters.items()
-        }
+    for sweep, grid in grids(data):
+        values = {**sweep.parameters, **grid}
+        raw = sweep.raw | {"parameters": _as_written(sweep.raw.get("parameters", {}), values)}
         suffix = f"_{len(written) + 1}" if written else ""
         raw["name"] = f"fill_in_{study.name}{suffix}"
         runs = 1
-        for values in grid.values():
-            runs *= len(values)
+        for levels in grid.values():
+            runs *= len(levels)
         head = HEADER.format(
-            name=study.name, runs=count(runs, "run"), path=study.sweeps[0].where, folder=folder
+            name=study.name, runs=count(runs, "run"), path=sweep.where, folder=folder
         )
         body = yaml.safe_dump(raw, sort_keys=False, allow_unicode=True)
         written.append(folder / f"{raw['name']}.yaml")
@@ -96,5 +104,25 @@ def write(data: StudyData) -> list[Path]:
     return written
 
 
-def _one_scalar(values: list[Any]) -> bool:
-    return len(values) == 1 and not isinstance(values[0], list)
+def _as_written(
+    parameters: dict[str, Any], values: dict[str, list[Any]], prefix: str = ""
+) -> dict[str, Any]:
+    """Return a sweep's ``parameters:`` with other ``values``, nested as they were written.
+
+    Names that the sweep does not have are added as they are.
+    """
+    written, left = {}, dict(values)
+    for key, parameter in parameters.items():
+        name = f"{prefix}{key}"
+        if isinstance(parameter, dict) and "parameters" in parameter:
+            inner = {n: v for n, v in values.items() if n.startswith(f"{name}.")}
+            inner = {"parameters": _as_written(parameter["parameters"], inner, f"{name}.")}
+            left = {n: v for n, v in left.items() if not n.startswith(f"{name}.")}
+            written[key] = inner
+        elif name in left:
+            levels = left.pop(name)
+            single = len(levels) == 1 and not isinstance(levels[0], list)
+            written[key] = {"value": levels[0]} if single else {"values": levels}
+    if left:
+        written |= _as_written({name: {} for name in left}, left)
+    return written

@@ -199,6 +199,11 @@ def of_runs(table: pd.DataFrame | None, kind: str, run_ids: list[str]) -> pd.Dat
     return table[[f"{kind}.{run}" for run in run_ids]].set_axis(run_ids, axis=1)
 
 
+def wrong(predicted: pd.DataFrame, labels: pd.Series) -> pd.DataFrame:
+    """Return which predictions (items, runs) are wrong, 0 or 1; NaN where a run has none."""
+    return predicted.ne(labels, axis=0).astype(float).where(predicted.notna())
+
+
 def scores(table: pd.DataFrame | None, metric: Metric, run_ids: list[str]) -> pd.DataFrame | None:
     """Return each item's score in the metric's unit (items, runs), at the last epoch.
 
@@ -211,8 +216,8 @@ def scores(table: pd.DataFrame | None, metric: Metric, run_ids: list[str]) -> pd
     if metric.item_score in ("wrong", "right"):
         predicted = of_runs(table, "predicted", run_ids)
         if predicted is not None:
-            wrong = predicted.ne(table["label"], axis=0).astype(float).where(predicted.notna())
-            result = wrong if metric.item_score == "wrong" else 1 - wrong
+            errors = wrong(predicted, table["label"])
+            result = errors if metric.item_score == "wrong" else 1 - errors
     elif metric.item_score in ("jaccard", "dice"):
         jaccard = of_runs(table, "jaccard", run_ids)
         if jaccard is not None:
@@ -225,11 +230,15 @@ def scores(table: pd.DataFrame | None, metric: Metric, run_ids: list[str]) -> pd
 
 
 def collapsed(table: pd.DataFrame | None, run_id: str) -> bool:
-    """Return whether a run predicts a single class for all test items; False if not known."""
+    """Return whether a run predicts a single class for all its test items; False if not known.
+
+    False also if these have a single class.
+    """
     column = f"predicted.{run_id}"
     if table is None or column not in table:
         return False
-    return bool(table[column].nunique() == 1 and table["label"].nunique() > 1)
+    tested = table[column].notna()
+    return bool(table[column].nunique() == 1 and table["label"][tested].nunique() > 1)
 
 
 def clusters(table: pd.DataFrame | None) -> np.ndarray | None:

@@ -10,6 +10,7 @@ from analysis.runs import axis
 from analysis.runs.tables import CONFIG, GROUP, JOB_TYPE, NAN, SUMMARY, WANDB
 from lib.spec.errors import UserError
 from lib.spec.files import RUN_ID
+from lib.spec.sweep import flat, show_value
 
 
 class FetchError(UserError):
@@ -31,7 +32,7 @@ class Fetched:
     def over(self, name: str) -> tuple[list[dict[str, Any]], int]:
         """Return the history over an axis, and the number of rows with an invalid axis value."""
         rows, invalid = axis.merge(self.logged, name)
-        return [{"run_id": self.run_id} | row for row in rows], invalid
+        return [{"run_id": self.run_id} | row | {"run_id": self.run_id} for row in rows], invalid
 
     @property
     def run_id(self) -> str:
@@ -72,12 +73,22 @@ def build_record(
     head["created"] = created
     named = {GROUP: group, JOB_TYPE: job_type}
     head |= {WANDB + key: value for key, value in named.items() if value}
-    head |= {CONFIG + key: number(value) for key, value in flat(config).items()}
+    settings, unlike = flat({key: v for key, v in config.items() if not key.startswith("_")})
+    if unlike:
+        name, values = next(iter(unlike.items()))
+        raise FetchError(
+            f"run {run_id} from {source!r} has two values of {name} in its config: "
+            f"{show_value(values[0])} and {show_value(values[1])}, one nested and one under a name "
+            "with a dot. The script used one of them. Correct the config to that value, or exclude "
+            "the run"
+        )
+    head |= {CONFIG + key: number(value) for key, value in settings.items()}
     head |= {SUMMARY + key: _result(value) for key, value in loggable(summary).items()}
     if isinstance(runtime := summary.get("_runtime"), int | float):
         head[f"{SUMMARY}runtime_seconds"] = float(runtime)  # until the last log call
     logged = [
-        {k: number(v) for k, v in loggable(row).items()} | {axis.STEP: row.get(axis.STEP, i)}
+        {k: number(float(v) if isinstance(v, bool) else v) for k, v in loggable(row).items()}
+        | {axis.STEP: row.get(axis.STEP, i)}
         for i, row in enumerate(rows)
     ]
     for key, value in summary.items():  # define_metric stores a mapping; use its last value
@@ -95,19 +106,6 @@ def _last(logged: list[dict[str, Any]], key: str) -> Any:
     """Return the last value of a history key, or None."""
     values = [row[key] for row in sorted(logged, key=lambda row: row[axis.STEP]) if key in row]
     return values[-1] if values else None
-
-
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return a configuration with nested keys joined by dots, without W&B's own keys."""
-    joined: dict[str, Any] = {}
-    for key, value in config.items():
-        if not prefix and key.startswith("_"):
-            continue
-        if isinstance(value, Mapping) and value:
-            joined |= flat(value, f"{prefix}{key}.")
-        else:
-            joined[f"{prefix}{key}"] = value
-    return joined
 
 
 def loggable(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,12 @@ def require_score(study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> No
             f"score: no run has the {study.rule_words} of {study.logged.key}: the summaries have "
             f"no {key}, and the histories too few values; declare another `score:`"
         )
+    if SUMMARY + study.logged.key in runs:
+        raise TableError(
+            f"score: the {study.rule_words} of {study.logged.key} needs its history, and no "
+            f"history row has it next to {history.attrs.get('axis', 'epoch')}. Log both in one "
+            "call, set `step: _step` in the declaration, or declare `score: last`"
+        )
     logged = [*keys(runs, SUMMARY), *history.columns.drop(["run_id", "epoch"])]
     logged = list(dict.fromkeys(logged))
     near = difflib.get_close_matches(study.logged.key, logged, n=1)

@@ -98,10 +98,34 @@ def sweep_of(runs: pd.DataFrame, declared: Declaration) -> dict[str, Any]:
             )
         levels = _levels(runs, key)
         if key == declared.replicate:
+            own = runs[_compared(runs, declared)]
+            own = own if len(own) else runs
+            levels = _levels(own, key)
             of_numbers = [level for level in levels if not isinstance(level, str)]
-            levels = _levels(with_numeric_seeds(runs, key, of_numbers), key)
+            levels = _levels(with_numeric_seeds(own, key, of_numbers), key)
         parameters[key] = {"values": levels}
     return {"method": "grid", "parameters": parameters}
+
+
+def _compared(runs: pd.DataFrame, declared: Declaration) -> pd.Series:
+    """Return which runs have declared levels of all factors, or the settings of one of the arms."""
+
+    def has(key: str, levels: list[Any]) -> pd.Series:
+        values = runs[CONFIG + key] if CONFIG + key in runs else pd.Series(None, runs.index)
+        return values.map(lambda value: any(same_value(value, one) for one in levels)).astype(bool)
+
+    chosen = pd.Series(True, runs.index)
+    for key, levels in (declared.factors or {}).items():
+        chosen &= has(key, levels)
+    if declared.arms:
+        any_arm = pd.Series(False, runs.index)
+        for arm in declared.arms.values():
+            of_arm = pd.Series(True, runs.index)
+            for key, level in arm.items():
+                of_arm &= has(key, [level])
+            any_arm |= of_arm
+        chosen &= any_arm
+    return chosen
 
 
 def settings_of(declared: Declaration) -> list[str]:

@@ -37,6 +37,7 @@ class Request:
     out: Path | None = None
     filters: dict[str, Any] = field(default_factory=dict)
     prune: bool = False
+    fresh: bool = False
 
 
 def resolve(asked: Request) -> tuple[Study, list[str | Path], Path]:
@@ -149,6 +150,7 @@ def _without_sweep(asked: Request, name: str, why: str) -> tuple[Study, list[str
         asked.filters,
         declared.step,
         [*settings, *declared.free],
+        asked.fresh,
     )
     print(collected)
     runs, _ = read_tables(folder)

@@ -32,8 +32,10 @@ def fetch_exports(
     tables, charts = [], []
     for path in paths:
         try:
-            frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+            options = {"dtype": str, "keep_default_na": False, "encoding": "utf-8-sig"}
+            frame = pd.read_csv(path, header=None, **options)  # pandas would rename equal columns
             frame = frame[(frame != "").any(axis=1)]  # without blank lines
+            frame = frame[1:].set_axis(frame.iloc[0].tolist(), axis=1)
         except UnicodeDecodeError as error:
             raise FetchError(f"cannot read {path}: not UTF-8 text; save it as UTF-8") from error
         except (OSError, ValueError) as error:
@@ -53,15 +55,17 @@ def fetch_exports(
             f"{', '.join(map(str, paths))}: no runs table, only charts; add the runs table, which "
             "has the configurations and scores (in the app: Table, download, CSV)"
         )
-    histories = _histories(charts)
+    names = [name for _, table in tables for name in table["Name"]]
+    histories = _histories(charts, names)
     runs = [run for path, table in tables for run in _runs(path, table, config_keys, histories)]
     ids = [run.run_id for run in runs]
-    if duplicates := sorted({run_id for run_id in ids if ids.count(run_id) > 1}):
+    if duplicates := sorted({n for n, i in zip(names, ids, strict=True) if ids.count(i) > 1}):
         raise FetchError(
-            f"duplicate run names {', '.join(duplicates)}; show the column ID in the app's table "
+            f"duplicate run names {', '.join(duplicates)} (as run ids, which have only letters, "
+            "digits, - and _); show the column ID in the app's table "
             "before exporting it"
         )
-    if unknown := sorted(set(histories) - {name for _, table in tables for name in table["Name"]}):
+    if unknown := sorted(set(histories) - set(names)):
         print(f"skipping curves of runs that are not in the runs table: {', '.join(unknown)}")
     return set(), iter(runs)
 
@@ -96,17 +100,32 @@ def _runs(
         yield build_record(run_id, state, code, path.name, config, summary, logged, created=created)
 
 
-def _histories(charts: Sequence[tuple[Path, pd.DataFrame]]) -> dict[str, list[dict[str, Any]]]:
-    """Return history rows by run name; a chart's first column is its axis."""
+def _histories(
+    charts: Sequence[tuple[Path, pd.DataFrame]], names: Sequence[str]
+) -> dict[str, list[dict[str, Any]]]:
+    """Return history rows by run name; a chart's first column is its axis.
+
+    ``names``: of the runs in the table; a name may contain the separator.
+
+    Raises:
+        FetchError: if a chart's curves belong to several runs of the same name.
+    """
     histories: dict[str, list[dict[str, Any]]] = {}
-    for _, frame in charts:
-        axis = frame.columns[0]
-        for column in frame.columns[1:]:
+    for path, frame in charts:
+        axis, curves = frame.columns[0], frame.columns[1:]
+        for i, column in enumerate(curves, start=1):
             if column.endswith(EXTENT) or SEPARATOR not in column:
                 continue
-            name, key = column.split(SEPARATOR, 1)
-            rows = histories.setdefault(name, [])
-            for at, value in zip(frame[axis], frame[column], strict=True):
+            known = [name for name in names if column.startswith(name + SEPARATOR)]
+            name = max(known, key=len, default=column.split(SEPARATOR, 1)[0])
+            if names.count(name) > 1 or list(curves).count(column) > 1:
+                raise FetchError(
+                    f"{path}: several runs are named {name!r}, so it is not known whose curve is "
+                    "whose. Give each run its own name in the app and export both again, or leave "
+                    "the chart out"
+                )
+            rows, key = histories.setdefault(name, []), column[len(name + SEPARATOR) :]
+            for at, value in zip(frame.iloc[:, 0], frame.iloc[:, i], strict=True):
                 if value.strip():
                     rows.append({axis: decode(at), key: decode(value)})
     return histories

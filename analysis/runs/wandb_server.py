@@ -16,7 +16,7 @@ from tqdm import tqdm
 from analysis.runs import per_item
 from analysis.runs.record import Fetched, FetchError, build_record
 
-PART = re.compile(r"[\w.-]+")
+PART = re.compile(r"[^/\\#?%:]+")  # all that W&B allows in names
 ACCOUNT = (
     "Pass entity/project/sweep_id, as printed by `wandb sweep`, or entity/project, and log in "
     "(`wandb login`) with an account that can read it."
@@ -48,10 +48,14 @@ def address(source: str) -> Address:
         FetchError: when it has another form; the message lists the accepted forms.
     """
     path = urlparse(source).path if source.startswith(("http://", "https://")) else source
+    if path == source and (source[:1] in "/.~" or Path(source.partition("/")[0]).is_dir()):
+        raise FetchError(f"folder {source} not found")
     parts = [unquote(part) for part in path.strip("/").split("/")]
+    if len(parts) == 5 and parts[2] == "sweeps":
+        parts.pop()  # a tab of the sweep's page
     if len(parts) == 4 and parts[2] == "sweeps":
         del parts[2]
-    if len(parts) == 4 and parts[2] in ("runs", "groups", "reports", "artifacts"):
+    if len(parts) in (4, 5) and parts[2] in ("runs", "groups", "reports", "artifacts"):
         raise FetchError(f"{source!r} is the URL of a project's {parts[2]}; pass {FORMS}")
     if len(parts) == 3 and parts[2] in ("sweeps", "runs", "workspace", "table", "overview"):
         del parts[2]

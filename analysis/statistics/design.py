@@ -55,11 +55,12 @@ def fewest_seeds(family: int, alpha: float) -> int:
 class Outcome:
     """Results of simulated studies of ``n`` seeds if one contrast's true effect is ``effect``.
 
-    ``grades``: the probability of each grade. ``survives``: the share of claimed differences that
-    the other score rules confirm; None without other rules. ``wrong_sign``: the share of claimed
-    differences with the wrong sign (type S error). ``exaggeration``: the mean ratio of their
-    estimated to their true size (type M error; Gelman & Carlin 2014). All three are None if no
-    difference was claimed, the last two also for an effect of 0.
+    ``grades``: the probability of each grade. ``survives``: of the differences that the declared
+    score rule would claim, the share that the other rules confirm; None without other rules.
+    ``wrong_sign``: the share of claimed differences with the wrong sign (type S error).
+    ``exaggeration``: the mean ratio of their estimated to their true size (type M error; Gelman &
+    Carlin 2014). All three are None if no difference was claimed, the last two also for an effect
+    of 0.
     """
 
     contrast: str
@@ -119,23 +120,27 @@ def outcome(
     kernel = rng.normal(0, 1, (*size, k if k <= SMOOTHED else 0))
     width = 1.06 * k**-0.2 if k <= SMOOTHED else 0.0
     name = contrasts.build(study, np.zeros((variants, 2)))[contrast].name
-    by_rule = []
+    by_rule, delta = [], study.smallest_effect
     for one in rules:
         errors = signs * one[np.arange(variants)[:, None, None], drawn]
         if width:
             noise = (kernel * one[:, None, None, :]).sum(axis=-1) / math.sqrt(k)
             errors = (errors + width * noise) / math.sqrt(1 + width**2)
         table = errors + shift[:, None, None]
-        delta = study.smallest_effect if not by_rule else None
         by_rule.append(many.claims_of_many(study, table, paired, splitting, delta))
     declared, *others = by_rule
-    graded = many.grades_of(declared, study.alpha, failed=False)[:, contrast].tolist()
-    claimed = np.array([grade in grades.SUPPORTED for grade in graded])
+    first, *rest = (many.grades_of(one, study.alpha, failed=False)[:, contrast] for one in by_rule)
     directions = [
         np.where(c.difference[:, contrast] < study.alpha, c.direction[:, contrast], 0)
         for c in by_rule
     ]
-    agree = np.all([one == directions[0] for one in directions], axis=0)
+    same = [one == directions[0] for one in directions[1:]]
+    graded = [
+        grades.under_other_rules(grade, [(g[i], a[i]) for g, a in zip(rest, same, strict=True)])
+        for i, grade in enumerate(first)
+    ]
+    before = np.isin(first, grades.SUPPORTED)
+    claimed = np.isin(graded, grades.SUPPORTED)
     sizes = declared.estimate[claimed, contrast]
     known = bool(claimed.any()) and effect != 0
     return Outcome(
@@ -143,7 +148,7 @@ def outcome(
         n,
         effect,
         {name: graded.count(name) / studies for name in grades.GRADES},
-        float(agree[claimed].mean()) if others and claimed.any() else None,
+        float(np.all(same, axis=0)[before].mean()) if others and before.any() else None,
         float((np.sign(sizes) != np.sign(effect)).mean()) if known else None,
         float(np.abs(sizes).mean() / abs(effect)) if known else None,
     )

@@ -48,12 +48,15 @@ def grade(tested: Tested, study: Study) -> str:
     """Return the grade of a contrast.
 
     With too few seeds for any difference, equivalence is not claimed either: such a study could
-    end in one way only. With enough seeds, many zeros may show equivalence.
+    end in one way only. The same holds if too few seeds have no failed run. With enough seeds, many
+    zeros may show equivalence.
     """
     if tested.design_holm >= study.alpha or tested.all_equal:
         return "not_testable"
     same = tested.same_without_failures(study.alpha)
     found = decide(tested.p_holm, tested.p_beyond, tested.p_within, study.alpha, same)
+    if found == "practically_equivalent" and tested.design_trained >= study.alpha:
+        found = "inconclusive"
     could = tested.least_holm < study.alpha
     return found if could or found != "inconclusive" else "not_testable"
 
@@ -73,12 +76,15 @@ def under_other_rules(grade: str, others: Sequence[tuple[str, bool]]) -> str:
     return "inconclusive" if grade == "practically_equivalent" else "preliminary_support"
 
 
-def on_other_items(grade: str, both: tuple[float, float] | None, delta: float | None) -> str:
+def on_other_items(
+    grade: str, direction: int, both: tuple[float, float] | None, delta: float | None
+) -> str:
     """Return the grade of a contrast with a published score, which new test items must allow too.
 
     The published score was measured on the same finite test set with other seeds, so a claim must
     hold for seeds and test items together. ``both``: the interval over both, or None if the outputs
-    per item are unknown; then no claim is made.
+    per item are unknown; then no claim is made. ``direction``: the sign of the difference that the
+    seeds show, with failed runs, which ``both`` excludes, ranked as worst.
     """
     if grade not in CLAIMS:
         return grade
@@ -88,7 +94,7 @@ def on_other_items(grade: str, both: tuple[float, float] | None, delta: float | 
     inside = delta is not None and -delta < low and high < delta
     if grade == "practically_equivalent":
         return grade if inside else "inconclusive"
-    if low <= 0 <= high:
+    if not (low > 0 if direction > 0 else high < 0):
         return "inconclusive"
     if grade == "meaningful" and not (delta is not None and (low > delta or high < -delta)):
         return "preliminary_support"

@@ -17,7 +17,7 @@ class Claims:
     the seeds without a failed run. ``least``: ``difference`` if every contrast had the smallest p
     that its zeros allow; ``design``: that the number of seeds allows. ``direction``: the sign of
     the difference over all seeds, or 0. ``estimate``: the Hodges–Lehmann difference over the seeds
-    without a failed run, NaN if there are none.
+    without a failed run, NaN if there are none. ``design_trained``: ``design`` of these seeds.
     """
 
     difference: np.ndarray
@@ -26,6 +26,7 @@ class Claims:
     trained: np.ndarray
     least: np.ndarray
     design: np.ndarray
+    design_trained: np.ndarray
     direction: np.ndarray
     estimate: np.ndarray
 
@@ -51,7 +52,7 @@ def claims_of_many(
         kept = [k.reshape(studies, n) for k in testing.kept_of(contrast, flat, pairs)]
         x, y = (v.reshape(studies, n) for v in (contrast.baseline, contrast.treatment))
         less, greater = testing.tails(x, y, pairs, contrast.tolerance)
-        design = np.full(studies, rank_tests.smallest_p(n, None if pairs else n))
+        design, design_trained = np.full(studies, testing.smallest_p(n, n, pairs)), np.ones(studies)
         least = design
         if pairs:
             moving = (rank_tests.with_ties(y - x, contrast.tolerance) != 0).sum(axis=1)
@@ -60,6 +61,8 @@ def claims_of_many(
         estimate = np.full(studies, np.nan)
         for rows, sides in equally_many(x, y, kept):
             estimate[rows] = intervals.hodges_lehmann(*sides, pairs)
+            counts = (side.shape[-1] for side in sides)
+            design_trained[rows] = testing.smallest_p(*counts, pairs)
             without = testing.tails(*sides, pairs, contrast.tolerance)
             trained[rows] = rank_tests.two_sided(*without)
             if delta is not None:
@@ -74,12 +77,13 @@ def claims_of_many(
                 trained,
                 least,
                 design,
+                design_trained,
                 direction,
                 estimate,
             )
         )
     kinds = [np.stack(kind, axis=1) for kind in zip(*columns, strict=True)]
-    return Claims(*(rank_tests.holm(p) for p in kinds[:6]), *kinds[6:])
+    return Claims(*(rank_tests.holm(p) for p in kinds[:7]), *kinds[7:])
 
 
 def equally_many(
@@ -110,6 +114,8 @@ def grades_of(claims: Claims, alpha: float, failed: bool) -> np.ndarray:
     for index in zip(*np.nonzero((claims.design < alpha) & ~all_equal), strict=True):
         p = claims.difference[index], claims.beyond[index], claims.within[index]
         found = grades.decide(*p, alpha, bool(same[index]) or not failed)
+        if found == "practically_equivalent" and claims.design_trained[index] >= alpha:
+            found = "inconclusive"
         could = claims.least[index] < alpha
         graded[index] = found if could or found != "inconclusive" else "not_testable"
     return graded

@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 
 from analysis.statistics.design import Outcome
-from analysis.statistics.grades import CLAIMS, SUPPORTED
+from analysis.statistics.grades import SUPPORTED
 from analysis.statistics.intervals import hodges_lehmann
 from analysis.statistics.sentences import format_p, show_level
-from analysis.statistics.testing import Tested
+from analysis.statistics.testing import Tested, interval
 from lib.spec.metric import capitalize, count
 from lib.spec.study import Study
 
@@ -83,19 +83,51 @@ def not_corrected(tested: Tested, study: Study) -> str:
     return f"Uncorrected p = {format_p(tested.test.p)}; not established after correction."
 
 
-def wider_than_the_test(grade: str, tested: Tested) -> str:
+def wider_than_the_test(grade: str, tested: Tested, family: int) -> str:
     """Return the note on a claimed difference whose simultaneous interval includes 0, or nothing.
 
-    Holm's correction is stepwise, the intervals' is not: each has the level 1 - α / m.
+    Holm's correction over the ``family`` of contrasts is stepwise, the intervals' is not: each has
+    the level 1 - α / family. And zeros enter the test of 0, but not that of a shift next to 0.
     """
     if grade not in SUPPORTED or tested.failures or tested.interval is None:
         return ""
     if not tested.interval.low <= 0 <= tested.interval.high:
         return ""
+    zeros = tested.test.n_zero if tested.paired else 0
+    if zeros:
+        return (
+            f"The interval includes 0: the test of 0 counts {count(zeros, 'zero difference')} half "
+            "on each side, and a shift next to 0 is tested without zeros."
+        )
+    if family == 1:
+        return ""
     return (
         "The interval includes 0: it holds for all contrasts at once and is wider than the test "
         "needs, since Holm's correction is less strict for all but the smallest p."
     )
+
+
+def wider_than_equivalence(grade: str, tested: Tested, study: Study, family: int) -> str:
+    """Return the note on a claim within ±δ whose simultaneous interval exceeds ±δ, or nothing.
+
+    ``family``: the number of contrasts. The claim comes from two one-sided tests, each at its level
+    α / family or, after Holm's first step, less strict.
+    """
+    delta, shown = study.smallest_effect, tested.interval
+    if grade not in ("practically_equivalent", "support_small") or shown is None or not delta:
+        return ""
+    if -delta < shown.low and shown.high < delta:
+        return ""
+    level = 1 - 2 * study.alpha / family
+    own = interval(*tested.values, tested.paired, tested.contrast.tolerance, level)
+    signed = study.metric.show_signed
+    words = (
+        "The interval exceeds ±δ, because it is two-sided. The claim within ±δ rests on two "
+        f"one-sided tests, which correspond to the {show_level(own.confidence)} interval "
+        f"[{signed(own.low)}, {signed(own.high)}]"
+    )
+    inside = -delta < own.low and own.high < delta
+    return f"{words}." if inside else f"{words}, and on Holm's correction, which is less strict."
 
 
 def demoted(before: str, grade: str, rules: dict[str, dict[str, Any]], study: Study) -> str:
@@ -174,7 +206,7 @@ def on_test(found: dict[str, Any], study: Study) -> str:
 
     ``found``: difference, interval and p, as results.json has them.
     """
-    metric = study.metric.on(found["metric"])
+    metric = study.logged.on(found["metric"])
     unit = f" {metric.difference_unit}" if metric.difference_unit else ""
     if found["difference"] is None:
         return ""
@@ -224,18 +256,22 @@ def qualification(
         if simple["levels"][0] == factor and tuple(simple["levels"][1:]) in signs
     ]
     sure = [simple for simple in own if simple["p_holm"] < study.alpha]
-    if {simple["a12"] > 0.5 for simple in sure} == {True, False}:
+    if {simple["rank_biserial"] > 0 for simple in sure} == {True, False}:
         found.append("This is an average: the simple effects have opposite signs.")
         return found
-    untested = [name for name in study.factors if name not in (factor, *crossed)]
+    unknown = [
+        name
+        for name in study.factors
+        if name != factor and crossed.get(name) != "practically_equivalent"
+    ]
     differences = [
         simple["sign"] * simple["difference"] for simple in own if simple["difference"] is not None
     ]
-    if untested and len(differences) > 1 and row["grade"] in CLAIMS:
-        named = " or ".join(map(study.factor_label, untested))
+    if unknown and len(differences) > 1:
+        named = " or ".join(map(study.factor_label, unknown))
         signed, unit = study.metric.show_signed, study.metric.difference_unit
         found.append(
-            f"This is an average: no contrast tests whether the effect depends on {named}. The "
+            f"This is an average, and it is not known whether the effect depends on {named}. The "
             f"simple effects lie between {signed(min(differences))} and "
             f"{signed(max(differences))}{f' {unit}' * bool(unit)}."
         )

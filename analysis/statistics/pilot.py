@@ -19,6 +19,7 @@ from analysis.runs.tables import (
     with_settings,
 )
 from analysis.statistics import design
+from lib.spec.metric import count
 from lib.spec.study import NUISANCE_FIELDS, RULES, Study
 from lib.spec.sweep import same_value, show_value
 
@@ -53,11 +54,12 @@ def read_pilot(folder: Path, study: Study) -> Pilot:
     """Return the spread and the run times from the tables of an earlier study.
 
     If no run is missing, the common effect of a seed on all variants is removed, since it cancels
-    in paired contrasts.
+    in paired contrasts. For a study with blocks, of the mean over blocks.
 
     Raises:
         TableError: if the tables lack the study's score, if a variant has two runs with the same
-            seed (the pilot varied something else), or if no variant has two finished runs.
+            seed (the pilot varied something else), if no variant has two finished runs, or if it
+            does not show the spread of the mean over the study's blocks.
     """
     runs, history = read_tables(folder)
     runs = with_settings(runs, [*study.factor_keys, study.declaration.replicate])
@@ -74,13 +76,18 @@ def read_pilot(folder: Path, study: Study) -> Pilot:
     failed |= runs["run_id"].map(lambda run: per_item.collapsed(table, run)).astype(bool)
     runs = runs.assign(score=runs["score"].mask(failed))[failed | runs["score"].notna()]
     failed = failed[runs.index]
-    plain = runs[[*names, seed]].map(encode)
+    blocks = _block_columns(study, runs, folder)
+    plain = runs[[*names, seed, *blocks]].map(encode)
     if (duplicate := plain.duplicated()).any():
-        keys = ", ".join(name.removeprefix(CONFIG) for name in [*names, seed])
+        keys = ", ".join(name.removeprefix(CONFIG) for name in plain)
         raise TableError(
             f"{folder}: several runs have the same {keys}, for example "
             f"{runs['run_id'][duplicate].iloc[0]}. Did this pilot vary something else?"
         )
+    all_runs, all_failed = runs, failed
+    if blocks:
+        runs, failed = _averaged(study, runs, failed, [*names, seed], blocks)
+    plain = runs[[*names, seed]].map(encode)
     plain = plain.assign(score=runs["score"], variant="all")
     table = plain.pivot_table(index=seed, columns=names or "variant", values="score")
     deviation = _spread(table)
@@ -97,12 +104,57 @@ def read_pilot(folder: Path, study: Study) -> Pilot:
         deviation,
         without or deviation,
         int(off.to_numpy().sum()),
-        *_times(runs, history),
-        len(runs),
-        int(failed.sum()),
-        _mismatches(study, runs),
+        *_times(all_runs, history),
+        len(all_runs),
+        int(all_failed.sum()),
+        _mismatches(study, all_runs),
         _residuals(study, runs, failed, off, names, seed),
     )
+
+
+def _block_columns(study: Study, runs: pd.DataFrame, folder: Path) -> list[str]:
+    """Return the columns of the study's blocks; empty without blocks.
+
+    Raises:
+        TableError: if the runs do not show the spread of the mean over the blocks.
+    """
+    if len(study.blocks) < 2:
+        return []
+    columns, scale = [CONFIG + key for key in study.block_keys], study.declaration.block_scale
+    if scale != "raw":
+        raise TableError(
+            f"{study.name} averages over blocks on the scale {scale!r}. The spread on this scale "
+            "is not estimated from a pilot; plan without --pilot"
+        )
+    if lacking := [name.removeprefix(CONFIG) for name in columns if name not in runs]:
+        raise TableError(
+            f"{study.name} averages over {count(len(study.blocks), 'block')}, and {folder} has no "
+            f"config value {', '.join(lacking)}. Use a pilot with runs in the same blocks"
+        )
+    return columns
+
+
+def _averaged(
+    study: Study, runs: pd.DataFrame, failed: pd.Series, keys: list[str], blocks: list[str]
+) -> tuple[pd.DataFrame, pd.Series]:
+    """Return one row per variant and seed, with its mean scores over blocks, and which failed.
+
+    ``keys``, ``blocks``: the columns of variant and seed, and of the block. Without a run in each
+    block, or with a failed one, the scores are NaN.
+    """
+    wanted = {tuple(encode(block[key]) for key in study.block_keys) for block in study.blocks}
+    of_block = runs[blocks].map(encode).apply(tuple, axis=1).isin(wanted)
+    scores = ["score", *(SUMMARY + study.score_key(rule) for rule in RULES)]
+    scores = [name for name in scores if name in runs]
+    rows, lost = [], []
+    for group in runs[keys].map(encode)[of_block].groupby(keys, sort=False).groups.values():
+        fails = bool(failed[group].any())
+        whole = len(group) == len(study.blocks) and not fails
+        values = runs.loc[group, scores].apply(pd.to_numeric, errors="coerce")
+        mean = values.mean(skipna=False) if whole else values.mean() * np.nan
+        rows.append(runs.loc[group[0]].drop(scores).to_dict() | mean.to_dict())
+        lost.append(fails)
+    return pd.DataFrame(rows), pd.Series(lost)
 
 
 def _times(runs: pd.DataFrame, history: pd.DataFrame) -> tuple[float | None, float | None]:

@@ -35,7 +35,7 @@ def by_seed(data: StudyData) -> list[dict[str, Any]]:
     predicted = per_item.of_runs(table, "predicted", data.run_ids)
     new = None if table is None or "in_training" not in table else table["in_training"] == 0
     others = {key: data.values(key)[0] for key in steps if key != study.score_key()}
-    rows = []
+    rows, worst = [], study.metric.worst_value
     for k, entry in enumerate(data.completeness.entries):
         (run,) = entry.runs
         known = scores is not None and predicted is not None
@@ -43,9 +43,13 @@ def by_seed(data: StudyData) -> list[dict[str, Any]]:
             {
                 "seed": entry.seed,
                 "run": run,
-                "score": float(np.clip(data.scores[0, k], *data.study.metric.bounds)),
+                "score": float(data.scores[0, k] if worst is None else worst)
+                if data.failed[0, k]
+                else float(data.scores[0, k]),
                 "minutes": round(entry.seconds / 60, 1),
-                "mistakes": int(predicted[run].ne(table["label"]).sum()) if known else None,
+                "mistakes": int(per_item.wrong(predicted, table["label"])[run].sum())
+                if known
+                else None,
                 "without_duplicates": float(scores[run][new].mean())
                 if known and new is not None
                 else None,
@@ -58,10 +62,13 @@ def by_seed(data: StudyData) -> list[dict[str, Any]]:
 def steps(data: StudyData) -> list[dict[str, Any]]:
     """Compare the scores after each declared step with those before it, paired by run.
 
-    Exact signed-rank tests over seeds, neither corrected nor declared as contrasts.
+    Exact signed-rank tests over the seeds whose run has not failed, neither corrected nor declared
+    as contrasts. Empty if all runs failed.
     """
     words = data.study.declaration.cumulative_steps
-    values = {key: data.values(key)[0] for key in words}
+    values = {key: data.values(key)[0][~data.failed[0]] for key in words}
+    if data.failed.all():
+        return []
     rows = []
     for before, after in itertools.pairwise(words):
         pair = Contrast(after, "main", values[before], values[after])
@@ -72,9 +79,7 @@ def steps(data: StudyData) -> list[dict[str, Any]]:
                 "before": words[before],
                 "medians": [float(np.median(values[key])) for key in (after, before)],
                 "difference": tested.interval.estimate,
-                "ci_low": tested.interval.low,
-                "ci_high": tested.interval.high,
-                "confidence": tested.interval.confidence,
+                **testing.ends(tested.interval),
                 "p": tested.test.p,
                 "lower": tested.test.negative,
                 "higher": tested.test.positive,

@@ -15,10 +15,10 @@ from analysis.statistics import (
     failures,
     fragility,
     grades,
+    intervals,
     jsrt_benchmark,
     notes,
     published,
-    rank_tests,
     robustness,
     sentences,
     testing,
@@ -35,7 +35,9 @@ def analyze(data: StudyData) -> dict[str, Any]:
     over = [{}] * len(tested)
     if by_item is not None:
         over = robustness.over_test_set(data, by_item, tested)
-    secondary = testing.simple_effects(study, data.scores, data.failed, data.resolution)
+    secondary = testing.simple_effects(
+        study, data.scores, data.failed, data.resolution, data.paired, checked.splitting
+    )
     for effect in secondary:
         variants = (tuple(variant) for variant in effect["variants"])
         effect["runs"] = [run for variant in variants for run in data.runs_of(variant)]
@@ -70,10 +72,12 @@ def analyze(data: StudyData) -> dict[str, Any]:
         "budget": data.budget,
         "factors": study.factors,
         "recipe": data.recipe,
-        "smallest_p": min(
-            rank_tests.smallest_p(one.n, None if one.paired else one.n) for one in tested
-        ),
-        "unpaired": checked.unpaired,
+        "smallest_p": {
+            kind: testing.smallest_p(one.n, one.n, one.paired)
+            for one in tested
+            for kind in ["paired" if one.paired else "unpaired"]
+        },
+        "unpaired": checked.unpaired if study.factors else [],
         "splitting": checked.splitting,
         "pair_hashes": [h for h in PAIR_HASHES if _all_have(data, h)],
         "allowed": checked.waivable,
@@ -151,7 +155,7 @@ def _rows(
             }
             for rule, under in other_rules.items()
         }
-        row = _row(data, one, rules, over[i])
+        row = _row(data, one, rules, over[i], len(tested))
         judged = fragility.judge(tested, i, row["grade"], without, data.study)
         row["fragile"] = [data.study.seeds[k] for k in judged.lost] if judged else []
         if judged:
@@ -173,18 +177,19 @@ def _row(
     tested: Tested,
     rules: dict[str, dict[str, Any]],
     over: dict[str, tuple[float, float]],
+    family: int,
 ) -> dict[str, Any]:
     """Return the entry of a contrast in results.json: numbers, grade, sentence, first notes.
 
     ``rules``: results under other score rules; ``over``: its intervals over test items, and over
-    seeds and items.
+    seeds and items; ``family``: the number of contrasts.
     """
     study, trained = data.study, tested.trained
     bounds, alone = tested.interval, tested.interval_alone  # None if a run failed on every seed
     grade, found = grades.grade(tested, study), []
     if tested.contrast.kind == "published":
         seeds_alone, both = grade, over.get("both")
-        grade = grades.on_other_items(grade, both, study.smallest_effect)
+        grade = grades.on_other_items(grade, tested.direction, both, study.smallest_effect)
         if both or seeds_alone in grades.CLAIMS:
             found.append(notes.on_items(seeds_alone, grade, both, study))
     before = grade
@@ -194,7 +199,9 @@ def _row(
         found.append(notes.demoted(before, grade, rules, data.study))
     elif note := notes.not_corrected(tested, study):
         found.append(note)
-    if note := notes.wider_than_the_test(grade, tested):
+    if note := notes.wider_than_the_test(grade, tested, family):
+        found.append(note)
+    if note := notes.wider_than_equivalence(grade, tested, study, family):
         found.append(note)
     differences = tested.per_seed[np.isfinite(tested.per_seed)]
     return {
@@ -214,12 +221,8 @@ def _row(
         "p_beyond": tested.p_beyond,
         "p_within": tested.p_within,
         "difference": bounds and bounds.estimate,
-        "ci_low": bounds and bounds.low,
-        "ci_high": bounds and bounds.high,
-        "confidence": bounds and bounds.confidence,
-        "alone_low": alone and alone.low,
-        "alone_high": alone and alone.high,
-        "alone_confidence": alone and alone.confidence,
+        **testing.ends(bounds),
+        **testing.ends(alone, "alone_low", "alone_high", "alone_confidence"),
         "items_low": over["items"][0] if over else None,
         "items_high": over["items"][1] if over else None,
         "both_low": over["both"][0] if over else None,
@@ -325,10 +328,18 @@ def _published(data: StudyData, by_item: np.ndarray | None) -> dict[str, dict[st
 def _variant(data: StudyData, i: int, variant: Variant) -> dict[str, Any]:
     """Return the entry of a variant in results.json: scores by seed, failures, parameters.
 
-    Median and range exclude failed runs; None if all runs failed.
+    Median and range exclude failed runs; None if all runs failed. ``difference``: Hodges–Lehmann
+    difference from the first variant, without failed runs and, if paired, without their pairs; None
+    for the first variant itself, and if nothing is left.
     """
     runs, failed = data.runs_of(variant), data.failed[i]
     values = data.scores[i][~failed]
+    kept = [~data.failed[0], ~failed]
+    kept = [kept[0] & kept[1]] * 2 if data.paired else kept
+    sides = data.scores[0][kept[0]], data.scores[i][kept[1]]
+    difference = None
+    if i and min(map(len, sides)):
+        difference = float(intervals.hodges_lehmann(*sides, data.paired))
     sizes = numbers(data.included.loc[runs], "parameters").dropna()
     rate = failures.clopper_pearson(int(failed.sum()), len(failed))
     return {
@@ -337,6 +348,7 @@ def _variant(data: StudyData, i: int, variant: Variant) -> dict[str, Any]:
         "median": float(np.median(values)) if len(values) else None,
         "min": float(values.min()) if len(values) else None,
         "max": float(values.max()) if len(values) else None,
+        "difference": difference,
         "failed": int(failed.sum()),
         "failure_low": rate[0],
         "failure_high": rate[1],

@@ -89,14 +89,15 @@ def on_other_scale(data: StudyData) -> list[Tested] | None:
 def on_test_metric(data: StudyData) -> list[dict[str, Any]] | None:
     """Return the contrasts on the test metric if the study's metric is a validation metric.
 
-    Otherwise None. By the declared score rule; not corrected, since no grade depends on them.
+    Otherwise None. By the declared score rule, averaged over blocks as logged; not corrected, since
+    no grade depends on them.
     """
     study = data.study
     first, rest = split_part(study.metric.key)
     key = f"test/{rest}" + SUFFIXES[study.rule]
     if PARTS.get(first) != "validation" or not data.has(key):
         return None
-    values = data.with_worst(data.values(key), study.metric)
+    values = data.with_worst(data.values(key), study.logged)
     return [_described(f"test/{rest}", tested) for tested in contrasts_of(data, values)]
 
 
@@ -128,9 +129,7 @@ def _described(key: str, tested: Tested) -> dict[str, Any]:
         "name": tested.contrast.name,
         "n": tested.n_trained,
         "difference": bounds and bounds.estimate,
-        "ci_low": bounds and bounds.low,
-        "ci_high": bounds and bounds.high,
-        "confidence": bounds and bounds.confidence,
+        **testing.ends(bounds),
         "p": tested.test.p,
         "exact": tested.exact,
     }

@@ -37,7 +37,7 @@ def claim(grade: str, tested: Tested, study: Study) -> str:
     if tested.failures:
         return f"{what}: all {tested.n} differences are zero, failed runs counted as worst"
     if tested.contrast.kind == "published":
-        return f"{what}: every run has the published score, to its last digit"
+        return f"{what}: every run has the published score, in all digits shown"
     zero = f"{what}: all {tested.n} differences are zero"
     single = all(len(side) == 1 for side in tested.contrast.sides)
     return f"{zero}; both variants may have run the same code" if single else zero
@@ -151,13 +151,14 @@ def _estimate(tested: Tested, study: Study) -> str:
     if not tested.paired:
         shown += f", n = {test.n_x} and {test.n_y} (unpaired, A12 = {test.a12:.2f})"
         return f"{shown} without failed runs" if tested.failures else shown
-    below = interval.estimate <= 0
-    side = f"{'below' if below else 'above'} 0"
-    number = test.negative if below else test.positive
-    seeds = count(test.n, study.declaration.unit)
-    if tested.failures:
-        return f"{shown}, {side} in {number} of {seeds} without failed runs"
-    return f"{shown}, {side} in {number} of {seeds}"
+    below = interval.estimate < 0 or (interval.estimate == 0 and test.negative > test.positive)
+    sides = {"below": test.negative, "above": test.positive}
+    first, second = ("below", "above") if below else ("above", "below")
+    said = f"{first} 0 in {sides[first]}"
+    if 2 * sides[first] < test.n:  # not the majority: say the rest
+        said += f", {second} 0 in {sides[second]}"
+    said += f" of {count(test.n, study.declaration.unit)}"
+    return f"{shown}, {said} without failed runs" if tested.failures else f"{shown}, {said}"
 
 
 def show_interval(interval: Interval, study: Study) -> str:

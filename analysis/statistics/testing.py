@@ -55,6 +55,7 @@ class Tested:
     least_holm: float = 0.0  # p_holm if every contrast had the smallest p that its seeds can give
     least_trained: float = 0.0  # the same for p_trained
     design_holm: float = 0.0  # least_holm without ties and zeros: of the number of seeds alone
+    design_trained: float = 0.0  # design_holm of the seeds without a failed run
     failures: Failures | None = None
     kept: tuple[np.ndarray, np.ndarray] = ()  # per side: which seeds have no failed run
 
@@ -155,7 +156,12 @@ def kept_of(
 
 
 def has_pairs(contrast: Contrast, paired: bool, splitting: Sequence[str]) -> bool:
-    """Return whether a contrast's seeds are paired: not if its factor changes the data split."""
+    """Return whether a contrast's seeds are paired: not if its factor changes the data split.
+
+    A comparison with a published score always is: that number belongs to every seed.
+    """
+    if contrast.kind == "published":
+        return True
     return paired and not any(part.factor in splitting for part in contrast.parts)
 
 
@@ -209,20 +215,28 @@ def run_tests(
     least_trained = rank_tests.holm(
         [row["trained"].least_p if row["trained"] else 1.0 for row in rows]
     )
-    design = rank_tests.holm([_floor(row["contrast"], row["test"]) for row in rows])
-    floors = least.tolist(), least_trained.tolist(), design.tolist()
+    pairs = [isinstance(row["test"], SignedRank) for row in rows]
+    counts = [[len(row["contrast"].baseline)] * 2 for row in rows]
+    kept = [[int(side.sum()) for side in row["kept"]] for row in rows]
+    design, design_trained = (
+        rank_tests.holm([smallest_p(*one, p) for one, p in zip(n, pairs, strict=True)])
+        for n in (counts, kept)
+    )
+    floors = least.tolist(), least_trained.tolist(), design.tolist(), design_trained.tolist()
     kinds = zip(p_holm, beyond, within, without.tolist(), *floors, strict=True)
     names = ("p_holm", "p_beyond", "p_within", "p_trained", "least_holm", "least_trained")
-    names += ("design_holm",)
+    names += ("design_holm", "design_trained")
     return [
         Tested(**row, **dict(zip(names, ps, strict=True)))
         for row, ps in zip(rows, kinds, strict=True)
     ]
 
 
-def _floor(contrast: Contrast, test: SignedRank | RankSum) -> float:
-    n = len(contrast.baseline)
-    return rank_tests.smallest_p(n, None if isinstance(test, SignedRank) else n)
+def smallest_p(baseline: int, treatment: int, paired: bool) -> float:
+    """Return the smallest p that these numbers of seeds can give; 1 without any."""
+    if not min(baseline, treatment):
+        return 1.0
+    return rank_tests.smallest_p(baseline, None if paired else treatment)
 
 
 def _test(x: np.ndarray, y: np.ndarray, pairs: bool, tied: float | None) -> SignedRank | RankSum:
@@ -239,6 +253,18 @@ def interval(
         d = rank_tests.with_ties(y - x, tied)
         return intervals.paired_interval(d, confidence, tied)
     return intervals.shift_interval(x, y, confidence, tied)
+
+
+def ends(
+    bounds: Interval | None, low: str = "ci_low", high: str = "ci_high", level: str = "confidence"
+) -> dict[str, float | None]:
+    """Return an interval as entries of results.json: low end, high end, confidence.
+
+    All are None without an interval, and for that of a single pair, which has no confidence.
+    """
+    if bounds is None or not bounds.confidence > 0:
+        return dict.fromkeys((low, high, level))
+    return {low: bounds.low, high: bounds.high, level: bounds.confidence}
 
 
 def _failures(contrast: Contrast, failed: np.ndarray | None, pairs: bool) -> Failures | None:
@@ -280,16 +306,19 @@ def simple_effects(
     scores: np.ndarray,
     failed: np.ndarray | None = None,
     resolution: float | None = None,
+    paired: bool = False,
+    splitting: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
-    """Compare all pairs of variants that differ in one factor, by Mann–Whitney tests.
+    """Compare all pairs of variants that differ in one factor.
 
     This is the secondary family, with its own Holm correction, without pairs that a primary
-    contrast compares: a second p for the same difference would only confuse. Returns one dict per
-    comparison of treatment with baseline (name, variants, n, statistic, p, p_holm, exact,
-    difference, ci_low, ci_high, confidence, a12). p is exact up to ``MOST_EXACT`` runs
-    (rank_tests). The test and a12 use all runs; n, difference and the simultaneous interval exclude
-    failed runs (the last two are None if a variant has no others). ``scores``, ``failed``:
-    (variants, seeds).
+    contrast compares: a second p for the same difference would only confuse. The tests are those of
+    the primary contrasts: signed-rank where seeds are paired, else Mann–Whitney, see ``run_tests``.
+    Returns one dict per comparison of treatment with baseline (name, levels, variants, at, paired,
+    n, statistic, p, p_holm, exact, rank_biserial, difference, ci_low, ci_high, confidence). The
+    test and rank_biserial use all runs; n (of baseline and treatment), difference and the
+    simultaneous interval exclude failed runs, if paired with their pairs (the last two are None if
+    nothing is left). ``scores``, ``failed``: (variants, seeds).
     """
     rows, tied = [], tolerance(scores, resolution)
     failed = np.zeros(scores.shape, dtype=bool) if failed is None else failed
@@ -309,19 +338,24 @@ def simple_effects(
             both = index[variant], index[other]
             if set(both) in primary:
                 continue
-            result = rank_tests.rank_sum(*(scores[i] for i in both), tied)
+            pairs = paired and name not in splitting
+            x, y = (scores[i] for i in both)
+            kept = [~failed[i] for i in both]
+            kept = [kept[0] & kept[1]] * 2 if pairs else kept
+            result = _test(x, y, pairs, tied)
             rows.append(
                 {
                     "name": f"{pair} at {where}" if at else pair,
                     "levels": [name, variant[axis], level],
                     "variants": [list(variant), list(other)],
                     "at": at,
-                    "n": [int((~failed[i]).sum()) for i in both],
+                    "paired": pairs,
+                    "n": [int(side.sum()) for side in kept],
                     "statistic": result.statistic,
                     "p": result.p,
-                    "exact": result.exact,
-                    "a12": result.a12,
-                    "trained": [scores[i][~failed[i]] for i in both],
+                    "exact": pairs or result.exact,
+                    "rank_biserial": result.rank_biserial if pairs else 2 * result.a12 - 1,
+                    "trained": [x[kept[0]], y[kept[1]]],
                 }
             )
     adjusted = rank_tests.holm([row["p"] for row in rows]).tolist() if rows else []
@@ -329,8 +363,6 @@ def simple_effects(
         row["p_holm"], trained = p_holm, row.pop("trained")
         bounds = None
         if min(map(len, trained)):
-            bounds = intervals.shift_interval(*trained, 1 - study.alpha / len(rows), tied)
-        row["difference"] = bounds and bounds.estimate
-        row["ci_low"], row["ci_high"] = bounds and bounds.low, bounds and bounds.high
-        row["confidence"] = bounds and bounds.confidence
+            bounds = interval(*trained, row["paired"], tied, 1 - study.alpha / len(rows))
+        row |= {"difference": bounds and bounds.estimate} | ends(bounds)
     return rows

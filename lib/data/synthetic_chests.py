@@ -16,6 +16,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from lib.spec.errors import command
+
 SIDE = 256  # pixels of an image and of a mask
 LUNGS = ("left lung", "right lung")
 
@@ -84,6 +86,7 @@ def _ellipse(
     return ((x - x0) / a) ** 2 + ((y - y0) / b) ** 2 < 1
 
 
+@command
 def main() -> None:
     """Draw synthetic chest radiographs with lung masks in the layout of JSRT and SCR."""
     parser = argparse.ArgumentParser(

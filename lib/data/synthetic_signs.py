@@ -18,6 +18,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 from tqdm import tqdm
 
+from lib.spec.errors import command
+
 CLASSES = 43
 SIDE = 96  # side of a drawn sign and its background in pixels, before frames are scaled down
 HEADER = ["Filename", "Width", "Height", "Roi.X1", "Roi.Y1", "Roi.X2", "Roi.Y2", "ClassId"]
@@ -206,6 +208,7 @@ def _write_csv(path: Path, rows: list[list]) -> None:
         csv.writer(file, delimiter=";").writerows([HEADER, *rows])
 
 
+@command
 def main() -> None:
     """Draw synthetic traffic signs in GTSRB's official layout."""
     parser = argparse.ArgumentParser(

@@ -257,6 +257,11 @@ def _save_maps(
     """Add the first layer's filters and the feature maps of one sign per SHOWN class."""
     name = run.run_id
     arrays[f"{name}/filters"] = next(run.after.parameters()).detach().numpy()
+    if lacking := [label for label in SHOWN if not (part.labels == label).any()]:
+        raise UserError(
+            f"the test set has no images of the classes {', '.join(map(str, lacking))}, whose "
+            "feature maps are shown; use data with all classes"
+        )
     first = [int((part.labels == label).nonzero()[0]) for label in SHOWN]
     arrays[f"{name}/signs"] = part.images[first].permute(0, 2, 3, 1).numpy()
     activations = [i for i, layer in enumerate(layers) if layer.kind in ("ELU", "ReLU", "GELU")]

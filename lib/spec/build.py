@@ -177,7 +177,8 @@ def _variants(
         return {ARM: list(declaration.arms)}, _arms(where, declaration.arms, parameters)
     factors = declaration.factors
     if factors is None:
-        factors = {n: v for n, v in parameters.items() if len(v) > 1 and n != seed}
+        own = {n: v for n, v in parameters.items() if n not in (seed, *declaration.free)}
+        factors = {n: v for n, v in own.items() if len(v) > 1}
     _check_levels(where, "factors", factors, parameters)
     factors = {name: [hashable(level) for level in levels] for name, levels in factors.items()}
     for name, levels in factors.items():
@@ -233,6 +234,12 @@ def _check_levels(
                 )
 
 
+def _or_validation(logged: Metric) -> str:
+    """Return the hint to select the epoch on validation data, unless the metric is from there."""
+    first, rest = split_part(logged.key)
+    return "" if PARTS.get(first) == "validation" else f", or {{at_best: val/{rest}}}"
+
+
 def _rule(where: str, score: str | dict[str, Any], logged: Metric) -> str:
     """Return the name of the score rule, a key of RULES.
 
@@ -246,7 +253,7 @@ def _rule(where: str, score: str | dict[str, Any], logged: Metric) -> str:
             if part == "test" or value == logged.key:
                 raise StudyError(
                     f"{where}: score {score} selects the epoch by the score that it reports, which "
-                    "biases it; use {at_best: val/error}, last or {mean_last: 5}"
+                    f"biases it; use last or {{mean_last: 5}}{_or_validation(logged)}"
                 )
             if part in ("validation", "evaluation") and last_word(value) == logged.name:
                 return "at_best_val"
@@ -261,7 +268,7 @@ def _rule(where: str, score: str | dict[str, Any], logged: Metric) -> str:
     if isinstance(score, str) and "best" in score:
         raise StudyError(
             f"{where}: score {score!r} would select the epoch on the test set, which biases the "
-            "score; use last, {at_best: val/error} or {mean_last: 5}"
+            f"score; use last or {{mean_last: 5}}{_or_validation(logged)}"
         )
     raise StudyError(
         f"{where}: unknown score {score!r}; accepted: last, {{at_best: val/error}} (or another "

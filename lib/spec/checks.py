@@ -27,6 +27,12 @@ def check_method(sweep: Sweep, declared: Declaration | None) -> None:
             + ". To compare the settings that it found, run a sweep with `method: grid`, these "
             "settings as levels, and seeds."
         )
+    if "early_terminate" in sweep.raw:
+        raise StudyError(
+            f"{sweep.where}: `early_terminate` stops runs because of the scores of other runs, so "
+            "the runs that are left cannot be compared. Repeat the settings in a grid with seeds "
+            "and without `early_terminate`."
+        )
     fits = declared and declared.repeats and (declared.factors or declared.arms)
     if not fits or not set(sweep.sampled) <= set(declared.free):
         factor = next(iter(listed))

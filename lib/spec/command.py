@@ -1,11 +1,14 @@
 """Build the command line of a run from a sweep's ``command:``, as W&B's agent does."""
 
+import itertools
 import json
 import os
 import re
 import sys
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from lib.spec.sweep import Sweep, SweepError
 
@@ -75,3 +78,20 @@ def command_line(sweep: Sweep, cell: dict[str, Any], json_file: Path) -> list[st
         macro = MACRO.fullmatch(expanded)
         words += macros.get(macro[1], []) if macro else [expanded]
     return words
+
+
+def literal_flags(sweep: Sweep) -> dict[str, Any]:
+    """Return the settings that the sweep's ``command:`` gives literally: "--epochs=4", "--lr 1".
+
+    By the name of the Config's field (batch_size of --batch-size); values are read as YAML.
+    """
+    words = [str(word) for word in sweep.raw.get("command") or []]
+    found = {}
+    for word, following in itertools.pairwise([*words, "--"]):
+        if not word.startswith("--") or MACRO.search(word):
+            continue
+        name, sign, text = word.removeprefix("--").partition("=")
+        if not sign and following.startswith(("--", "${")):
+            continue
+        found[name.replace("-", "_")] = yaml.safe_load(text if sign else following)
+    return found

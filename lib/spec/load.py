@@ -9,7 +9,7 @@ from lib.spec.build import build_study
 from lib.spec.declaration import StudyError, read_declaration, study_hash
 from lib.spec.errors import UserError
 from lib.spec.study import Places, Study
-from lib.spec.sweep import Sweep, read_sweep, same_value
+from lib.spec.sweep import Sweep, flat, read_sweep, same_value
 
 
 def load_study(
@@ -39,14 +39,19 @@ def load_study(
         )
     paths = [sweep or places.sweep(n) for n in (declared and declared.sweeps) or [name]]
     if missing := [str(p) for p in paths if not p.exists()]:
-        names = [p.stem for p in places.sweeps.glob("*.yaml")]
-        close = difflib.get_close_matches(name, names, n=3)
-        hint = f" Did you mean {' or '.join(close)}?" if close else ""
-        raise StudyError(
-            f"sweep not found: {', '.join(missing)}.{hint} Give the name of a sweep in "
-            f"{places.sweeps}/ or the path of its YAML file with --sweep."
-        )
+        raise StudyError(f"{not_found(missing, name, places)} (--sweep)")
     return build_study(name, [read_sweep(p) for p in paths], declared, places, path)
+
+
+def not_found(missing: Sequence[str], name: str, places: Places) -> str:
+    """Return the message about ``missing`` sweep files of ``name``, with similar names."""
+    names = [p.stem for p in places.sweeps.glob("*.yaml")]
+    close = difflib.get_close_matches(name, names, n=3)
+    hint = f" Did you mean {' or '.join(close)}?" if close else ""
+    return (
+        f"sweep not found: {', '.join(missing)}.{hint} Give the name of a sweep in "
+        f"{places.sweeps}/ or the path of its YAML file"
+    )
 
 
 def varied(sweeps: Sequence[Sweep]) -> dict[str, list[Any]]:
@@ -64,8 +69,9 @@ def hashes_of(program: str, config: dict[str, Any], places: Places | None = None
 
     A run belongs to a study if one of the study's sweeps has the same program and includes the
     run's value of each of its parameters. Declarations and sweeps that cannot be read are skipped,
-    because they should not stop a run.
+    because they should not stop a run. ``config`` may be nested.
     """
+    config, _ = flat(config)
     places, hashes = places or Places(), []
     for path in sorted(places.studies.glob("*.yaml")):
         try:

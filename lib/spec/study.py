@@ -152,6 +152,8 @@ class Study:
     @property
     def names_best(self) -> bool:
         """Whether the metric's key says that it is the best of several values: max_val_acc."""
+        if self.metric.key.lower().endswith((".min", ".max", ".best")):  # of define_metric
+            return True
         words = re.split(r"[/_.\s-]", self.metric.key.lower())
         best = ("max", "highest") if self.metric.sign > 0 else ("min", "lowest")
         known = self.metric.name in PRESETS and not set(best).isdisjoint(words)

@@ -212,6 +212,28 @@ def _nested(
     return nested
 
 
+def flat(
+    config: Mapping[str, Any], prefix: str = ""
+) -> tuple[dict[str, Any], dict[str, tuple[Any, Any]]]:
+    """Return a configuration with nested keys joined by dots.
+
+    And the keys that appear both nested and with a dot, with two different values.
+    """
+    joined: dict[str, Any] = {}
+    unlike: dict[str, tuple[Any, Any]] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            parts, more = flat(value, f"{prefix}{key}.")
+            unlike |= more
+        else:
+            parts = {f"{prefix}{key}": value}
+        for name, found in parts.items():
+            if name in joined and not same_value(joined[name], found):
+                unlike[name] = (joined[name], found)
+        joined |= parts
+    return joined, unlike
+
+
 def _levels(where: str, name: str, parameter: dict[str, Any], method: str) -> list[Any]:
     if "values" in parameter:
         values = parameter["values"]

@@ -15,9 +15,9 @@ from pathlib import Path
 # First bytes of the file (the last one is the version, 0), block size, header size of the file and
 # of each record.
 MAGIC, BLOCK, HEAD = b":W&B\xe1\xbe\x00", 32_768, 7
-WHOLE, FIRST, MIDDLE, LAST = 1, 2, 3, 4  # types of a record or part of one
+WHOLE, FIRST, LAST = 1, 2, 4  # types of a record or part of one (3: in the middle)
 PATIENCE_S = 10  # how long to wait for W&B to close the file after a run
-HISTORY, RUN, EXIT = 2, 17, 18  # field numbers of Record: kinds of records
+HISTORY, EXIT = 2, 18  # field numbers of Record: kinds of records
 METADATA = (16, 200)  # field numbers of control and _info, which may precede the kind
 
 

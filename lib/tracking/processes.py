@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -212,15 +213,32 @@ def mark_done(folder: Path, cell: dict[str, Any]) -> str:
     analyze, whatever the exit code. A marker that the script has written itself is kept.
     """
     file, marker = offline_file.file_of(folder.parent, folder.name), finished.read(folder)
+    if file is None:
+        file = _brought_in(folder)
     if marker and "file" in marker:
         file = folder.parent / "wandb" / marker["file"]
     if file is None:
-        return "wrote no W&B file. Does the script call wandb.init()?"
+        return (
+            f"wrote no W&B file below {folder.parent}. Does the script call wandb.init(), without "
+            "`dir=` and `mode=`? The agent sets both in the environment."
+        )
     if not offline_file.is_whole(file, patience=offline_file.PATIENCE_S):
         return f"wrote an incomplete W&B file, {file}. Is the disk full?"
     if marker is None:
         finished.write(folder, {}, cell, file)
     return ""
+
+
+def _brought_in(folder: Path) -> Path | None:
+    """Move a run's offline files from ./wandb to the study's folder; return the newest, or None.
+
+    Scripts write to ./wandb if they pass `dir="."` to wandb.init(), as Lightning does by default.
+    """
+    for place in Path.cwd().glob(f"wandb/offline-run-*-{folder.name}"):
+        target = folder.parent / "wandb" / place.name
+        target.parent.mkdir(exist_ok=True)
+        shutil.move(place, target)
+    return offline_file.file_of(folder.parent, folder.name)
 
 
 def is_finished(folder: Path, files: finished.Files) -> bool:
@@ -258,15 +276,19 @@ def _launch(
 
 
 def _stop(processes: list[subprocess.Popen]) -> None:
+    """Stop the runs: they have STOP_SECONDS, unless Ctrl-C is pressed again."""
     for process in processes:
         process.terminate()  # not SIGINT: background jobs of a shell ignore it
     deadline = time.monotonic() + STOP_SECONDS
-    for process in processes:
-        try:
-            process.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    try:
+        for process in processes:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, deadline - time.monotonic()))
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
 
 
 def _failure(log: Path, code: int, problem: str) -> str:

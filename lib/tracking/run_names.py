@@ -10,13 +10,15 @@ def names(varied: Sequence[str], cell: dict[str, Any], study: str) -> tuple[str,
     """Return name, group and job type of the run of ``cell``, in a sweep that varies ``varied``.
 
     The name is short, like bn-sgd-seed3. The group is the full variant, like "batch_norm=True,
-    optimizer=sgd", so that W&B can plot its seeds together. The job type is the study.
+    optimizer=sgd", so that W&B can plot its seeds together. The job type is the study. A varied
+    parameter with "seed" in its name is the seed.
     """
-    factors = [name for name in sorted(varied) if name != SEED]
+    seed = next((name for name in sorted(varied) if "seed" in name.lower()), SEED)
+    factors = [name for name in sorted(varied) if name != seed]
     group = ", ".join(f"{name}={cell[name]}" for name in factors)
     words = [_word(name, cell[name]) for name in factors]
-    if SEED in cell:
-        words.append(f"{SEED}{cell[SEED]}")
+    if seed in cell:
+        words.append(f"{SEED}{cell[seed]}")
     return "-".join(words) or study, group or study, study
 
 

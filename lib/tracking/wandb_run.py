@@ -153,7 +153,7 @@ def start(flags: T) -> Iterator[tuple[T, Run]]:
                     print(line, flush=True)
                 wandb_run.define_metric("epoch")
                 wandb_run.define_metric("*", step_metric="epoch")
-                run.log_pictures = cfg.media
+                run.log_pictures = getattr(cfg, "media", False)
                 run.summarize(_declared(folder, dataclasses.asdict(cfg)))
                 yield cfg, run
                 _ignore_signals()

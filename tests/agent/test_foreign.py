@@ -13,8 +13,9 @@ import yaml
 from wandb.sdk.launch.sweeps import utils as wandb_utils
 
 from analysis.runs.tables import read_tables
-from lib.spec.command import check_command, command_line
+from lib.spec.command import check_command, command_line, literal_flags
 from lib.spec.sweep import SweepError, read_sweep
+from lib.tracking import processes
 from tests.conftest import ROOT, call, command
 from tests.fakes.wandb_cli import agents, ended, start_sweep
 from tests.fakes.wandb_server import WandbServer
@@ -230,8 +231,8 @@ def test_a_script_that_logs_nothing_has_failed(project: Path, offline: dict[str,
     )
     assert done.returncode == 1
     assert (
-        "exited with code 0 but wrote no W&B file. Does the script call wandb.init()?"
-        in done.stdout
+        f"exited with code 0 but wrote no W&B file below {project / 'o'}. Does the script call "
+        "wandb.init(), without `dir=` and `mode=`?" in done.stdout
     )
     assert os.path.exists(project / "o")
 
@@ -258,3 +259,44 @@ def test_runs_of_a_killed_agent_are_waited_for(tmp_path: Path, offline: dict[str
     assert events.read_text().split() == ["start", "end", "start", "end"]
     assert f"runs that a killed agent started in {out} are still running" in done.stdout
     assert "Waiting" not in call(*words, env=offline).stdout
+
+
+def test_runs_that_choose_their_own_folder_are_brought_in(
+    tmp_path: Path, offline: dict[str, str]
+) -> None:
+    """Lightning passes dir="." to wandb.init; W&B's agent does not mind."""
+    (tmp_path / "train.py").write_text(SCRIPT.replace("init(config", 'init(dir=".", config'))
+    sweep = write(tmp_path, "own", parameters={"lr": {"value": 0.1}, "seed": {"values": [0]}})
+    words = command("-m", "lib.agent", sweep, "--out", tmp_path / "out")
+    env = offline | {"PYTHONPATH": str(ROOT)}
+    for _ in range(2):  # the second call has nothing to do
+        done = subprocess.run(
+            words, cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+        )
+        assert "1 of 1 run finished" in done.stdout, done.stdout + done.stderr
+        assert len(list((tmp_path / "out").glob("wandb/offline-run-*"))) == 1
+        assert not list(tmp_path.glob("wandb/offline-run-*"))
+
+
+def test_a_second_ctrl_c_ends_the_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    deaf = subprocess.Popen(["bash", "-c", "trap '' TERM; echo ready; sleep 60"], stdout=-1)
+    assert deaf.stdout.readline() == b"ready\n"
+    wait = subprocess.Popen.wait
+
+    def pressed(process: subprocess.Popen, timeout: float | None = None) -> int:
+        if timeout is not None:
+            raise KeyboardInterrupt
+        return wait(process)
+
+    monkeypatch.setattr(subprocess.Popen, "wait", pressed)
+    with pytest.raises(KeyboardInterrupt):
+        processes._stop([deaf])
+    assert deaf.poll() is not None
+
+
+def test_settings_in_the_command_belong_to_the_recipe(tmp_path: Path) -> None:
+    """Else a sweep with "--epochs=4" could not be continued: the script's default is another."""
+    words = ["${env}", "${interpreter}", "${program}", "--epochs=4", "--batch-size", 256]
+    words += ["--nesterov", "--data=${envvar:DATA}", "${args}"]
+    sweep = read_sweep(write(tmp_path, "flags", command=words))
+    assert literal_flags(sweep) == {"epochs": 4, "batch_size": 256}

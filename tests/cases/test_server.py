@@ -13,6 +13,7 @@ from analysis import report as report_module
 from analysis.runs.collect import collect
 from analysis.runs.record import FetchError
 from analysis.runs.sources import Request, resolve
+from analysis.runs.tables import read_tables
 from lib.spec.errors import UserError
 from tests.fakes.wandb_server import WandbServer
 from tests.fakes.wandb_state import ENTITY, Run, Sweep
@@ -135,6 +136,21 @@ SHAPES: dict[str, tuple[Shape, str, str]] = {
         "algo",
         "dropping history columns that contain text: best_model",
     ),
+    "booleans in the history, and a key run_id": (
+        with_history(lambda history: [row | {"best": True, "run_id": 7} for row in history]),
+        "algo",
+        "",
+    ),
+    "an evaluation before training": (
+        with_history(lambda history: [{"epoch": 0, "val/error": 1.0}, *history]),
+        "algo",
+        "",
+    ),
+    "a metric in rows without the epoch": (
+        with_history(lambda history: [*history, {"test/f1": 0.5}]),
+        "algo",
+        "without epoch in the same row, so without a curve: test/f1 (12 rows)",
+    ),
     "infinity in the history": (
         with_history(lambda history: [history[0] | {"val/loss": "Infinity"}, history[1]]),
         "algo",
@@ -186,6 +202,8 @@ def graded(source: str, out: Path, *allow: str) -> dict[str, Any]:
 
 
 QUICK = ["a summary that is a mapping", "Lightning", "nested and flat", "a factor named state"]
+QUICK += ["booleans in the history, and a key run_id", "an evaluation before training"]
+QUICK += ["a metric in rows without the epoch"]
 
 
 @pytest.mark.parametrize(
@@ -269,3 +287,78 @@ def test_levels_of_every_kind_survive(fill: Callable, tmp_path: Path) -> None:
     (row,) = report_module.report(study, folder, draw=False)["contrasts"]
     assert np.isclose(row["difference"], -0.01)
     assert source.endswith("s0")
+
+
+def test_two_values_of_a_setting_stop_the_study(fill: Callable, tmp_path: Path) -> None:
+    """As of a sweep that sets `optimizer.name` for a script that reads config["optimizer"]."""
+
+    def shape(algo: str, seed: int, v: float) -> tuple[dict, dict, list]:
+        config, *rest = nested("a", seed, v)
+        return config | {"optimizer.name": algo}, *rest
+
+    source = fill(shape, "optimizer.name")
+    with pytest.raises(
+        FetchError, match=r"run b\d .* has two values of optimizer.name .*: a and b"
+    ):
+        graded(source, tmp_path / "out")
+
+
+def test_corrected_runs_are_read_again_on_request(
+    fill: Callable, server: WandbServer, tmp_path: Path
+) -> None:
+    source, out = fill(plain), tmp_path / "out"
+    before = graded(source, out)["difference"]
+    for name, run in server.runs.items():
+        run.summary["test/error"] += 0.02 * name.startswith("b")
+    assert graded(source, out)["difference"] == before
+    study, sources, _ = resolve(Request([source], out=out))
+    collect(sources, out, study, fresh=True)
+    (row,) = report_module.report(study, out, draw=False)["contrasts"]
+    assert row["difference"] == pytest.approx(before + 0.02)
+
+
+def test_another_step_reads_all_histories_again(
+    fill: Callable, server: WandbServer, tmp_path: Path
+) -> None:
+    source, out = fill(lightning), tmp_path / "out"
+    study, sources, _ = resolve(Request([source], out=out))
+    collect(sources, out, study)
+    assert read_tables(out)[1].attrs["axis"] == "epoch"
+    collect(sources, out, study, step="trainer/global_step")
+    _, history = read_tables(out)
+    assert history.attrs["axis"] == "trainer/global_step"
+    assert set(history["epoch"]) == {10, 20, 30}
+    del server.runs["a0"]
+    with pytest.raises(FetchError, match="histories of runs a0 over trainer/global_step"):
+        collect(sources, out, study, step="epoch")
+    collect(sources, out, study, step="epoch", prune=True)
+    assert read_tables(out)[1].attrs["axis"] == "epoch"
+
+
+def test_a_crashed_run_does_not_choose_the_axis(
+    fill: Callable, server: WandbServer, tmp_path: Path
+) -> None:
+    source, out = fill(plain), tmp_path / "out"
+    put(server, "b3x", (plain("b", 3, 0.9)[0], {}, [{"batch/loss": 1.0}]), "crashed")
+    graded(source, out)
+    assert read_tables(out)[1].attrs["axis"] == "epoch"
+
+
+def test_other_runs_of_a_project_are_counted_not_listed(
+    fill: Callable, server: WandbServer, tmp_path: Path
+) -> None:
+    """Their seeds are not expected of the study, and the way out is named."""
+    fill(plain)
+    for seed in range(100, 140):
+        put(server, f"x{seed}", plain("other", seed, 0.5), "finished")
+    declared = tmp_path / "d.yaml"
+    declared.write_text("metric: test/error\nfactors: {algo: [a, b]}\n")
+    asked = Request([f"{ENTITY}/p"], declaration=declared, out=tmp_path / "out")
+    study, _, out = resolve(asked)
+    assert study.seeds == list(range(6))
+    with pytest.raises(UserError) as error:
+        report_module.report(study, out, draw=False)
+    lines = [line for line in str(error.value).splitlines() if "match no variant" in line]
+    assert lines[0].strip().startswith("runs x100, x101, x102, x103, x104 and 35 others match no")
+    assert "for x100: algo = other, expected a or b; seed = 100" in lines[0]
+    assert "--filter" in str(error.value)

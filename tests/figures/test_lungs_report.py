@@ -19,6 +19,7 @@ from analysis.runs.tables import TableError
 from analysis.statistics import jsrt_benchmark
 from analysis.statistics import results as study_results
 from lib.spec.declaration import StudyError
+from lib.spec.load import load_study
 from tests import factories
 
 SWEEP = """\
@@ -220,3 +221,14 @@ def test_report_and_readme_show_the_folds(
     shutil.rmtree(folds.folder)
     missing = jsrt_benchmark.load(chosen)
     assert missing == {"sweep": "folds", "missing": "its runs have not been fetched"}
+
+
+def test_folds_have_no_image_that_every_variant_tested() -> None:
+    """So the figure of three images by variant is left out; the committed study of folds."""
+    study = load_study("unet_folds")
+    data = load_data(study, study.places.tables(study.name))
+    assert segmentation.overlays_runs(data) == []
+    results = study_results.analyze(data)
+    names = {picture.name for picture in catalogue.pictures(data, results)}
+    assert "fig9_overlays" not in names
+    assert "fig9_dice_ecdf" in names

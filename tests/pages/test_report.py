@@ -226,7 +226,7 @@ def test_folds_are_not_called_seeds(tmp_path: Path) -> None:
     )
     factories.report(folder, sweep, draw=True, **declared)
     text = (folder / "report.md").read_text() + (folder / "tables.tex").read_text()
-    assert "Folds above / below 0" in text
+    assert "number of folds whose difference has that sign" in text
     assert "median over n = 8 folds (bold) and each fold (thin)" in text
     assert re.findall("[^ ]+ [sS]eeds?[^ ]* [^ ]+", text) == []
 

@@ -231,7 +231,7 @@ def test_pooled_sweeps_are_arms(tmp_path: Path) -> None:
     assert not found.problems
     assert found.runs(("ours",)) == ["bnsgd00", "bnsgd01", "bnsgd02"]
     rest = completeness.check(plan, runs, history)
-    assert "run bnadam00 matches no variant of the study: its combination" in rest.problems[0]
+    assert "for bnadam00: its combination of levels is not planned" in rest.problems[0]
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def test_exports_that_do_not_do_are_refused(
     with pytest.raises(FetchError, match="has no column for the settings seed"):
         collect([runs], tmp_path / "out", study)
     runs.write_text(text.replace('"plain 1"', '"plain 0"'))
-    with pytest.raises(FetchError, match="duplicate run names plain-0; show the column ID"):
+    with pytest.raises(FetchError, match=r"duplicate run names plain 0 .*; show the column ID"):
         collect([runs], tmp_path / "out", study)
     runs.write_bytes(text.encode("utf-16"))
     with pytest.raises(FetchError, match="not UTF-8 text; save it as UTF-8"):
@@ -140,3 +140,41 @@ def test_a_table_without_curves_keeps_its_score_rules(
     assert list(row["other_rules"]) == ["at_best_val"]
     assert row["grade"] == "inconclusive"
     assert "Demoted from preliminary support" in row["notes"][0]
+
+
+def test_curves_of_runs_with_one_name_are_refused(
+    exports: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    """Pandas would rename the second of two equal columns, and each run get the first curve."""
+    sweep, runs, chart = exports
+    runs.write_text(runs.read_text().replace('"wide 1"', '"wide 0"').replace('"Name"', '"Name"'))
+    lines = runs.read_text().splitlines()
+    table = [lines[0].replace('"Name"', '"Name","ID"')]
+    table += [line.replace('",', f'","id{i}",', 1) for i, line in enumerate(lines[1:])]
+    runs.write_text("\n".join(table) + "\n")
+    asked = Request([str(runs), str(chart)], sweep=sweep, out=tmp_path / "out")
+    study, sources, out = resolve(asked)
+    with pytest.raises(FetchError, match="several runs are named 'wide 0'"):
+        collect(sources, out, study)
+    chart.write_text('"Step","plain 0 - val/error","plain 0 - val/error"\n"0","0.5","0.6"\n')
+    with pytest.raises(FetchError, match="several runs are named 'plain 0'"):
+        collect(sources, out, study)
+
+
+def test_a_name_with_the_separator_has_its_curve(tmp_path: Path) -> None:
+    """And a byte-order mark, and capitals in the file's name, change nothing."""
+    sweep = factories.grid(tmp_path / "s.yaml", {"algo": ["a", "b"]}, 6)
+    lines = [HEAD.replace('"Name"', '"Name","ID"')]
+    for i, (algo, seed) in enumerate((a, s) for a in "ab" for s in range(6)):
+        lines.append(
+            f'"net - {algo} {seed}","r{i}","finished","","","","","100","s","{algo}","{seed}",'
+            f'"{0.1 + i / 1000}"\n'
+        )
+    runs, chart = tmp_path / "RUNS.CSV", tmp_path / "chart.csv"
+    runs.write_text("".join(lines), encoding="utf-8-sig")
+    chart.write_text('"Step","net - a 0 - val/error","net - b 1 - val/error"\n"1","0.5","0.7"\n')
+    asked = Request([str(runs), str(chart)], sweep=sweep, out=tmp_path / "out")
+    study, sources, out = resolve(asked)
+    collect(sources, out, study)
+    _, history = read_tables(out)
+    assert history.set_index("run_id")["val/error"].to_dict() == {"r0": 0.5, "r7": 0.7}

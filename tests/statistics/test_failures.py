@@ -151,6 +151,33 @@ def test_simple_effects_are_simultaneous_and_of_trained_runs(sweep_path: Path) -
     own = intervals.shift_interval(scores[0], np.delete(scores[1], 2), 1 - 0.05 / len(rows))
     assert (row["ci_low"], row["ci_high"], row["n"]) == (own.low, own.high, [8, 7])
     assert row["p"] == pytest.approx(rank_tests.rank_sum(scores[0], scores[1]).p)
+    rows = testing.simple_effects(study, scores, failed, paired=True, splitting=["batch_norm"])
+    assert [r["paired"] for r in rows] == [False, False, True, True]
+    (row,) = (r for r in rows if r["variants"] == [[False, "adam"], [False, "sgd"]])
+    own = intervals.paired_interval(np.delete(scores[1] - scores[0], 2), 1 - 0.05 / len(rows))
+    assert (row["ci_low"], row["ci_high"], row["n"]) == (own.low, own.high, [7, 7])
+    assert row["p"] == pytest.approx(rank_tests.signed_rank(scores[1] - scores[0]).p)
+
+
+def test_few_seeds_without_failures_show_no_equivalence(tmp_path: Path) -> None:
+    """Five of twelve seeds are left: too few for any difference, so for equivalence too."""
+    path = factories.grid(tmp_path / "s.yaml", {"act": ["a", "b"]}, 12)
+    study = factories.study(path, smallest_effect=0.01)
+    scores = 0.1 + np.random.default_rng(1).normal(0, 1e-3, (2, 12))
+    for lost, grade in ((7, "inconclusive"), (6, "practically_equivalent")):
+        failed = np.zeros(scores.shape, dtype=bool)
+        failed[1, :lost] = True
+        failed[0, : lost - 3] = True
+        table = np.where(failed, 1.0, scores)
+        (tested,) = testing.run_tests(
+            contrasts.build(study, table), 0.05, True, delta=0.01, failed=failed
+        )
+        assert tested.p_within < 0.05 <= tested.p_holm
+        assert grades.grade(tested, study) == grade
+        claims = many.claims_of_many(
+            study, table[:, None], delta=0.01, failed=failed[:, None], paired=True
+        )
+        assert many.grades_of(claims, 0.05, failed=True).tolist() == [[grade]]
 
 
 def test_a_report_plans_with_the_runs_that_did_not_fail(sweep_path: Path, tmp_path: Path) -> None:

@@ -79,7 +79,8 @@ def test_pairs_that_are_not_primary_are_simple_effects(
     (simple,) = results["secondary"]
     one, other = (by(results["table"], a=level) for level in (first, second))
     assert simple["name"] == f"a: {second} - {first}"
-    assert simple["p"] == pytest.approx(mannwhitneyu(other, one, method="exact").pvalue)
+    assert simple["p"] == pytest.approx(wilcoxon(other, one, method="exact").pvalue)
+    assert simple["paired"]
 
 
 def test_three_factors_give_main_effects_and_two_way_interactions(tmp_path: Path) -> None:

@@ -136,7 +136,10 @@ def test_claims_against_a_published_score_hold_for_items_too(
     grade: str, both: tuple[float, float] | None, left: str
 ) -> None:
     """With δ = 0.1; the interval over seeds and items never makes a claim stronger."""
-    assert grades.on_other_items(grade, both, 0.1) == left
+    direction = 0 if both is None else int(np.sign(sum(both)))
+    assert grades.on_other_items(grade, direction, both, 0.1) == left
+    if grade in grades.SUPPORTED:
+        assert grades.on_other_items(grade, -direction, both, 0.1) == "inconclusive"
 
 
 def test_claims_about_the_smallest_effect_are_corrected_too() -> None:
@@ -245,7 +248,7 @@ def test_more_factors_and_levels(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("effects", "words"),
     [
-        ((-0.02, -0.01, 0.0), None),
+        ((-0.02, -0.01, 0.0), "not known whether the effect depends on optimizer"),
         ((-0.02, -0.03, 0.05), "the effect depends on optimizer"),
         ((0.02, -0.03, -0.04), "the effect depends on optimizer"),
     ],
@@ -327,9 +330,9 @@ def test_opposite_simple_effects_are_said_without_an_interaction_in_the_family()
     study = plain_study()
     row = {"parts": [["optimizer", "adam", "sgd"]], "grade": "meaningful", "kind": "main"}
     rows = [
-        {"levels": ["optimizer", "adam", "sgd"], "p_holm": 0.01, "a12": value}
-        | {"difference": value - 0.5}
-        for value in (0.1, 0.9)
+        {"levels": ["optimizer", "adam", "sgd"], "p_holm": 0.01, "rank_biserial": value}
+        | {"difference": value}
+        for value in (-0.4, 0.4)
     ]
     assert "opposite signs" in notes.qualification(row, [row], rows, study, {})[0]
     assert notes.qualification(row, [row], rows[:1], study, {}) == []

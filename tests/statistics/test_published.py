@@ -213,7 +213,7 @@ def test_scores_that_round_to_the_published_one_are_equal(folder: Path) -> None:
     assert differences[9] == pytest.approx(67 / 12630 - 0.0054)
     plan, tested = compared(folder, 0.0054, [68 / 12630] * 10, "test/error")
     words = sentences.sentence(grades.grade(tested, plan), tested, plan)
-    assert words == "Recipe against them: every run has the published score, to its last digit."
+    assert words == "Recipe against them: every run has the published score, in all digits shown."
 
 
 def test_a_pilot_of_one_variant_says_how_much_a_run_varies(folder: Path) -> None:
@@ -286,3 +286,28 @@ def test_an_npz_of_another_kind_is_refused(folder: Path) -> None:
     np.savez(path, weights=np.zeros(3))
     with pytest.raises(TableError, match=r"must contain `items` .*; got weights"):
         per_item.write(folder, [f"r{i}" for i in range(10)])
+
+
+def test_a_published_score_is_paired_with_every_repeat(tmp_path: Path) -> None:
+    """Its copies are not independent runs: five runs cannot show any difference."""
+    (tmp_path / "recipe.yaml").write_text(SWEEP.replace("seed: {values", "trial: {values"))
+    plan = factories.study(
+        tmp_path / "recipe.yaml", published_scores={"people": 0.02}, seed="trial"
+    )
+    scores = np.array([[0.011, 0.012, 0.013, 0.014, 0.015]])
+    (tested,) = testing.run_tests(contrasts.build(plan, scores), 0.05, paired=False)
+    assert tested.paired
+    assert tested.test.p == pytest.approx(wilcoxon(scores[0] - 0.02, method="exact").pvalue)
+    assert grades.grade(tested, plan) == "not_testable"
+
+
+def test_steps_leave_out_failed_runs(folder: Path) -> None:
+    runs, history = read_tables(folder)
+    runs.loc[runs["run_id"].isin(["r3", "r5"]), "summary.diverged"] = True
+    runs.loc[runs["run_id"] == "r3", "summary.test/error_one_view"] = 1.0
+    write_tables(folder, runs, history)
+    found = factories.report(folder, sweep_of(folder), **DECLARED)
+    (step,) = found["steps"]
+    assert (step["lower"], step["higher"]) == (8, 0)
+    assert step["ci_high"] < 0
+    assert [row["score"] for row in found["by_seed"] if row["run"] == "r5"] == [1.0]
