@@ -98,7 +98,11 @@ def learning_curves_caption(data: StudyData, metric: Metric) -> str:
     n, together = len(data.study.seeds), max(len(g) for _, g in style.groups(data.study))
     stopped = len(_stops(data, metric))
     lost = 0 if data.completeness.problems else int(data.failed.sum())
-    failed = f"Crosses at the edge: {count(lost, 'failed run')}, not drawn. " if lost else ""
+    failed = (
+        f"Crosses at the edge, at no particular {_unit(data)}: {count(lost, 'failed run')}. "
+        if lost
+        else ""
+    )
     cross = f"Crosses: {count(stopped, 'run')} stopped before the end. " if stopped else ""
     return (
         f"{capitalize(metric.title)} against {_unit(data)}. Thin lines: one per run (n = "

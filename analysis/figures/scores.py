@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from analysis.figures import style
 from analysis.runs.data import StudyData
@@ -44,7 +45,8 @@ def final_scores(data: StudyData) -> Figure:
         middle = np.nanmedian(values)
         axis.plot([middle, middle], [i - 0.26, i + 0.26], color="black", linewidth=2, zorder=3)
         if count_rows <= style.MOST_VARIANTS:
-            at = {"ha": "center", "va": "bottom", "fontsize": 8}
+            at = {"ha": "center", "va": "bottom", "fontsize": 8, "zorder": 4}
+            at["path_effects"] = [withStroke(linewidth=2.5, foreground="white")]  # over gray lines
             axis.annotate(metric.show(np.nanmedian(data.trained[i])), (middle, i - 0.28), **at)
     if data.failed.any():
         axis.margins(x=0.14)  # space for the crosses and their number

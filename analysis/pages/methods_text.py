@@ -170,6 +170,7 @@ def for_papers(data: StudyData, results: dict[str, Any]) -> str:
     claims = ""
     if delta is not None:
         claims = f" Beyond, within ±δ: Holm p of these claims, δ = {metric.show_exactly(delta)}."
+    corrected = "the same" if len(rows) == 1 else f"corrected over {len(rows)} contrasts"
     failed = ""
     if results["failures"]:
         shown = ", ".join(f"{row['n_trained']} of {row['n']}" for row in rows)
@@ -181,7 +182,7 @@ def for_papers(data: StudyData, results: dict[str, Any]) -> str:
         f"Primary contrasts{unit}: Hodges–Lehmann difference and {exact}"
         f"{several if len(rows) > 1 else one}.{_together(rows, level)} Below / above 0: number of "
         f"{units} whose difference has that sign. p: {first[0].lower() + first[1:]}, uncorrected; "
-        f"Holm p: corrected over {count(len(rows), 'contrast')}.{claims} r: "
+        f"Holm p: {corrected}.{claims} r: "
         f"{correlation(results)}.{failed}"
     )
 

@@ -16,7 +16,7 @@ from lib.spec.declaration import SEED, Declaration, StudyError
 from lib.spec.errors import UserError
 from lib.spec.labels import read_labels
 from lib.spec.metric import PARTS, Metric, last_word, metric, split_part
-from lib.spec.study import ARM, RULES, Places, Study, Variant, hashable
+from lib.spec.study import ARM, LEAST_EPOCHS, RULES, Places, Study, Variant, hashable
 from lib.spec.sweep import Sweep, same_value
 
 
@@ -261,7 +261,7 @@ def _rule(where: str, score: str | dict[str, Any], logged: Metric) -> str:
                 f"{where}: score {score}: at_best must be the same metric on validation data, such "
                 f"as val/{split_part(logged.key)[1]}"
             )
-        if kind == "mean_last" and value == 5:
+        if kind == "mean_last" and value == LEAST_EPOCHS["mean_last_5"]:
             return "mean_last_5"
     if isinstance(score, str) and score in RULES:
         return score

@@ -19,13 +19,20 @@ Files = dict[str, Path]  # the newest offline file by run id
 
 
 def write(
-    folder: Path, summary: Mapping[str, Any], config: Mapping[str, Any], file: Path | None = None
+    folder: Path,
+    summary: Mapping[str, Any],
+    config: Mapping[str, Any],
+    file: Path | None = None,
+    program_sha256: str = "",
 ) -> None:
     """Mark the run in ``folder`` as finished, with its summary and its complete configuration.
 
-    ``file``: its complete offline file; None for a run on a server.
+    ``file``: its complete offline file; None for a run on a server. ``program_sha256``: the hash of
+    its script, for scripts that log no commit.
     """
     values: dict[str, Any] = {"summary": dict(summary), "config": dict(config)}
+    if program_sha256:
+        values["program_sha256"] = program_sha256
     if file is not None:
         status = file.stat()
         values |= {"file": f"{file.parent.name}/{file.name}", "bytes": status.st_size}

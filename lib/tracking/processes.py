@@ -127,6 +127,15 @@ def _run_all(
     grid = sweep.grid()
     files = finished.offline_files(out)
     todo = [cell for cell in grid if not is_finished(out / run_id(sweep, cell), files)]
+    script = _hash(Path(sweep.program))
+    done = [run_id(sweep, cell) for cell in grid if cell not in todo]
+    made_by = {i: (finished.read(out / i) or {}).get("program_sha256", script) for i in done}
+    if changed := [i for i in done if made_by[i] != script]:
+        print(
+            f"{sweep.program} has changed since {count(len(changed), 'run')} finished: "
+            f"{', '.join(changed)}. Finished runs are kept; to run them again, choose another "
+            "folder with --out"
+        )
     if todo and uses_tracking(Path(sweep.program)):
         dry_run(sweep, todo, out)
     elif restarted := [i for c in todo if (out / (i := run_id(sweep, c)) / "log.txt").exists()]:
@@ -159,7 +168,7 @@ def _run_all(
                     del running[slot]
                     code, problem = process.returncode, ""
                     if code == 0:
-                        problem = mark_done(out / identifier, cells[identifier])
+                        problem = mark_done(out / identifier, cells[identifier], script)
                     if code == 0 and not problem:
                         bar.update()
                     else:
@@ -176,6 +185,11 @@ def _run_all(
             _stop([process for process, _ in running.values()])
             raise
     return failed
+
+
+def _hash(program: Path) -> str:
+    """Return the SHA-256 of a script; empty if it is no file, as with `-m`."""
+    return hashlib.sha256(program.read_bytes()).hexdigest() if program.is_file() else ""
 
 
 def dry_run(sweep: Sweep, cells: list[dict[str, Any]], out: Path) -> None:
@@ -206,7 +220,7 @@ def dry_run(sweep: Sweep, cells: list[dict[str, Any]], out: Path) -> None:
         )
 
 
-def mark_done(folder: Path, cell: dict[str, Any]) -> str:
+def mark_done(folder: Path, cell: dict[str, Any], program_sha256: str = "") -> str:
     """Mark a run that exited with code 0 as finished; return the problem if its file is incomplete.
 
     The problem is text, empty if there is none. Without a complete W&B file there is nothing to
@@ -225,7 +239,7 @@ def mark_done(folder: Path, cell: dict[str, Any]) -> str:
     if not offline_file.is_whole(file, patience=offline_file.PATIENCE_S):
         return f"wrote an incomplete W&B file, {file}. Is the disk full?"
     if marker is None:
-        finished.write(folder, {}, cell, file)
+        finished.write(folder, {}, cell, file, program_sha256)
     return ""
 
 

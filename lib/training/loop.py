@@ -12,11 +12,11 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from lib.spec.study import CHANGED
+from lib.spec.study import CHANGED, LEAST_EPOCHS
 from lib.tracking.wandb_run import GRACE_S, Run
 from lib.training import checkpoint
 
-TAIL = 5  # number of last epochs for the score rule mean_last_5
+TAIL = LEAST_EPOCHS["mean_last_5"]  # number of last epochs whose test scores are averaged
 
 
 @dataclasses.dataclass

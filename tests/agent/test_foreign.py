@@ -276,6 +276,11 @@ def test_runs_that_choose_their_own_folder_are_brought_in(
         assert "1 of 1 run finished" in done.stdout, done.stdout + done.stderr
         assert len(list((tmp_path / "out").glob("wandb/offline-run-*"))) == 1
         assert not list(tmp_path.glob("wandb/offline-run-*"))
+        assert "has changed since" not in done.stdout
+    (tmp_path / "train.py").write_text("print('corrected')")
+    done = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert "train.py has changed since 1 run finished: " in done.stdout
+    assert "1 of 1 run finished" in done.stdout
 
 
 def test_a_second_ctrl_c_ends_the_runs(monkeypatch: pytest.MonkeyPatch) -> None:

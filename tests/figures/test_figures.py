@@ -92,7 +92,7 @@ def test_runs_that_stopped_early_are_seen_where_they_stopped(sweep_path: Path) -
     assert stop == (2, pytest.approx(100 * last))
     assert "1 failed" in [text.get_text() for axis in figure.axes for text in axis.texts]
     assert max(axis.get_ylim()[1] for axis in figure.axes) < 50, "not stretched to 100 %"
-    assert "Crosses at the edge: 1 failed run, not drawn." in caption
+    assert "Crosses at the edge, at no particular epoch: 1 failed run." in caption
     assert "Crosses: 1 run stopped before the end" in caption
     strip, caption = score_figures.integrity(data), score_figures.integrity_caption(data)
     texts = [text.get_text() for text in strip.axes[0].texts]
