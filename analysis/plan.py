@@ -61,9 +61,12 @@ def describe(study: Study, effect: float | None, pilot: Pilot | None) -> tuple[s
         f"smallest p of the signed-rank test at n = {n}: {format_p(floor)}; after Holm's "
         f"correction over {family}: {format_p(min(1.0, floor * family))}",
     ]
-    if len(study.factors) > 1:  # else every pair of variants is a primary contrast
+    if study.factors:
         least = format_p(rank_tests.smallest_p(n, n))
-        lines.append(f"smallest p of the Mann–Whitney test (secondary) at {n} vs {n} runs: {least}")
+        lines.append(
+            f"smallest p of the Mann–Whitney test, if the {unit}s are not pairs, at {n} vs {n} "
+            f"runs: {least}"
+        )
     if floor * family >= study.alpha:
         lines.append(
             f"WARNING: {count(n, unit)} and {count(family, 'contrast')} cannot reach p < "

@@ -26,7 +26,12 @@ TEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
 }
 LEVEL = re.compile(r" (\([0-9.]+ %\))$")  # of an interval, at the end of a cell
 RUNS_PER_SIDE = "n (baseline vs. treatment)"
-SHORT_HEADINGS = {RUNS_PER_SIDE: "n"}  # in LaTeX, where the long heading does not fit the page
+# In LaTeX, where the long headings do not fit the page.
+SHORT_HEADINGS = {RUNS_PER_SIDE: "n", "Difference": "Diff.", "Difference from first": "vs. first"}
+SHORT_HEADINGS |= {"Minimum": "Min.", "Maximum": "Max.", "Parameters": "Param."}
+SHORT_HEADINGS |= {"Below / above 0": "−/+"}
+# Ends of headings that LaTeX leaves out: a unit, which the caption has, and what an interval is of.
+LONG_END = re.compile(r"(?<=^Median) \(.*\)$|(?<=^CI), all comparisons")
 
 
 @dataclass(frozen=True)
@@ -128,7 +133,9 @@ def to_latex(table: Table, caption: str, label: str) -> str:
     for name in table.frame:
         width = table.widths.get(name)
         columns.append(rf"p{{{width}\linewidth}}" if width else "r")
-    frame = table.frame.rename(columns=SHORT_HEADINGS).map(tex).rename(columns=tex)
+    frame = table.frame.rename(columns=SHORT_HEADINGS)
+    frame = frame.rename(columns=lambda name: LONG_END.sub("", str(name)))
+    frame = frame.map(tex).rename(columns=tex)
     return frame.style.hide(axis="index").to_latex(
         column_format="".join(columns),
         hrules=True,

@@ -157,8 +157,8 @@ def _correlation(paired: set[bool], units: str) -> str:
     return f"{name} (matched-pairs where the {units} are pairs)"
 
 
-def for_papers(data: StudyData, results: dict[str, Any]) -> str:
-    """Return the caption of the table of primary contrasts in tables.tex, as plain text."""
+def for_papers(data: StudyData, results: dict[str, Any]) -> tuple[str, str]:
+    """Return the captions of the two tables of primary contrasts in tables.tex, as plain text."""
     rows, metric, units = results["contrasts"], data.study.metric, f"{results['unit']}s"
     level = 1 - results["alpha"] / len(rows)
     exact = "exact " * all(row["exact"] for row in rows)
@@ -167,23 +167,22 @@ def for_papers(data: StudyData, results: dict[str, Any]) -> str:
     one = f"interval ({show_level(level)}, {or_less})"
     unit = f" in {metric.difference_unit}" if metric.difference_unit else ""
     first, delta = tests(results), results["smallest_effect"]
-    claims = ""
-    if delta is not None:
-        claims = f" Beyond, within ±δ: Holm p of these claims, δ = {metric.show_exactly(delta)}."
-    corrected = "the same" if len(rows) == 1 else f"corrected over {len(rows)} contrasts"
-    failed = ""
+    claims = without = ranked = ""
     if results["failures"]:
         shown = ", ".join(f"{row['n_trained']} of {row['n']}" for row in rows)
-        failed = (
-            f" p, Holm p and r rank failed runs as worst; the other columns exclude {units} with a "
-            f"failed run ({units} left: {shown})."
-        )
+        without = f" {capitalize(units)} with a failed run are excluded ({shown} are left), except "
+        without += "from r, which ranks failed runs as worst."
+        ranked = ", failed runs ranked as worst"
+    if delta is not None:
+        claims = f" Beyond, within ±δ: Holm p of these claims, δ = {metric.show_exactly(delta)}"
+        claims += f", without {units} with a failed run." if results["failures"] else "."
+    corrected = "the same" if len(rows) == 1 else f"corrected over {len(rows)} contrasts"
     return (
         f"Primary contrasts{unit}: Hodges–Lehmann difference and {exact}"
-        f"{several if len(rows) > 1 else one}.{_together(rows, level)} Below / above 0: number of "
-        f"{units} whose difference has that sign. p: {first[0].lower() + first[1:]}, uncorrected; "
-        f"Holm p: {corrected}.{claims} r: "
-        f"{correlation(results)}.{failed}"
+        f"{several if len(rows) > 1 else one}.{_together(rows, level)} −/+: number of {units} "
+        f"whose difference has that sign. r: {correlation(results)}.{without}",
+        f"Primary contrasts, p-values. p: {first[0].lower() + first[1:]}{ranked}, uncorrected; "
+        f"Holm p: {corrected}.{claims}",
     )
 
 

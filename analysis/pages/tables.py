@@ -21,10 +21,12 @@ def variants(results: dict[str, Any], metric: Metric) -> Table:
     unit, fails = f" ({metric.unit})" if metric.unit else "", bool(results["failures"])
     rows = []
     for v in results["variants"]:
-        row = {"Variant": v["label"], "Runs": len(v["scores"])}
+        row, number = {"Variant": v["label"]}, len(v["scores"])
         if fails:
             low, high = (f"{100 * v[end]:.0f}" for end in ("failure_low", "failure_high"))
-            row["Failed (95 % CI)"] = f"{v['failed']} of {row['Runs']} ({low} to {high} %)"
+            row["Failed (95 % CI)"] = f"{v['failed']} of {number} ({low} to {high} %)"
+        else:
+            row["Runs"] = number
         row["Parameters"] = " ".join(f"{count:,}" for count in v["parameters"]) or "–"
         row[f"Median{unit}"] = or_dash(v["median"], metric.show)
         row["Minimum"] = or_dash(v["min"], metric.show)
@@ -33,7 +35,7 @@ def variants(results: dict[str, Any], metric: Metric) -> Table:
             row[AGAINST_FIRST] = or_dash(v["difference"], metric.show_signed)
         rows.append(row)
     runs = [v["runs"] for v in results["variants"]]
-    widths = {"Variant": 0.3 if fails else 0.42}
+    widths = {"Variant": 0.19 if fails else 0.31}
     return Table("variants", pd.DataFrame(rows), runs, widths=widths, list_runs=True)
 
 
@@ -181,8 +183,17 @@ def grades(results: dict[str, Any], metric: Metric) -> Table:
         | {"r": _signed_number(c["rank_biserial"]), "Grade": c["grade"].replace("_", " ")}
         for c in results["contrasts"]
     ]
-    widths = {"Contrast": 0.22, "Grade": 0.13}
-    return Table("grades", pd.DataFrame(rows), text=["Grade"], widths=widths)
+    return Table("grades", pd.DataFrame(rows), text=["Grade"])
+
+
+def for_papers(results: dict[str, Any], metric: Metric) -> tuple[Table, Table]:
+    """Return the table ``grades`` as two that fit a page: estimates, and p-values."""
+    frame = grades(results, metric).frame
+    p_values = [name for name in ("p", "Holm p", "Beyond ±δ", "Within ±δ") if name in frame]
+    widths = {"Contrast": 0.2, "Grade": 0.16}
+    estimates = Table("estimates", frame.drop(columns=p_values), text=["Grade"], widths=widths)
+    columns, widths = ["Contrast", *p_values, "Grade"], {"Contrast": 0.27, "Grade": 0.16}
+    return estimates, Table("p-values", frame[columns], text=["Grade"], widths=widths)
 
 
 def score_rules(results: dict[str, Any], study: Study) -> Table | None:
@@ -232,12 +243,17 @@ def sensitivity(results: dict[str, Any]) -> Table:
 def simple_effects(results: dict[str, Any], study: Study) -> Table | None:
     """Return the table of simple effects, or None if there are none."""
     level = results["alpha"] / max(1, len(results["secondary"]))
+    pairs = all(s["paired"] for s in results["secondary"])
+    runs_per_side = _units(results) if pairs else RUNS_PER_SIDE
+    levels = {_lower_level(s["confidence"], level) for s in results["secondary"]}
+    shared = levels.pop() if len(levels) == 1 else ""  # shown once, in the heading
     rows = [
         {
             "Comparison": _comparison(s, study),
-            RUNS_PER_SIDE: " vs. ".join(map(str, s["n"])),
+            runs_per_side: str(s["n"][0]) if s["paired"] else " vs. ".join(map(str, s["n"])),
             "Difference": or_dash(s["difference"], study.metric.show_signed),
-            "CI, all comparisons": _range(s, study.metric) + _lower_level(s["confidence"], level),
+            f"CI, all comparisons{shared}": _range(s, study.metric)
+            + ("" if shared else _lower_level(s["confidence"], level)),
             "p": format_p(s["p"]),
             "Holm p": format_p(s["p_holm"]),
             "r": _signed_number(s["rank_biserial"]),
@@ -247,7 +263,7 @@ def simple_effects(results: dict[str, Any], study: Study) -> Table | None:
     runs = [s["runs"] for s in results["secondary"]]
     if not rows:
         return None
-    return Table("simple-effects", pd.DataFrame(rows), runs, widths={"Comparison": 0.33})
+    return Table("simple-effects", pd.DataFrame(rows), runs, widths={"Comparison": 0.16})
 
 
 def _comparison(effect: dict[str, Any], study: Study) -> str:

@@ -94,8 +94,10 @@ def collect(
             + (f" with the filter {json.dumps(filters)}" if filters else "")
         )
     gone = set(runs["run_id"]) - kept - {run.run_id for run in fetched}
+    if moved and failure:  # the tables cannot have two axes
+        raise failure
     if moved and gone and not prune:
-        raise failure or FetchError(
+        raise FetchError(
             f"{out} has the histories of runs {', '.join(sorted(gone))} over "
             f"{history.attrs['axis']}, and these runs are in no source any more, so they cannot be "
             f"read over {step}. Add their source, remove them with --prune, or set `step: "

@@ -49,7 +49,7 @@ def address(source: str) -> Address:
     """
     path = urlparse(source).path if source.startswith(("http://", "https://")) else source
     if path == source and (source[:1] in "/.~" or Path(source.partition("/")[0]).is_dir()):
-        raise FetchError(f"folder {source} not found")
+        raise FetchError(f"folder {source} not found; for a W&B project of that name, pass its URL")
     parts = [unquote(part) for part in path.strip("/").split("/")]
     if len(parts) == 5 and parts[2] == "sweeps":
         parts.pop()  # a tab of the sweep's page

@@ -93,5 +93,9 @@ def literal_flags(sweep: Sweep) -> dict[str, Any]:
         name, sign, text = word.removeprefix("--").partition("=")
         if not sign and following.startswith(("--", "${")):
             continue
-        found[name.replace("-", "_")] = yaml.safe_load(text if sign else following)
+        text = text if sign else following
+        try:
+            found[name.replace("-", "_")] = yaml.safe_load(text)
+        except yaml.YAMLError:  # not meant as YAML, such as "{x"
+            found[name.replace("-", "_")] = text
     return found

@@ -155,7 +155,7 @@ def test_latex_tables_are_whole_and_escaped(sweep_path: Path, tmp_path: Path) ->
     text = (tmp_path / "s" / "tables.tex").read_text()
     assert r"50 \% \& more\_or\_less \{BN\} \textasciitilde{} \#1" in text
     for environment in ("table", "tabular"):
-        assert text.count(f"\\begin{{{environment}}}") == text.count(f"\\end{{{environment}}}") == 3
+        assert text.count(f"\\begin{{{environment}}}") == text.count(f"\\end{{{environment}}}") == 4
     assert text.count(r"\toprule") == text.count(r"\bottomrule") == 3
     for table in re.findall(r"\\midrule\n(.*?)\\bottomrule", text, re.DOTALL):
         columns = {len(re.findall(r"(?<!\\)&", row)) for row in table.strip().splitlines()}
@@ -195,14 +195,17 @@ def test_a_page_that_fails_leaves_all_of_the_earlier_report(
 
 
 @pytest.mark.skipif(not has_booktabs(), reason="LaTeX with booktabs is not installed")
-def test_latex_tables_fit_a_page(sweep_path: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("lost", [[], ["nosgd01", "nosgd04"]], ids=["whole", "failed runs"])
+def test_latex_tables_fit_a_page(sweep_path: Path, tmp_path: Path, lost: list[str]) -> None:
     labels = {
         "batch_norm=False": "no batch normalization",
         "batch_norm=True": "batch normalization",
     }
     labels["optimizer=sgd"] = "SGD with Nesterov momentum"
-    factories.write_study(tmp_path / "s", *factories.tables(sweep_path))
-    factories.report(tmp_path / "s", sweep_path, labels=labels)
+    runs, history = factories.tables(sweep_path)
+    runs.loc[runs["run_id"].isin(lost), "summary.diverged"] = True
+    factories.write_study(tmp_path / "s", runs, history)
+    factories.report(tmp_path / "s", sweep_path, labels=labels, smallest_effect=DELTA)
     (tmp_path / "paper.tex").write_text(
         "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n"
         "\\input{s/tables.tex}\\end{document}\n"
