@@ -156,7 +156,7 @@ def test_latex_tables_are_whole_and_escaped(sweep_path: Path, tmp_path: Path) ->
     assert r"50 \% \& more\_or\_less \{BN\} \textasciitilde{} \#1" in text
     for environment in ("table", "tabular"):
         assert text.count(f"\\begin{{{environment}}}") == text.count(f"\\end{{{environment}}}") == 4
-    assert text.count(r"\toprule") == text.count(r"\bottomrule") == 3
+    assert text.count(r"\toprule") == text.count(r"\bottomrule") == 4
     for table in re.findall(r"\\midrule\n(.*?)\\bottomrule", text, re.DOTALL):
         columns = {len(re.findall(r"(?<!\\)&", row)) for row in table.strip().splitlines()}
         assert len(columns) == 1
