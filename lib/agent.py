@@ -99,7 +99,9 @@ def require_same_recipe(sweep: Sweep, out: Path) -> None:
     """
     if not uses_tracking(Path(sweep.program)):
         return
-    defaults = config_defaults(Path(sweep.program)) | literal_flags(sweep)
+    defaults = config_defaults(Path(sweep.program))
+    # Other flags in the command are those of a launcher, such as torchrun's.
+    defaults |= {k: v for k, v in literal_flags(sweep).items() if k in defaults}
     for cell in sweep.grid():
         identifier = run_id(sweep, cell)
         done = finished.read(out / identifier)

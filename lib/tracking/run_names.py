@@ -13,7 +13,8 @@ def names(varied: Sequence[str], cell: dict[str, Any], study: str) -> tuple[str,
     optimizer=sgd", so that W&B can plot its seeds together. The job type is the study. A varied
     parameter with "seed" in its name is the seed.
     """
-    seed = next((name for name in sorted(varied) if "seed" in name.lower()), SEED)
+    seeds = [name for name in sorted(varied) if "seed" in name.lower()]
+    seed = SEED if SEED in varied or not seeds else seeds[0]
     factors = [name for name in sorted(varied) if name != seed]
     group = ", ".join(f"{name}={cell[name]}" for name in factors)
     words = [_word(name, cell[name]) for name in factors]

@@ -15,7 +15,7 @@ from wandb.sdk.launch.sweeps import utils as wandb_utils
 from analysis.runs.tables import read_tables
 from lib.spec.command import check_command, command_line, literal_flags
 from lib.spec.sweep import SweepError, read_sweep
-from lib.tracking import processes
+from lib.tracking import processes, run_names
 from tests.conftest import ROOT, call, command
 from tests.fakes.wandb_cli import agents, ended, start_sweep
 from tests.fakes.wandb_server import WandbServer
@@ -305,3 +305,10 @@ def test_settings_in_the_command_belong_to_the_recipe(tmp_path: Path) -> None:
     words += ["--nesterov", "--data=${envvar:DATA}", "${args}"]
     sweep = read_sweep(write(tmp_path, "flags", command=words))
     assert literal_flags(sweep) == {"epochs": 4, "batch_size": 256}
+
+
+def test_the_seeds_of_a_variant_share_a_group() -> None:
+    found = run_names.names(["lr", "random_seed"], {"lr": 0.1, "random_seed": 3}, "s")
+    assert found == ("lr0.1-seed3", "lr=0.1", "s")
+    found = run_names.names(["data_seed", "seed"], {"data_seed": 1, "seed": 3}, "s")
+    assert found == ("ds1-seed3", "data_seed=1", "s")
