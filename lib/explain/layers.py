@@ -206,7 +206,7 @@ def as_latex(layers: list[Layer]) -> str:
         *table([0, 1, 4], f"{left}{{25mm}}{left}{{52mm}}{left}{{32mm}}"),
         *table(
             [0, 2, 3, 5, 6, 7, 8, 9],
-            f"{left}{{25mm}}{left}{{14mm}}{left}{{14mm}}rr{left}{{14mm}}"
+            f"{left}{{22mm}}{left}{{14mm}}{left}{{14mm}}rr{left}{{14mm}}"
             f"{right}{{10mm}}{right}{{10mm}}",
         ),
         r"}",
