@@ -338,7 +338,7 @@ def scope(data: StudyData, results: dict[str, Any]) -> str:
     replicate = data.study.declaration.replicate
     units = {
         "seed": "Seeds are replicates of training on these data"
-        + ", and each seed splits them anew into training and validation data" * resplit
+        + ", and each seed draws its own validation data from them" * resplit
         + f": the results do not extend to new {results['item']}s or other data.",
         "block": f"The replicates are the values of {replicate}, one run each. They represent "
         "other values of the same kind; the variation over seeds is unknown.",
