@@ -109,12 +109,21 @@ def fetch_runs(
             runs = list(api.sweep(where.path).runs)
         else:
             runs = list(api.runs(f"{where.entity}/{where.project}", filters=filters))
+        searches = set() if where.sweep else _searches(runs)
     except Exception as error:  # W&B's client also raises plain exceptions
         raise FetchError(f"cannot read the {what} {where.path}: {error}. {ACCOUNT}") from error
     if not runs:
         others = {key: value for key, value in filters.items() if key != "sweep"}
         with_filter = f" with the filter {json.dumps(others)}" if others else ""
         raise FetchError(f"no runs in the {what} {where.path}{with_filter}")
+    if searches:
+        without = json.dumps(filters | {"sweep": {"$nin": sorted(searches)}})
+        raise FetchError(
+            f"{where.path} contains runs of sweeps whose settings depend on earlier scores "
+            f"(`method: bayes` or `custom`), which cannot be compared: "
+            f"{', '.join(sorted(searches))}. Leave them out with --filter '{without}', or pass the "
+            f"path of one sweep"
+        )
     kept = {run.id for run in runs if known.get(run.id) == "/".join(run.path)}
     new = [run for run in runs if run.id not in kept]
 
@@ -123,6 +132,13 @@ def fetch_runs(
             yield _with_retries(functools.partial(_read_run, run, files), run.path)
 
     return kept, read()
+
+
+def _searches(runs: list[Any]) -> set[str]:
+    """Return the ids of the runs' sweeps in which earlier scores choose the next settings."""
+    sweeps = {run.sweep_name: run.sweep for run in runs if run.sweep_name}
+    methods = {name: sweep.config.get("method") for name, sweep in sweeps.items() if sweep}
+    return {name for name, method in methods.items() if method in ("bayes", "custom")}
 
 
 def _read_run(run: Any, files: Path) -> Fetched:

@@ -144,7 +144,10 @@ class State:
         parts = asked.get("$and", [asked])
         for key, wanted in ((k, v) for part in parts for k, v in part.items()):
             if key == "sweep":
-                found = [r for r in found if r.sweep == wanted]
+                if isinstance(wanted, dict):  # {"$nin": [...]}
+                    found = [r for r in found if r.sweep not in wanted["$nin"]]
+                else:
+                    found = [r for r in found if r.sweep == wanted]
             elif key == "group":
                 found = [r for r in found if r.attributes.get("group") == wanted]
             else:

@@ -111,6 +111,26 @@ def test_the_last_value_of_an_epoch_counts_and_nothing_none(
     assert history["val/error"].tolist() == [0.5, 0.25]
 
 
+def test_a_search_in_a_project_is_named_and_can_be_left_out(
+    server: WandbServer, fetched: Any, online: dict[str, str], tmp_path: Path
+) -> None:
+    """Its settings depend on earlier scores, so its runs are not a comparison."""
+    server.sweeps["s1"] = Sweep("s1", "p", "method: bayes", [])
+    put(server, "a")
+    put(server, "found", sweep="s1")
+    put(server, "alone", sweep=None)
+    words = ("-m", "analysis.fetch", f"{ENTITY}/p", "--sweep", tmp_path / "s.yaml")
+    done = call(*words, "--out", tmp_path / "all", env=online)
+    assert done.returncode == 1
+    assert (
+        "earlier scores (`method: bayes` or `custom`), which cannot be compared: s1" in done.stderr
+    )
+    without = '{"sweep": {"$nin": ["s1"]}}'
+    assert f"--filter '{without}'" in done.stderr
+    call(*words, "--filter", without, "--out", tmp_path / "rest", env=online)
+    assert tables.read_tables(tmp_path / "rest")[0]["run_id"].tolist() == ["a", "alone"]
+
+
 @pytest.mark.slow
 def test_torn_tables_are_read_again(server: WandbServer, fetched: Any, tmp_path: Path) -> None:
     put(server, "a")
