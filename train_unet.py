@@ -75,18 +75,17 @@ class Config:
     save_overlays: bool = False  # save test images with true and predicted masks, for figures
     checkpoint_every: PositiveInt = 10  # epochs between checkpoints
 
+    def __post_init__(self) -> None:
+        """Raise a UserError unless image_size is a multiple of 2^(depth - 1)."""
+        unet.check_size(self.image_size, self.image_size, 2 ** (self.depth - 1))
+
 
 # ---------------------------------------------------------------------------------------------
 # Network and optimizer
 
 
 def network(cfg: Config) -> nn.Module:
-    """Return the untrained network of a run: (N, 1, S, S) -> (N, 1, S, S) logits.
-
-    Raises:
-        UserError: if image_size is not a multiple of 2^(depth - 1).
-    """
-    unet.check_size(cfg.image_size, cfg.image_size, 2 ** (cfg.depth - 1))
+    """Return the untrained network of a run: (N, 1, S, S) -> (N, 1, S, S) logits."""
     torch.manual_seed(seeding.stream_seed(cfg.seed, "init"))
     return unet.UNet(cfg.depth, cfg.width, cfg.upsampling, cfg.activation, cfg.batch_norm)
 
@@ -270,7 +269,6 @@ def main() -> None:
     """Parse flags and sweep parameters, load the data, train."""
     hardware.prepare()
     with wandb_run.start(config.from_flags(Config)) as (cfg, run):
-        unet.check_size(cfg.image_size, cfg.image_size, 2 ** (cfg.depth - 1))
         data = load_data(cfg)
         if not run.dry:
             with hardware.explain_out_of_memory(cfg.batch_size):

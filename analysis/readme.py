@@ -20,6 +20,7 @@ from analysis.statistics.sentences import format_p, show_level
 from lib.spec.errors import UserError, command
 from lib.spec.files import write_atomically
 from lib.spec.load import load_study
+from lib.spec.metric import count
 from lib.spec.study import ROOT, RULES, Places, Study
 
 RESULTS = re.compile(r"<!-- results:(?P<studies>[\w. -]+?)-->\n.*?<!-- /results -->", re.DOTALL)
@@ -79,7 +80,8 @@ def overview(names: Sequence[str], page: Path) -> str:
             continue
         study, results = load_study(name), read_results(folder)
         verdicts = [_contrast_line(c, study) for c in results["contrasts"]]
-        about = f"{study.metric.axis}, {len(results['seeds'])} seeds, {results['budget']}"
+        n = count(results["n_seeds"], results["unit"])
+        about = f"{study.metric.axis}, {n}, {results['budget']}"
         link = f"[{name}]({_seen_from(page, folder)}/report.md)"
         lines.append(f"| {link} | {about} | {'<br>'.join(verdicts)} |")
     return "\n".join(lines)
@@ -87,7 +89,7 @@ def overview(names: Sequence[str], page: Path) -> str:
 
 def _contrast_line(c: dict[str, Any], study: Study) -> str:
     """Return one line for a contrast: label, grade, difference with interval, p of the claim."""
-    show = study.metric.show_signed
+    show, unit = study.metric.show_signed, study.declaration.unit
     text = f"{formats.plain(c['label'])}: *{c['grade'].replace('_', ' ')}*"
     if c["difference"] is None:
         return text
@@ -96,12 +98,12 @@ def _contrast_line(c: dict[str, Any], study: Study) -> str:
         ends = f"{show(c['ci_low'])}, {show(c['ci_high'])}"
         text += f" [{show_level(c['confidence'])} CI {ends}]"
     if c["n_trained"] < c["n"]:
-        text += f" over the {c['n_trained']} of {c['n']} seeds without failed runs"
+        text += f" over the {c['n_trained']} of {c['n']} {unit}s without failed runs"
     if c["grade"] == "practically_equivalent":
         text += f", Holm p of equivalence {format_p(c['p_within'])}"
     elif c["grade"] != "not_testable":
         text += f", Holm p {format_p(c['p_holm'])}"
-        text += " over all seeds, failed runs counted as worst" * (c["n_trained"] < c["n"])
+        text += f" over all {unit}s, failed runs counted as worst" * (c["n_trained"] < c["n"])
     if c["grade"] == "meaningful":
         text += f", beyond ±δ {format_p(c['p_beyond'])}"
     if c["grade"] == "support_small":

@@ -18,10 +18,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.figures import style
-from analysis.runs.tables import TableError
+from analysis.runs.tables import NETWORK, TableError
 from lib.spec.study import Study
 
-NAME, ARRAYS = "network.json", "network.npz"
+NAME, ARRAYS = NETWORK
 # What numpy and json raise on truncated or damaged files.
 DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError)
 DAMAGE += (zipfile.BadZipFile, zlib.error, tokenize.TokenError)

@@ -14,7 +14,7 @@ from analysis.runs.data import StudyData
 from analysis.runs.load import sibling
 from analysis.runs.tables import CONFIG, numbers
 from lib.spec.declaration import StudyError
-from lib.spec.metric import Metric, capitalize, count, split_part
+from lib.spec.metric import Metric, capitalize, count, with_part
 from lib.spec.study import Study
 from lib.spec.sweep import same_value, show_value
 
@@ -62,7 +62,7 @@ def load(data: StudyData) -> list[Tuned]:
 
 def validation(study: Study) -> Metric:
     """Return the validation metric on which settings are tuned."""
-    return study.metric.on(f"val/{split_part(study.metric.key)[1]}")
+    return study.metric.on(with_part(study.metric.key, "val"))
 
 
 def _load(data: StudyData, name: str) -> Tuned:

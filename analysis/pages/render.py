@@ -86,7 +86,7 @@ def write(
         template = _environment(name).get_template(f"{name}.j2")
         pages[name] = template.render(variables).encode()
     write_all({folder / name: page for name, page in pages.items()})
-    for name in set(earlier) - set(captions):
+    for name in set(earlier) - set(captions) if draw else ():
         for kind in KINDS:
             (folder / FIGURES / f"{name}.{kind}").unlink(missing_ok=True)
 

@@ -32,14 +32,15 @@ def cross_validation(results: dict[str, Any]) -> Table | None:
     folds = results["cross_validation"]
     if not folds or "missing" in folds:
         return None
+    title = f"Jaccard index, mean ± SD over {folds['n_images']} images"
     rows = [
-        {"Method": f"U-Net, seed {s['seed']}", "Mean ± SD": f"{s['mean']:.4f} ± {s['sd']:.4f}"}
+        {"Method": f"U-Net, seed {s['seed']}", title: f"{s['mean']:.4f} ± {s['sd']:.4f}"}
         for s in folds["seeds"]
     ]
     mean = f"{folds['mean']:.4f} ± {folds['sd']:.4f}"
-    rows.append({"Method": f"U-Net, mean of {len(folds['seeds'])} seeds", "Mean ± SD": mean})
+    rows.append({"Method": f"U-Net, mean of {len(folds['seeds'])} seeds", title: mean})
     rows += [
-        {"Method": f"{m['name']} (2006)", "Mean ± SD": f"{m['mean']:.3f} ± {m['sd']:.3f}"}
+        {"Method": f"{m['name']} (2006)", title: f"{m['mean']:.3f} ± {m['sd']:.3f}"}
         for m in folds["published"]
     ]
     return Table("cross-validation", pd.DataFrame(rows))

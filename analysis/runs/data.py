@@ -141,11 +141,10 @@ class StudyData:
 
     def resolution_of(self, rule: str) -> float | None:
         """Return the smallest step of a score by a rule, or None; finer for a mean over epochs."""
-        metric = self.study.metric
-        if metric.resolution is not None:
-            return metric.resolution / (len(self.study.blocks) * LEAST_EPOCHS[rule])
-        items = self.counted_items
-        return None if items is None else 1 / (items * LEAST_EPOCHS[rule])
+        step, items = self.study.metric.resolution, self.counted_items
+        if step is None and items is not None:
+            step = 1 / items
+        return None if step is None else step / (len(self.study.blocks) * LEAST_EPOCHS[rule])
 
     def has_scale(self, rule: str) -> bool:
         """Return whether scores by a rule can be averaged over blocks on the declared scale."""

@@ -121,7 +121,7 @@ def _as_written(
             written[key] = inner
         elif name in left:
             levels = left.pop(name)
-            single = len(levels) == 1 and not isinstance(levels[0], list)
+            single = len(levels) == 1 and not isinstance(levels[0], list | tuple)
             written[key] = {"value": levels[0]} if single else {"values": levels}
     if left:
         written |= _as_written({name: {} for name in left}, left)

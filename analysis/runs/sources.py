@@ -15,8 +15,9 @@ import yaml
 
 from analysis.runs import per_item, selection, wandb_csv, wandb_server
 from analysis.runs.collect import collect, is_export
+from analysis.runs.declared import NAME as DECLARED
 from analysis.runs.record import FetchError
-from analysis.runs.tables import read_tables
+from analysis.runs.tables import NETWORK, read_tables
 from lib.spec.declaration import read_declaration
 from lib.spec.files import write_atomically
 from lib.spec.load import load_study
@@ -164,10 +165,11 @@ def _write_sweep(folder: Path, raw: dict[str, Any], about: str) -> None:
 
 
 def _copy_tables(source: Path, folder: Path) -> None:
-    """Copy the tables of ``source`` to ``folder``, unless it already contains tables."""
+    """Copy the tables of ``source``, and what belongs to them, unless ``folder`` has tables."""
     if (folder / "runs.csv").exists() or not (source / "runs.csv").exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("history.csv", per_item.NAME, "runs.csv"):
+    beside = (SWEEP, DECLARED, *NETWORK)
+    for name in (*beside, "history.csv", per_item.NAME, "runs.csv"):
         if (source / name).exists():
             shutil.copyfile(source / name, folder / name)

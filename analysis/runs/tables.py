@@ -29,6 +29,7 @@ CONFIG, SUMMARY = "config.", "summary."
 WANDB, GROUP, JOB_TYPE = "wandb.", "Group", "Job Type"
 FORMULA = "=+-@"  # spreadsheets interpret cells that begin with one of these as formulas
 NAN = "NaN"  # text for a summary value that is NaN; an empty cell is a missing value
+NETWORK = ("network.json", "network.npz")  # next to the tables: what lib.fields wrote
 AGAIN = "fetch the study again"
 
 

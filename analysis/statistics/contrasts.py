@@ -126,8 +126,11 @@ def _of_factors(
 
 
 def _pairs(levels: list[Any], control: Any) -> list[tuple[int, int]]:
-    """Return the indices of the levels to compare: all pairs, or each other with the control."""
-    if control is not None and control in levels and len(levels) > 2:
+    """Return the indices of the levels to compare: all pairs, or each other with the control.
+
+    The first index is that of the baseline.
+    """
+    if control is not None and control in levels:
         first = levels.index(control)
         return [(first, j) for j in range(len(levels)) if j != first]
     return list(itertools.combinations(range(len(levels)), 2))

@@ -162,6 +162,8 @@ def _times(runs: pd.DataFrame, history: pd.DataFrame) -> tuple[float | None, flo
     if "seconds" not in history:
         return None, None
     epochs = history[history["run_id"].isin(runs["run_id"])]
+    if not epochs["seconds"].notna().any():
+        return None, None
     outside = numbers(runs, "runtime_seconds").set_axis(runs["run_id"])
     outside = (outside - epochs.groupby("run_id")["seconds"].sum()).dropna()
     if f"{SUMMARY}resumed_from_epoch" in runs:  # a resumed run starts more than once

@@ -12,7 +12,7 @@ from analysis.runs.data import StudyData, test_scores, with_worst
 from analysis.runs.tables import SUMMARY, keys, numbers
 from analysis.statistics import bootstrap, contrasts, testing
 from analysis.statistics.testing import Tested
-from lib.spec.metric import PARTS, PRESETS, last_word, metric, split_part
+from lib.spec.metric import PARTS, PRESETS, last_word, metric, split_part, with_part
 from lib.spec.study import RULES, SUFFIXES, Study
 
 UNKNOWN = "The uncertainty from the test items is unknown"
@@ -93,12 +93,12 @@ def on_test_metric(data: StudyData) -> list[dict[str, Any]] | None:
     no grade depends on them.
     """
     study = data.study
-    first, rest = split_part(study.metric.key)
-    key = f"test/{rest}" + SUFFIXES[study.rule]
-    if PARTS.get(first) != "validation" or not data.has(key):
+    test = with_part(study.metric.key, "test")
+    key = test + SUFFIXES[study.rule]
+    if study.metric.part != "validation" or not data.has(key):
         return None
     values = data.with_worst(data.values(key), study.logged)
-    return [_described(f"test/{rest}", tested) for tested in contrasts_of(data, values)]
+    return [_described(test, tested) for tested in contrasts_of(data, values)]
 
 
 def within_blocks(data: StudyData) -> list[dict[str, Any]]:
@@ -138,6 +138,8 @@ def _described(key: str, tested: Tested) -> dict[str, Any]:
 def exploratory(data: StudyData) -> list[dict[str, Any]]:
     """Test the contrasts on every other metric that all runs have at the last epoch.
 
+    Metrics are the summary's entries that name a part of the data, such as train/loss or test_acc.
+
     Neither declared nor corrected: these p-values can suggest a hypothesis, not confirm one. If it
     is not known whether higher values of a metric are better, failed runs have no rank, and p is
     for the seeds without a failed run. Empty for a comparison with published scores, which exist
@@ -148,8 +150,8 @@ def exploratory(data: StudyData) -> list[dict[str, Any]]:
         return rows
     suffixes = tuple(suffix for suffix in SUFFIXES.values() if suffix)
     for key in sorted(keys(data.runs, SUMMARY)):
-        part, _, name = key.partition("/")
-        if part not in PARTS or not name or key.endswith(suffixes) or key == data.study.metric.key:
+        named = split_part(key)[0] in PARTS
+        if not named or key.endswith(suffixes) or key == data.study.metric.key:
             continue
         values = data.values(key)
         if not np.isfinite(values).all() or np.ptp(values) == 0:

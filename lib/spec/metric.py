@@ -124,7 +124,7 @@ class Metric:
 
     def show(self, value: float) -> str:
         """Format a score without its unit: "1.38" for an error of 0.0138."""
-        return f"{self.display_factor * value:,.{self.decimals}f}".replace("-", "−")
+        return self._in_digits(self.display_factor * value)
 
     def show_with_unit(self, value: float) -> str:
         """Format a score with its unit: "1.38 %"."""
@@ -156,7 +156,11 @@ class Metric:
 
     def show_quoted(self, value: float) -> str:
         """Format a score as papers quote it, without its unit."""
-        return f"{self.quote(value):.{self.decimals}f}"
+        return self._in_digits(self.quote(value))
+
+    def _in_digits(self, shown: float) -> str:
+        """Format a number in the displayed unit; what rounds to 0 has no sign."""
+        return f"{round(shown, self.decimals) + 0.0:,.{self.decimals}f}".replace("-", "−")
 
     @property
     def quoted_axis(self) -> str:
@@ -260,6 +264,13 @@ def split_part(key: str) -> tuple[str, str]:
     return "", key
 
 
+def with_part(key: str, part: str) -> str:
+    """Return the key of the same metric on another part of the data: "test_acc" for "val_acc"."""
+    rest = split_part(key)[1]
+    separator = "/" if rest == key else key[-len(rest) - 1]
+    return f"{part}{separator}{rest}"
+
+
 def last_word(key: str) -> str:
     """Return a key's last word in lower case, without abbreviation: "accuracy" for "val_acc"."""
     word = re.split(r"[/_.\s-]", key)[-1].lower()
@@ -298,6 +309,8 @@ def metric(declared: str | dict[str, Any], goal: str | None = None) -> Metric:
         preset = preset if preset.get("bounds") == ends else _without_bounds(preset)
     if "display_factor" in given:
         preset = {name: value for name, value in preset.items() if name != "unit"}
+    if given.get("goal", preset.get("goal")) != preset.get("goal"):
+        preset = {name: value for name, value in preset.items() if name != "worst"}
     if "label" in preset:
         preset = preset | {"label": _qualified(key, preset["label"])}
     fields = {"label": _plain_label(key), "goal": goal} | preset | given

@@ -42,9 +42,12 @@ def parse(cls: type[T], values: Mapping[str, Any]) -> T:
             valid[key] = TypeAdapter(hints[key], config=STRICT).validate_python(value)
         except ValidationError as error:
             problems.append(f"{key} = {value!r}: {_accepted(error, value, hints[key])}")
-    if problems:
-        raise ConfigError("invalid configuration\n  " + "\n  ".join(problems))
-    return cls(**valid)
+    if not problems:
+        try:
+            return cls(**valid)
+        except UserError as error:  # values that do not fit together
+            problems.append(str(error))
+    raise ConfigError("invalid configuration\n  " + "\n  ".join(problems))
 
 
 def from_flags(cls: type[T], argv: Sequence[str] | None = None) -> T:
@@ -53,10 +56,10 @@ def from_flags(cls: type[T], argv: Sequence[str] | None = None) -> T:
     Raises:
         SystemExit: on an unknown flag or an invalid value, or after ``--help``.
     """
-    flags = tyro.cli(cls, args=argv, config=(tyro.conf.FlagConversionOff,))
     try:
+        flags = tyro.cli(cls, args=argv, config=(tyro.conf.FlagConversionOff,))
         return parse(cls, dataclasses.asdict(flags))
-    except ConfigError as error:
+    except UserError as error:
         raise SystemExit(f"error: {error}") from error
 
 

@@ -54,6 +54,16 @@ def test_nested_settings_stay_nested(tmp_path: Path) -> None:
     assert sweep.grid() == [cell for cell in original.grid() if cell not in original.grid()[:7]][:1]
 
 
+def test_a_level_that_is_a_list_stays_one(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(NESTED.replace("[[0.9, 0.99]]", "[[0.9, 0.99], [0.8, 0.9]]"))
+    cells = read_sweep(path).grid()
+    runs = rows(cells, "r13")
+    data = factories.data(factories.study(path), runs, history(runs), folder=tmp_path)
+    (written,) = missing.write(data)
+    assert read_sweep(written).grid() == [cells[13]]
+
+
 def test_a_missing_run_of_pooled_sweeps_keeps_its_own_script(tmp_path: Path) -> None:
     text = NESTED.replace("values: [adam, sgd]", "value: {name}").replace("0.1", "{lr}")
     for name, lr in (("adam", 0.1), ("sgd", 0.01)):

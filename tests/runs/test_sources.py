@@ -19,6 +19,7 @@ from analysis.runs.tables import read_tables
 from analysis.runs.wandb_server import address
 from lib.spec.declaration import Declaration
 from lib.spec.load import load_study
+from tests import factories
 from tests.conftest import call
 from tests.fakes.wandb_server import WandbServer
 from tests.fakes.wandb_state import ENTITY, Run, Sweep
@@ -235,3 +236,17 @@ def test_what_runs_vary_is_the_declarations() -> None:
     ):
         with pytest.raises(FetchError, match=message):
             selection.sweep_of(runs, Declaration(metric="test/error", **values))
+
+
+def test_tables_are_copied_with_what_belongs_to_them(tmp_path: Path) -> None:
+    """The sweep beside them says what is compared; the copy can be reported by itself."""
+    runs = pd.DataFrame([factories.run_row("r0", {"lr": 1, "seed": 0}, {"val/error": 0.5})])
+    history = pd.DataFrame({"run_id": ["r0"], "epoch": [1], "val/error": [0.5]})
+    folder = factories.write_study(tmp_path / "a", runs, history)
+    factories.grid(folder / "sweep.yaml", {"lr": [1, 2]})
+    for name in ("declared_at_runs.json", "network.json", "network.npz"):
+        (folder / name).write_text(name)
+    resolve(Request([str(folder)], out=tmp_path / "b"))
+    assert {p.name for p in folder.iterdir()} == {p.name for p in (tmp_path / "b").iterdir()}
+    study, _, place = resolve(Request([str(tmp_path / "b")]))
+    assert (place, study.factors) == (tmp_path / "b", {"lr": [1, 2]})

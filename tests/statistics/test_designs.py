@@ -258,6 +258,10 @@ def test_a_control_is_what_the_others_are_compared_with(tmp_path: Path) -> None:
     built = contrasts.build(plan, np.arange(28.0).reshape(4, 7))
     assert [c.name for c in built] == ["act: relu - elu", "act: gelu - elu", "act: silu - elu"]
     assert built[0].differences.tolist() == [-7] * 7
+    two = factories.grid(tmp_path / "two.yaml", {"act": ["relu", "elu"]})
+    (only,) = contrasts.build(factories.study(two, compare={"control": "elu"}), np.ones((2, 7)))
+    assert only.parts[0][1:] == ("elu", "relu")
+    assert only.sides == ([1], [0])
     with pytest.raises(StudyError, match="control 'tanh' is not a level of a factor"):
         factories.study(path, compare={"control": "tanh"})
     with pytest.raises(StudyError, match=r"control level, such as `compare: \{control: adam\}`"):

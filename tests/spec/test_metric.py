@@ -1,0 +1,35 @@
+"""Metrics: presets, and how scores are written."""
+
+import pytest
+
+from lib.spec.metric import metric, with_part
+
+
+def test_what_rounds_to_zero_has_no_sign() -> None:
+    return_ = metric({"key": "eval/return", "goal": "maximize", "decimals": 1})
+    assert [return_.show(value) for value in (-0.04, -0.06, -12345.67)] == [
+        "0.0",
+        "−0.1",
+        "−12,345.7",
+    ]
+    assert return_.show_quoted(-12345.67) == "−12,345.7"
+    assert return_.show_signed(-0.04) == "0.0"
+
+
+def test_the_worst_score_of_a_preset_needs_its_goal() -> None:
+    assert metric("test/accuracy").worst_value == 0.0
+    turned = metric({"key": "test/accuracy", "goal": "minimize"})
+    assert turned.worst_value == 1.0
+
+
+@pytest.mark.parametrize(
+    ("key", "other"),
+    [
+        ("val/acc", "test/acc"),
+        ("val_acc", "test_acc"),
+        ("val.acc", "test.acc"),
+        ("acc", "test/acc"),
+    ],
+)
+def test_another_part_is_written_as_the_key_is(key: str, other: str) -> None:
+    assert with_part(key, "test") == other
