@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.pages import formats, run_tables, tables
+from analysis.statistics.notes import AVERAGE
 from analysis.statistics.sentences import format_p, show_level
 from lib.spec.errors import UserError, command
 from lib.spec.files import write_atomically
@@ -108,6 +109,8 @@ def _contrast_line(c: dict[str, Any], study: Study) -> str:
         text += f", beyond ±δ {format_p(c['p_beyond'])}"
     if c["grade"] == "support_small":
         text += f", within ±δ {format_p(c['p_within'])}"
+    if any(note.startswith(AVERAGE) for note in c["notes"]):
+        text += "; an average over unlike effects"
     return text.replace("|", "\\|")
 
 

@@ -107,7 +107,8 @@ def learning_curves_caption(data: StudyData, metric: Metric) -> str:
     return (
         f"{capitalize(metric.title)} against {_unit(data)}. Thin lines: one per run (n = "
         f"{count(n, data.study.declaration.unit)} per variant); bold: median over runs; band: "
-        f"{style.band_name(n * together)} over runs. {axis}{_ended(data)}{failed}{cross}"
+        f"{style.band_name(n * together)} over runs. {_own_sets(data, metric)}{axis}{_ended(data)}"
+        f"{failed}{cross}"
         f"{style.run_set(data)}"
     )
 
@@ -194,8 +195,7 @@ def difference_curves_caption(data: StudyData, metric: Metric) -> str:
         f"Paired difference in {metric.title} against {_unit(data)}, treatment minus baseline. "
         f"Thin lines: one per {unit} (n = {n}); bold: median over {unit}s; band: "
         f"{style.band_name(n)}{gray}. Descriptive, not a test: neighboring {_unit(data)}s are "
-        "correlated. "
-        f"{_ended(data)}{failed}{log}{cut}"
+        f"correlated. {_own_sets(data, metric)}{_ended(data)}{failed}{log}{cut}"
         f"{style.run_set(data)}"
     )
 
@@ -254,5 +254,13 @@ def epochs_until_caption(data: StudyData, metric: Metric) -> str:
         f"{metric.show_with_unit(target)} ({rule}): share of runs (n = "
         f"{count(len(data.study.seeds), data.study.declaration.unit)} per variant) against "
         f"{_unit(data)}s of training; the legend counts the runs that reached it; the share is of "
-        f"all runs. {style.run_set(data)}"
+        f"all runs. Descriptive, not a test. {_own_sets(data, metric)}Lines are shifted a little "
+        f"vertically, so that none is hidden. {style.run_set(data)}"
     )
+
+
+def _own_sets(data: StudyData, metric: Metric) -> str:
+    """Return a caption's sentence on validation sets that differ between seeds, or nothing."""
+    if metric.part != "validation" or data.completeness.problems or not data.splits_by_seed:
+        return ""
+    return "Each seed has its own validation set; the spread over seeds includes that of the sets. "

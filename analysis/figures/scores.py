@@ -159,7 +159,8 @@ def integrity(data: StudyData) -> Figure:
         axis.add_patch(box)
         if texts:
             lines = [] if entry.state == "finished" else [entry.state]
-            lines += [f"{entry.epochs}", f"{entry.seconds / 60:.1f}"] if entry.epochs else []
+            lines += [f"{entry.epochs}"] if entry.epochs else []
+            lines += [f"{entry.seconds / 60:.1f}"] if entry.epochs and entry.seconds else []
             lines += [f"from {entry.resumed}"] if entry.resumed else []
             lines += ["rerun"] if entry.replaced else []
             white = {"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8}
@@ -194,10 +195,14 @@ def integrity_caption(data: StudyData) -> str:
     blocks = "block, " if len(data.study.blocks) > 1 else ""
     resumed = sum(e.resumed > 0 for e in entries)
     rerun = sum(bool(e.replaced) for e in entries)
+    compared = f" of the {data.study.declaration.unit}s compared" * (
+        "seeds" in data.completeness.waivable
+    )
     since = " (“from”: after this epoch)" if resumed and _has_texts(data) else ""
     return (
-        f"Run overview: {count(len(entries), 'expected run')}, one box per {blocks}variant and "
-        f"{data.study.declaration.unit}{numbers}. {_states(data)}; {resumed} resumed from a "
+        f"Run overview: {count(len(entries), 'expected run')}{compared}, one box per "
+        f"{blocks}variant and {data.study.declaration.unit}{numbers}. "
+        f"{_states(data)}; {resumed} resumed from a "
         f"checkpoint{since}, {rerun} rerun."
     )
 

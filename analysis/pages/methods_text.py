@@ -3,7 +3,6 @@
 from typing import Any
 
 from analysis.runs.data import StudyData
-from analysis.runs.tables import SUMMARY
 from analysis.statistics.design import SIMULATED, spread_factors
 from analysis.statistics.sentences import format_p, show_level
 from lib.spec.metric import capitalize, count
@@ -66,18 +65,10 @@ def _together(rows: list[dict[str, Any]], level: float) -> str:
     return f" All of them hold at once with at least {show_level(least)}."
 
 
-def _splits_by_seed(data: StudyData) -> bool:
-    """Return whether runs of different seeds logged different splits of the data."""
-    column = f"{SUMMARY}split_sha256"
-    if column not in data.included or data.study.declaration.unit != "seed":
-        return False
-    return data.included[column].nunique() > 1
-
-
 def lead(data: StudyData, results: dict[str, Any]) -> str:
     """Return the scope of all statements, shown once above them."""
     part = f"{data.study.metric.part} set" if data.study.metric.part else "evaluation"
-    if data.study.metric.part == "validation" and _splits_by_seed(data):
+    if data.study.metric.part == "validation" and data.splits_by_seed:
         part = "way to draw a validation set from it"
     return (
         f"All statements are for this data set and {part}, this recipe (learning rates included), "
@@ -134,10 +125,11 @@ def contrasts(data: StudyData, results: dict[str, Any]) -> str:
         f"one contrast only ({alone})"
     )
     one = f"interval over {units} ({alone})"
+    at_least = "; ranks are discrete, so the levels are at least these" * (exact == "exact")
     return (
         f"Hodges–Lehmann difference, {minus}{unit}, with {'an ' * (family == 1)}{exact} "
-        f"{several if family > 1 else one}. If a level cannot be reached, the interval has "
-        f"{highest(results)}, shown in parentheses."
+        f"{several if family > 1 else one}{at_least}. If a level cannot be reached, the interval "
+        f"has {highest(results)}, shown in parentheses."
         f"{_together(rows, 1 - results['alpha'] / family)} r: {correlation(results)}. Below / "
         f"above 0: number of {units} whose difference has that sign.{over}"
     )
@@ -240,6 +232,8 @@ def design(results: dict[str, Any]) -> str:
         "grade that claims a difference, P(meaningful) included. P(inconclusive) includes not "
         "testable. Wrong sign: share of the claimed differences that have the wrong sign. "
         "Exaggeration: mean ratio of their estimated to their true size. "
+        "With the other effects at 0, Holm's correction is at its strictest; if other contrasts "
+        "are shown too, the probabilities are higher. "
         f"{count(k, results['unit'])} without a failed run measure the spread roughly: the true SD "
         f"may be {low:.1f} to {high:.1f} times the observed SD (95 %, if normal), so these "
         "probabilities are rough too."
@@ -283,9 +277,11 @@ def pairing(data: StudyData, results: dict[str, Any]) -> str:
             f"{'; '.join(results['unpaired'])}. This is a fixed rule; the smaller of two p-values "
             "is never chosen."
         )
-    known = [row["correlation"] for row in rows if row["paired"] and row["correlation"] is not None]
-    shown = ", ".join(f"{value:+.2f}" for value in known).replace("-", "−")
-    shown = f" Correlation over {unit}s between baseline and treatment: {shown}." * bool(known)
+    known = [row for row in rows if row["paired"] and row["correlation"] is not None]
+    numbers = [f"{row['correlation']:+.2f}".replace("-", "−") for row in known]
+    each = "; ".join(f"{row['label']} {r}" for row, r in zip(known, numbers, strict=True))
+    between = "baseline and treatment (of an interaction: the two simple effects)"
+    shown = f" Correlation over {unit}s between {between}: {each}." * bool(known)
     if not hashes:
         return (
             "The runs logged no hashes of split and order: the pairing of runs with the same "
@@ -333,7 +329,7 @@ def scope(data: StudyData, results: dict[str, Any]) -> str:
     differ = "data" in results["allowed"]
     data_set = "different data (see the waived check)" if differ else "one data set"
     part = f", one {metric.part} set" if metric.part and not differ else ""
-    if resplit := _splits_by_seed(data):
+    if resplit := data.splits_by_seed:
         part = ", a validation set per seed" if metric.part == "validation" else part
     replicate = data.study.declaration.replicate
     units = {

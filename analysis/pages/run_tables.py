@@ -22,7 +22,7 @@ def by_seed(results: dict[str, Any], study: Study) -> Table | None:
         if results["duplicates"] is not None:
             row["Without duplicates"] = or_dash(s["without_duplicates"], metric.show_quoted)
         row |= {words[key]: metric.show_quoted(value) for key, value in s["others"].items()}
-        rows.append(row | {"Minutes": f"{s['minutes']:.1f}"})
+        rows.append(row | {"Minutes": or_dash(s["minutes"], "{:.1f}".format)})
     runs = [[s["run"]] for s in results["by_seed"]]
     return Table("by-seed", pd.DataFrame(rows), runs, list_runs=True) if rows else None
 
@@ -73,7 +73,7 @@ def runs(results: dict[str, Any], study: Study) -> Table:
                 capitalize(results["unit"]): run["seed"],
                 f"Score{unit}": study.logged.show(run["score"]),
                 "Epochs": run["epochs"],
-                "Minutes": f"{run['minutes']:.1f}",
+                "Minutes": or_dash(run["minutes"], "{:.1f}".format),
                 "State": run["state"],
             }
         )

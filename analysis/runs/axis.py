@@ -10,7 +10,8 @@ EPOCH = "epoch"
 STEP = "_step"  # W&B's own counter of log calls, present in every run
 # Names to try, in this order, if the declaration does not set `step:`.
 KNOWN = (EPOCH, "Epoch", "train/epoch", "global_step", "train/global_step", "trainer/global_step")
-KNOWN += ("env_step", "total_timesteps", "timesteps", "iteration", "iter", "step", "Step", STEP)
+KNOWN += ("env_step", "total_timesteps", "timesteps", "iteration", "iter", "step", "Step")
+KNOWN += ("epoch/epoch", "time/total_timesteps", STEP)
 
 Row = dict[str, Any]
 
@@ -18,13 +19,24 @@ Row = dict[str, Any]
 def find(histories: Iterable[Sequence[Row]]) -> str:
     """Return the first known axis that every run with a history logs next to a metric.
 
-    ``epoch`` if there is none.
+    One that changes within runs comes before one that is constant, such as an epoch that stays 0
+    while the script counts steps; W&B's own counter does not count here. ``epoch`` if there is
+    none.
     """
     known = [rows for rows in histories if rows]
-    for name in KNOWN:
-        if known and all(any(_carries(row, name) for row in rows) for rows in known):
+    found = [
+        name
+        for name in KNOWN
+        if known and all(any(_carries(row, name) for row in rows) for rows in known)
+    ]
+    for name in found:
+        if name != STEP and any(_changes(rows, name) for rows in known):
             return name
-    return EPOCH
+    return found[0] if found else EPOCH
+
+
+def _changes(rows: Sequence[Row], name: str) -> bool:
+    return len({row[name] for row in rows if _carries(row, name)}) > 1
 
 
 def _carries(row: Row, name: str) -> bool:

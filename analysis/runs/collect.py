@@ -94,6 +94,8 @@ def collect(
             + (f" with the filter {json.dumps(filters)}" if filters else "")
         )
     gone = set(runs["run_id"]) - kept - {run.run_id for run in fetched}
+    if filters and not prune and not failure:
+        _require_selected(runs[runs["run_id"].isin(gone)], sources, filters, out)
     if moved and failure:  # the tables cannot have two axes
         raise failure
     if moved and gone and not prune:
@@ -131,9 +133,37 @@ def collect(
     if gone:
         done = "removed" if prune else "kept (use --prune to remove)"
         text += f"; {count(len(gone), 'finished run')} no longer in any source: {done}"
+        if prune and step == axis.STEP and len(earlier):
+            text += f". The axis {step} is that of the first fetch; --fresh chooses it again"
     if without_items and len(without_items) < len(finished):
         text += f"\nno per-item test outputs for runs {', '.join(without_items)}"
     return text
+
+
+def _require_selected(
+    gone: pd.DataFrame, sources: Sequence[str | Path], filters: dict[str, Any], out: Path
+) -> None:
+    """Raise a FetchError if runs of the tables would be compared although a filter excludes them.
+
+    ``gone``: the rows of runs that were not read. Of a server's project, all of them count; in a
+    folder, files may be gone, so the filter is applied to the rows.
+    """
+    paths = [str(s) for s in sources if not Path(s).is_dir()]
+    addresses = [wandb_server.address(path) for path in paths]
+    places = tuple(f"{where.entity}/{where.project}/" for where in addresses)
+    excluded = [
+        row["run_id"]
+        for row in gone.to_dict("records")
+        if (
+            str(row["source"]).startswith(places) if places else not selection.matches(row, filters)
+        )
+    ]
+    if excluded:
+        raise FetchError(
+            f"{out} has {count(len(excluded), 'finished run')} that --filter or --group excludes: "
+            f"{', '.join(sorted(excluded)[:5])}{' …' * (len(excluded) > 5)}. Remove them from the "
+            "tables with --prune, or write other tables with --out"
+        )
 
 
 def is_export(source: str | Path) -> bool:

@@ -17,7 +17,7 @@ from analysis.runs.score_checks import (
     require_score,
     scored_at_other_steps,
 )
-from analysis.runs.tables import CONFIG, SUMMARY, TableError, is_missing, keys
+from analysis.runs.tables import CONFIG, SUMMARY, TableError, is_missing, keys, numbers
 from analysis.runs.waivable import CHECKS, failed_waivable
 from lib.spec.metric import count
 from lib.spec.study import LEAST_EPOCHS, Study, Variant
@@ -114,9 +114,10 @@ def check(
     configured = {e for e in runs.get(f"{CONFIG}epochs", []) if isinstance(e, int)}
     configured = configured.pop() if len(configured) == 1 else None
     epochs = lengths_of(history, axis, configured) if len(history) else logged_lengths(runs)
-    seconds = pd.Series(dtype=float)
     if "seconds" in history:
         seconds = history.groupby("run_id")["seconds"].sum()
+    else:
+        seconds = numbers(runs, "runtime_seconds").set_axis(runs["run_id"]).fillna(0.0)
     entries, problems, repeated, used = [], [], [], set()
     for block, variant, seed in study.expected:
         mask = fits & _matches(runs, study.declaration.replicate, seed)

@@ -154,6 +154,14 @@ class StudyData:
             return False
         return True
 
+    @property
+    def splits_by_seed(self) -> bool:
+        """Whether runs of different seeds logged different splits of the data."""
+        column = f"{SUMMARY}split_sha256"
+        if column not in self.included or self.study.declaration.unit != "seed":
+            return False
+        return self.included[column].nunique() > 1
+
     @cached_property
     def counted_items(self) -> int | None:
         """The number of test items, if the score is an error rate or accuracy; otherwise None."""

@@ -78,7 +78,7 @@ def of_runs(data: StudyData) -> dict[str, dict[str, Any]]:
                 "state": entry.state,
                 "score": float(scores[run]),
                 "epochs": entry.epochs,
-                "minutes": round(entry.seconds / 60, 2),
+                "minutes": round(entry.seconds / 60, 2) if entry.seconds else None,
                 "resumed_from_epoch": entry.resumed,
                 "replaces": list(entry.replaced),
                 **{k: str(v) for k, v in origin.items() if v and not is_missing(v)},

@@ -9,8 +9,9 @@ from typing import Any
 from analysis.runs import axis
 from analysis.runs.tables import CONFIG, GROUP, JOB_TYPE, NAN, SUMMARY, WANDB
 from lib.spec.errors import UserError
-from lib.spec.files import RUN_ID
 from lib.spec.sweep import flat, show_value
+
+RUN_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.=+,@~-]{0,127}")  # W&B allows more characters
 
 
 class FetchError(UserError):
@@ -60,8 +61,8 @@ def build_record(
     """
     if not RUN_ID.fullmatch(run_id):
         raise FetchError(
-            f"{source}: run ids must be 1 to 128 letters, digits, - or _, because they name files, "
-            f"got {run_id!r}"
+            f"{source}: run ids name files, so they must be 1 to 128 letters, digits or any of "
+            f"- _ . = + , @ ~, and begin with one of the first four kinds, got {run_id!r}"
         )
     if not re.fullmatch(r"[a-z_ ]{1,20}", state):
         raise FetchError(

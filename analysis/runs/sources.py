@@ -102,6 +102,7 @@ def _from_server(
 ) -> tuple[Study, list[str | Path], Path]:
     """Return study, sources and folder for runs on a server, without a local sweep YAML."""
     raw = wandb_server.sweep_config(where) if where.sweep else None
+    _require_same_levels(raw, asked.sources[1:])
     name = asked.declaration.stem if asked.declaration else where.sweep or where.project
     if raw and isinstance(raw.get("name"), str) and FILE_NAME.fullmatch(raw["name"]):
         name = asked.declaration.stem if asked.declaration else raw["name"]
@@ -114,6 +115,22 @@ def _from_server(
         study = load_study(name, sweep=folder / SWEEP, declaration=asked.declaration)
         return study, list(asked.sources), folder
     return _without_sweep(asked, name, f"{where.path} is a project, not a sweep")
+
+
+def _require_same_levels(first: dict[str, Any] | None, others: Sequence[str]) -> None:
+    """Raise a FetchError if sweeps on a server are passed together that have other levels."""
+    for source in others if first else ():
+        if Path(source).is_dir() or is_export(source):
+            continue
+        where = wandb_server.address(source)
+        if where.sweep and wandb_server.sweep_config(where).get("parameters") != first.get(
+            "parameters"
+        ):
+            raise FetchError(
+                f"{source} has other parameters than the first sweep. Pass a YAML with the levels "
+                "of both as --sweep; or pass the project, with --filter "
+                '\'{"sweep": {"$in": ["FIRST", "SECOND"]}}\' and `factors:` in the declaration'
+            )
 
 
 def _pools(name: str, declaration: Path | None) -> bool:

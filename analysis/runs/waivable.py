@@ -1,5 +1,7 @@
 """Checks that `analysis.report --allow NAME` waives: recipe, data, code, scale, identical runs."""
 
+import re
+
 import numpy as np
 import pandas as pd
 
@@ -9,8 +11,10 @@ from analysis.runs.tables import CONFIG, SUMMARY, is_missing, numbers
 from lib.spec.study import CHANGED, Study
 from lib.spec.sweep import show_value
 
-CLOCK = ("seconds", "images_per_second")  # history columns that differ even in identical runs
-
+# Words in the names of history columns that differ even in identical runs: time and machine.
+CLOCK = {"time", "seconds", "second", "secs", "sec", "ms", "runtime", "walltime", "elapsed", "eta"}
+CLOCK |= {"duration", "latency", "timestamp", "sps", "fps", "ips", "throughput", "speed"}
+CLOCK |= {"memory", "mem", "gpu", "cpu"}
 
 # Checks that `analysis.report --allow NAME` waives, and the message if they fail.
 CHECKS = {
@@ -81,12 +85,13 @@ def _short_hash(value: str) -> str:
 def _identical(study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> list[str]:
     """Return messages about identical runs: all runs of a variant, or any two runs.
 
-    Within a variant, the score and all history columns except the clock are compared; identical
+    Within a variant, the score and all history columns except the clock's are compared; identical
     runs mean that the seed had no effect. Any other runs are compared by score and losses only,
     because errors on few items may be equal by chance.
     """
     logged = history[history["run_id"].isin(runs["run_id"])]
-    numeric = logged.columns.difference(["run_id", "epoch", *CLOCK])
+    numeric = logged.columns.difference(["run_id", "epoch"])
+    numeric = [name for name in numeric if not CLOCK & set(re.split(r"[^a-z0-9]", name.lower()))]
     losses = [name for name in numeric if "loss" in name.lower()]
     scores = numbers(runs, study.score_key()).set_axis(runs["run_id"])
     with_history, with_losses = {}, {}

@@ -47,6 +47,8 @@ def address(source: str) -> Address:
     Raises:
         FetchError: when it has another form; the message lists the accepted forms.
     """
+    if re.match(r"(?:[\w-]+\.)*wandb\.ai/", source):
+        source = f"https://{source}"
     path = urlparse(source).path if source.startswith(("http://", "https://")) else source
     if path == source and (source[:1] in "/.~" or Path(source.partition("/")[0]).is_dir()):
         raise FetchError(f"folder {source} not found; for a W&B project of that name, pass its URL")
@@ -60,7 +62,8 @@ def address(source: str) -> Address:
     if len(parts) == 3 and parts[2] in ("sweeps", "runs", "workspace", "table", "overview"):
         del parts[2]
     if len(parts) not in (2, 3) or not all(PART.fullmatch(part) for part in parts):
-        hint = f". Did you mean entity/project/{source}?" if len(parts) == 1 else ""
+        alone = len(parts) == 1 and "://" not in source
+        hint = f". Did you mean entity/project/{source}?" if alone else ""
         raise FetchError(
             f"source must be a study's name, a folder of offline runs, {FORMS}, got "
             f"{source!r}{hint}"
@@ -109,7 +112,7 @@ def fetch_runs(
             runs = list(api.sweep(where.path).runs)
         else:
             runs = list(api.runs(f"{where.entity}/{where.project}", filters=filters))
-        searches = set() if where.sweep else _searches(runs)
+        searches = _searches(runs)
     except Exception as error:  # W&B's client also raises plain exceptions
         raise FetchError(f"cannot read the {what} {where.path}: {error}. {ACCOUNT}") from error
     if not runs:
@@ -118,13 +121,15 @@ def fetch_runs(
         raise FetchError(f"no runs in the {what} {where.path}{with_filter}")
     if searches:
         without = json.dumps(filters | {"sweep": {"$nin": sorted(searches)}})
+        advice = f"Leave them out with --filter '{without}', or pass the path of one sweep"
+        if where.sweep:
+            advice = "To compare the settings that it found, run a grid of them with seeds"
         raise FetchError(
-            f"{where.path} contains runs of sweeps whose settings depend on earlier scores "
-            f"(`method: bayes` or `custom`), which cannot be compared: "
-            f"{', '.join(sorted(searches))}. Leave them out with --filter '{without}', or pass the "
-            f"path of one sweep"
+            f"{where.path}: earlier scores decide which runs of the sweep "
+            f"{', '.join(sorted(searches))} exist or how long they are (`method: bayes` or "
+            f"`custom`, or `early_terminate`), so they cannot be compared. {advice}"
         )
-    kept = {run.id for run in runs if known.get(run.id) == "/".join(run.path)}
+    kept = {r.id for r in runs if known.get(r.id) == "/".join(r.path) and r.state == "finished"}
     new = [run for run in runs if run.id not in kept]
 
     def read() -> Iterator[Fetched]:
@@ -135,10 +140,13 @@ def fetch_runs(
 
 
 def _searches(runs: list[Any]) -> set[str]:
-    """Return the ids of the runs' sweeps in which earlier scores choose the next settings."""
-    sweeps = {run.sweep_name: run.sweep for run in runs if run.sweep_name}
-    methods = {name: sweep.config.get("method") for name, sweep in sweeps.items() if sweep}
-    return {name for name, method in methods.items() if method in ("bayes", "custom")}
+    """Return the ids of the runs' sweeps in which earlier scores choose or stop the runs."""
+    found, one_of_each = set(), {run.sweep_name: run for run in runs if run.sweep_name}
+    for name, run in one_of_each.items():
+        config = run.sweep.config if run.sweep else {}
+        if config.get("method") in ("bayes", "custom") or "early_terminate" in config:
+            found.add(name)
+    return found
 
 
 def _read_run(run: Any, files: Path) -> Fetched:

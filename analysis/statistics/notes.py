@@ -13,6 +13,8 @@ from lib.spec.metric import capitalize, count
 from lib.spec.study import Study
 
 PLANNED = "In a new study of"  # how a note on more seeds begins
+AVERAGE = "This is an average, and the effect depends on"  # how a note on unlike variants begins
+MOST_LISTED = 4  # simple effects in a note
 
 
 def on_failures(grade: str, tested: Tested, study: Study) -> list[str]:
@@ -130,6 +132,30 @@ def wider_than_equivalence(grade: str, tested: Tested, study: Study, family: int
     return f"{words}." if inside else f"{words}, and on Holm's correction, which is less strict."
 
 
+def wider_than_beyond(grade: str, tested: Tested, study: Study, family: int) -> str:
+    """Return the note on a claim beyond ±δ whose simultaneous interval reaches into ±δ, or nothing.
+
+    ``family``: the number of contrasts; of one alone, test and interval have the same level.
+    """
+    delta, shown, alone = study.smallest_effect, tested.interval, tested.interval_alone
+    if grade != "meaningful" or shown is None or family == 1:
+        return ""
+    if shown.low > delta or shown.high < -delta:
+        return ""
+    words = (
+        f"The interval includes {'+' if shown.estimate > 0 else '−'}δ: it holds for all contrasts "
+        "at once and is wider than the test needs, since Holm's correction is less strict for all "
+        "but the smallest p."
+    )
+    if -delta <= alone.high and alone.low <= delta:
+        return words
+    signed = study.metric.show_signed
+    return (
+        f"{words} The {show_level(alone.confidence)} interval of this contrast only, "
+        f"[{signed(alone.low)}, {signed(alone.high)}], does not."
+    )
+
+
 def demoted(before: str, grade: str, rules: dict[str, dict[str, Any]], study: Study) -> str:
     """Return the note on a claim that other score rules do not confirm.
 
@@ -241,13 +267,6 @@ def qualification(
         factors = [name for name, _, _ in other["parts"]]
         if other["kind"] == "interaction" and factor in factors:
             crossed |= {name: other["grade"] for name in factors if name != factor}
-    if depends := [name for name, grade in crossed.items() if grade in SUPPORTED]:
-        named = " and ".join(map(study.factor_label, depends))
-        found.append(
-            f"This is an average: the effect depends on {named} (see the "
-            f"interaction{'s' * (len(depends) > 1)} and the simple effects)."
-        )
-        return found
     baseline, treatment = row["parts"][0][1:]
     signs = {(baseline, treatment): 1, (treatment, baseline): -1}  # a control may be any level
     own = [
@@ -255,6 +274,10 @@ def qualification(
         for simple in secondary
         if simple["levels"][0] == factor and tuple(simple["levels"][1:]) in signs
     ]
+    if depends := [name for name, grade in crossed.items() if grade in SUPPORTED]:
+        named = " and ".join(map(study.factor_label, depends))
+        found.append(f"{AVERAGE} {named}{_listed(own, study)}.")
+        return found
     sure = [simple for simple in own if simple["p_holm"] < study.alpha]
     if {simple["rank_biserial"] > 0 for simple in sure} == {True, False}:
         found.append("This is an average: the simple effects have opposite signs.")
@@ -276,6 +299,22 @@ def qualification(
             f"{signed(max(differences))}{f' {unit}' * bool(unit)}."
         )
     return found
+
+
+def _listed(own: list[dict[str, Any]], study: Study) -> str:
+    """Return the simple effects of a factor, each with its interval, or where to find them."""
+    known = [one for one in own if one["difference"] is not None and one["confidence"]]
+    if not known or len(known) < len(own) or len(own) > MOST_LISTED:
+        return " (see the simple effects)"
+    signed, unit = study.metric.show_signed, study.metric.difference_unit
+    shown = []
+    for one in known:
+        ends = sorted([one["sign"] * one["ci_low"], one["sign"] * one["ci_high"]])
+        where = ", ".join(study.level_label(name, level) for name, level in one["at"])
+        difference = signed(one["sign"] * one["difference"]) + f" {unit}" * bool(unit)
+        given = f"{show_level(one['confidence'])} CI {signed(ends[0])}, {signed(ends[1])}"
+        shown.append(f"{difference} [{given}] with {where}")
+    return f": {' and '.join(shown)}. The claim is not about each of these"
 
 
 def simple_effects(tested: Tested, study: Study) -> str:
@@ -322,6 +361,17 @@ def second_look(looks: list[int], n: int, unit: str) -> str:
         f"Exploratory: this study was reported before with {before} {unit}s and now has {n}. "
         "Changing the number after a look raises the rate of wrong claims above α; plan looks with "
         "`looks:`."
+    )
+
+
+def untestable(looks: list[int], unit: str) -> str:
+    """Return the sentence on earlier reports that could show nothing, or nothing."""
+    if not looks:
+        return ""
+    before = " and ".join(map(str, looks))
+    return (
+        f"Earlier reports of this study had {before} {unit}s; no primary contrast was testable in "
+        "them, so this is the first test."
     )
 
 

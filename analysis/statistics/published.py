@@ -46,7 +46,7 @@ def by_seed(data: StudyData) -> list[dict[str, Any]]:
                 "score": float(data.scores[0, k] if worst is None else worst)
                 if data.failed[0, k]
                 else float(data.scores[0, k]),
-                "minutes": round(entry.seconds / 60, 1),
+                "minutes": round(entry.seconds / 60, 1) if entry.seconds else None,
                 "mistakes": int(per_item.wrong(predicted, table["label"])[run].sum())
                 if known
                 else None,

@@ -46,7 +46,7 @@ def analyze(data: StudyData) -> dict[str, Any]:
     for row, one in zip(rows, tested, strict=True):
         row["notes"] += _notes_on_all(data, row, one, rows, secondary, planned)
     before, about_declaration = declared.verdict(study, data.folder, data.included)
-    looks = _earlier_looks(data)
+    looks, untestable = _earlier_looks(data)
     if looks and before:
         before = False
         about_declaration = notes.second_look(looks, len(study.seeds), study.declaration.unit)
@@ -58,7 +58,8 @@ def analyze(data: StudyData) -> dict[str, Any]:
         "declared": before,
         "declaration": about_declaration,
         "earlier_looks": looks,
-        "look": f"{notes.look(study)} {data.later}".strip() if study.level else "",
+        "untestable_looks": untestable,
+        "look": _about_looks(data, looks, untestable),
         "metric": study.metric.key,
         "goal": study.metric.goal,
         "score_rule": study.rule,
@@ -105,22 +106,34 @@ def analyze(data: StudyData) -> dict[str, Any]:
     }
 
 
-def _earlier_looks(data: StudyData) -> list[int]:
+def _about_looks(data: StudyData, looks: list[int], untestable: list[int]) -> str:
+    """Return the sentences on planned looks, or on earlier reports that could show nothing."""
+    study = data.study
+    if study.level:
+        return f"{notes.look(study)} {data.later}".strip()
+    return "" if looks else notes.untestable(untestable, study.declaration.unit)
+
+
+def _earlier_looks(data: StudyData) -> tuple[list[int], list[int]]:
     """Return the numbers of seeds of earlier, unplanned reports of this study in the folder.
 
-    A report in which nothing was testable could not make a claim, so it does not count.
+    First those that could make a claim, then those in which nothing was testable, which therefore
+    do not count as looks.
     """
     try:
         earlier = json.loads((data.folder / "results.json").read_text(encoding="utf-8"))
         looks, n = earlier.get("earlier_looks", []), earlier["n_seeds"]
+        untestable = earlier.get("untestable_looks", [])
         same = earlier["study"] == data.study.name
         could_claim = any(row["grade"] != "not_testable" for row in earlier["contrasts"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return []
+        return [], []
+    if not same:
+        return [], []
     current, planned = len(data.study.seeds), data.study.declaration.looks or {}
-    looks = [*looks, n] if could_claim else looks
-    unplanned = {look for look in looks if look != current and look not in planned}
-    return sorted(unplanned) if same else []
+    looks, untestable = {*looks}, {*untestable}
+    (looks if could_claim else untestable).add(n)
+    return sorted(looks - {current, *planned}), sorted(untestable - {current, *planned})
 
 
 def _all_have(data: StudyData, key: str) -> bool:
@@ -202,6 +215,8 @@ def _row(
     if note := notes.wider_than_the_test(grade, tested, family):
         found.append(note)
     if note := notes.wider_than_equivalence(grade, tested, study, family):
+        found.append(note)
+    if note := notes.wider_than_beyond(grade, tested, study, family):
         found.append(note)
     differences = tested.per_seed[np.isfinite(tested.per_seed)]
     return {

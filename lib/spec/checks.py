@@ -13,6 +13,13 @@ def check_method(sweep: Sweep, declared: Declaration | None) -> None:
     The runs of a random search are independent draws, so its categorical levels can be compared as
     unpaired samples. The runs of a Bayesian search depend on earlier scores.
     """
+    if "early_terminate" in sweep.raw:
+        raise StudyError(
+            f"{sweep.where}: `early_terminate` stops runs because of the scores of other runs, so "
+            "the runs that are left cannot be compared. Repeat the settings in a grid with seeds "
+            "and without `early_terminate`; if it stopped no run, pass the sweep's YAML without it "
+            "as --sweep."
+        )
     if sweep.method == "grid":
         return
     listed = {n: v for n, v in sweep.parameters.items() if len(v) > 1 and "seed" not in n.lower()}
@@ -26,12 +33,6 @@ def check_method(sweep: Sweep, declared: Declaration | None) -> None:
             )
             + ". To compare the settings that it found, run a sweep with `method: grid`, these "
             "settings as levels, and seeds."
-        )
-    if "early_terminate" in sweep.raw:
-        raise StudyError(
-            f"{sweep.where}: `early_terminate` stops runs because of the scores of other runs, so "
-            "the runs that are left cannot be compared. Repeat the settings in a grid with seeds "
-            "and without `early_terminate`."
         )
     fits = declared and declared.repeats and (declared.factors or declared.arms)
     if not fits or not set(sweep.sampled) <= set(declared.free):

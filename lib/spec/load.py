@@ -50,7 +50,8 @@ def not_found(missing: Sequence[str], name: str, places: Places) -> str:
     hint = f" Did you mean {' or '.join(close)}?" if close else ""
     return (
         f"sweep not found: {', '.join(missing)}.{hint} Give the name of a sweep in "
-        f"{places.sweeps}/ or the path of its YAML file"
+        f"{places.sweeps}/ or the path of its YAML file; runs on a server are found as "
+        f"entity/project/{name} if that is a sweep's id, entity/{name} if it is a project"
     )
 
 

@@ -239,6 +239,15 @@ SYNONYMS = {
 }
 
 
+PHRASES = {
+    "rmse": ("root", "mean", "squared", "error"),
+    "mse": ("mean", "squared", "error"),
+    "mae": ("mean", "absolute", "error"),
+}
+NOT_A_RATE = {"squared", "absolute", "relative", "mean", "l1", "l2", "rms", "reconstruction"}
+NOT_A_RATE |= {"standard", "percentage", "prediction", "quantile"}
+
+
 class _Declared(BaseModel):
     """The form of ``metric:`` in a declaration if it is a mapping."""
 
@@ -272,9 +281,20 @@ def with_part(key: str, part: str) -> str:
 
 
 def last_word(key: str) -> str:
-    """Return a key's last word in lower case, without abbreviation: "accuracy" for "val_acc"."""
-    word = re.split(r"[/_.\s-]", key)[-1].lower()
-    return SYNONYMS.get(word, word)
+    """Return a key's last word in lower case, without abbreviation: "accuracy" for "val_acc".
+
+    Names of several words count as one: "mse" for "mean_squared_error". A part of a loss is a loss,
+    as in "loss_dice"; an error of another kind, such as "l2_error", is returned with that word.
+    """
+    words = [word.lower() for word in re.split(r"[/_.\s-]+", key)]
+    for name, phrase in PHRASES.items():
+        if tuple(words[-len(phrase) :]) == phrase:
+            return name
+    if "loss" in words:
+        return "loss"
+    word = SYNONYMS.get(words[-1], words[-1])
+    kind = words[-2] if len(words) > 1 else ""
+    return f"{kind} {word}" if word == "error" and kind in NOT_A_RATE else word
 
 
 def metric(declared: str | dict[str, Any], goal: str | None = None) -> Metric:

@@ -151,8 +151,11 @@ class State:
             elif key == "group":
                 found = [r for r in found if r.attributes.get("group") == wanted]
             else:
-                name = key.removeprefix("config.")
-                found = [r for r in found if r.config.get(name, {}).get("value") == wanted]
+                name, is_not = key.removeprefix("config."), isinstance(wanted, dict)
+                value = wanted["$ne"] if is_not else wanted
+                found = [
+                    r for r in found if (r.config.get(name, {}).get("value") == value) != is_not
+                ]
         return found
 
     def _run(self, run: Run) -> dict[str, Any]:

@@ -40,6 +40,11 @@ SHAPES: dict[str, tuple[list[dict[str, Any]], str, list[float]]] = {
         "global_step",
         [1000, 2_000_000],
     ),
+    "an epoch that stays 0": (
+        [{"epoch": 0, "step": 10, "val/error": 0.3}, {"epoch": 0, "step": 20, "val/error": 0.2}],
+        "step",
+        [10, 20],
+    ),
     "no axis": ([{"val/error": 0.3}, {"val/error": 0.2}], "_step", [0, 1]),
     "resumed": (
         [{"epoch": 1, "val/error": 0.9}, {"epoch": 1, "val/error": 0.3}],

@@ -88,6 +88,10 @@ def test_what_was_unfinished_is_read_again_and_what_is_gone_goes(
     runs, history = tables.read_tables(tmp_path / "tables")
     assert runs["state"].tolist() == ["finished", "finished"]
     assert history["run_id"].tolist() == ["a"] * 3 + ["b"] * 3
+    server.runs["b"].state = "running"  # resumed after it had finished
+    assert "1 run read, 2 in" in fetched().stdout
+    server.runs["b"].state = "finished"
+    fetched()
     del server.runs["b"]
     words = "1 finished run no longer in any source:"
     assert f"{words} kept (use --prune to remove)" in fetched().stdout
@@ -122,13 +126,13 @@ def test_a_search_in_a_project_is_named_and_can_be_left_out(
     words = ("-m", "analysis.fetch", f"{ENTITY}/p", "--sweep", tmp_path / "s.yaml")
     done = call(*words, "--out", tmp_path / "all", env=online)
     assert done.returncode == 1
-    assert (
-        "earlier scores (`method: bayes` or `custom`), which cannot be compared: s1" in done.stderr
-    )
+    assert "which runs of the sweep s1 exist or how long they are" in done.stderr
     without = '{"sweep": {"$nin": ["s1"]}}'
     assert f"--filter '{without}'" in done.stderr
     call(*words, "--filter", without, "--out", tmp_path / "rest", env=online)
     assert tables.read_tables(tmp_path / "rest")[0]["run_id"].tolist() == ["a", "alone"]
+    one = (*words[:2], f"{ENTITY}/p/s1", *words[3:], "--out", tmp_path / "one")
+    assert "run a grid of them with seeds" in call(*one, env=online).stderr
 
 
 @pytest.mark.slow

@@ -145,6 +145,10 @@ def test_runs_of_a_project_without_a_sweep(
     assert "factors.algo = 'a' is not a level in the sweep; accepted: 'c'" in done.stderr
     runs, _ = read_tables(tmp_path / "c")
     assert sorted(runs["run_id"]) == ["x1", "x2"]
+    some = json.dumps({"config.seed": {"$ne": 0}})
+    done = fetch(out, online, path, "--study", declaration, "--group", "main", "--filter", some)
+    assert "has 2 finished runs that --filter or --group excludes: " in done.stderr
+    assert "with --prune" in done.stderr
     none = json.dumps({"config.algo": "nothing"})
     done = fetch(tmp_path / "d", online, path, "--study", declaration, "--filter", none)
     assert 'with the filter {"config.algo": "nothing"}' in done.stderr

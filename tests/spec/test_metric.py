@@ -2,7 +2,7 @@
 
 import pytest
 
-from lib.spec.metric import metric, with_part
+from lib.spec.metric import last_word, metric, with_part
 
 
 def test_what_rounds_to_zero_has_no_sign() -> None:
@@ -33,3 +33,20 @@ def test_the_worst_score_of_a_preset_needs_its_goal() -> None:
 )
 def test_another_part_is_written_as_the_key_is(key: str, other: str) -> None:
     assert with_part(key, "test") == other
+
+
+@pytest.mark.parametrize(
+    ("key", "word"),
+    [
+        ("val_acc", "accuracy"),
+        ("test/error", "error"),
+        ("val_mean_squared_error", "mse"),
+        ("root_mean_squared_error", "rmse"),
+        ("test/mean-absolute-error", "mae"),
+        ("test/l2_error", "l2 error"),
+        ("val/loss_dice", "loss"),
+    ],
+)
+def test_an_error_is_a_rate_only_by_itself(key: str, word: str) -> None:
+    """So that a squared error is not shown in percent."""
+    assert last_word(key) == word

@@ -156,6 +156,10 @@ def test_values_are_compared_by_kind_and_content(one: object, other: object, sam
             "method: random\nparameters: {seed: {values: [1]}}",
             "the runs of `method: random` cannot be compared",
         ),
+        (
+            "early_terminate: {type: hyperband}\n" + GRID + "{seed: {values: [1, 2]}}",
+            "`early_terminate` stops runs because of the scores of other runs",
+        ),
         (GRID + "{a: {value: 1}}", "Tests need replicates"),
         (GRID + "{random_seed: {values: [1, 2]}}", "Candidates: random_seed (write `seed: random_"),
         (GRID + "{seed: {values: [1, 2]}}", "metric must have a name and a goal, got none"),
