@@ -371,7 +371,7 @@ def untestable(looks: list[int], unit: str) -> str:
     before = " and ".join(map(str, looks))
     return (
         f"Earlier reports of this study had {before} {unit}s; no primary contrast was testable in "
-        "them, so this is the first test."
+        "them, so this is the first test of these contrasts."
     )
 
 
