@@ -9,22 +9,10 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from analysis.figures import style
 from analysis.runs import per_item
 from analysis.runs.data import StudyData
+from lib.spec import gtsrb_classes
 from lib.spec.metric import count
 from lib.spec.study import Study, Variant
 
-# The 43 classes of the German Traffic Sign Recognition Benchmark (Stallkamp et al. 2012).
-# fmt: off
-GTSRB = [
-    "20 km/h", "30 km/h", "50 km/h", "60 km/h", "70 km/h", "80 km/h", "end of 80 km/h",
-    "100 km/h", "120 km/h", "no passing", "no passing for trucks", "right of way",
-    "priority road", "give way", "stop", "no vehicles", "no trucks", "no entry", "danger",
-    "curve left", "curve right", "double curve", "bumpy road", "slippery road",
-    "narrows on the right", "road works", "traffic lights", "pedestrians", "children", "bicycles",
-    "ice or snow", "wild animals", "end of limits", "turn right", "turn left", "ahead only",
-    "ahead or right", "ahead or left", "keep right", "keep left", "roundabout",
-    "end of no passing", "end of no passing, trucks",
-]
-# fmt: on
 SHOWN = 20  # classes in the figure of errors per class
 PAIRS = 5  # confusions listed in the caption
 
@@ -32,7 +20,7 @@ PAIRS = 5  # confusions listed in the caption
 def class_name(study: Study, label: int) -> str:
     """Return the name of a class: its number and, for a known data set, its meaning."""
     if study.declaration.class_names == "gtsrb":
-        return f"{label}: {GTSRB[label]}"
+        return f"{label}: {gtsrb_classes.NAMES[label]}"
     return f"class {label}"
 
 

@@ -11,7 +11,7 @@ import jinja2
 
 from analysis.figures import style
 from analysis.figures.picture import Picture
-from analysis.pages import formats, methods_text, tables
+from analysis.pages import formats, methods_text, scope_text, tables
 from analysis.pages.sections import chapters, sections, sections_after_figures
 from analysis.runs import recipe
 from analysis.runs.data import StudyData, unused_items
@@ -74,7 +74,7 @@ def write(
         "planned": PLANNED,
         "before": sections(data, results),
         "after": sections_after_figures(data, results),
-        "lead": methods_text.lead(data, results),
+        "lead": scope_text.lead(data, results),
         "head": head(data, results),
         "for_papers": methods_text.for_papers(data, results),
         "secondary": methods_text.secondary(results) if results["secondary"] else "",

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from analysis.figures import networks
-from analysis.pages import methods_text, run_tables, tables
+from analysis.pages import methods_text, run_tables, scope_text, tables
 from analysis.pages.formats import Table
 from analysis.runs.data import StudyData
 from analysis.statistics import grades
@@ -66,9 +66,9 @@ def sections(data: StudyData, results: dict[str, Any]) -> list[Section]:
     )
     found += _items(results, metric)
     if blocks := tables.within_blocks(results, study.logged):
-        words = [methods_text.blocks(data)]
+        words = [scope_text.blocks(data)]
         found.append(Section("Within each block", 3, words, table=blocks))
-    found.append(Section("Pairing", 3, [methods_text.pairing(data, results)]))
+    found.append(Section("Pairing", 3, [methods_text.pairing(results)]))
     found += _score_rules(data, results)
     found.append(
         Section(
@@ -114,7 +114,7 @@ def sections(data: StudyData, results: dict[str, Any]) -> list[Section]:
 
 def _items(results: dict[str, Any], metric: Metric) -> list[Section]:
     """Return the sections on uncertainty from seeds and test items, and on published scores."""
-    words, units = methods_text.uncertainty(results), f"{results['unit']}s"
+    words, units = scope_text.uncertainty(results), f"{results['unit']}s"
     table = tables.uncertainty(results, metric)
     found = [Section(f"{capitalize(units)} and test items", 3, [words], table=table)]
     if parts := tables.spread(results, metric):
@@ -122,7 +122,7 @@ def _items(results: dict[str, Any], metric: Metric) -> list[Section]:
             Section(
                 f"Sources of variance over {units}",
                 3,
-                [methods_text.spread(results)],
+                [scope_text.spread(results)],
                 table=parts,
             )
         )
@@ -140,7 +140,7 @@ def _design(results: dict[str, Any], metric: Metric) -> list[Section]:
     if table is None:
         return []
     folded = f"Show {count(len(table.frame), 'row')}"
-    words = [methods_text.design(results)]
+    words = [scope_text.design(results)]
     title = f"Design analysis: more {results['unit']}s"
     return [Section(title, paragraphs=words, table=table, folded=folded)]
 
@@ -256,7 +256,7 @@ def sections_after_figures(data: StudyData, results: dict[str, Any]) -> list[Sec
             bullets=[f"{n.replace('_', ' ')}: {text}" for n, text in grades.GRADES.items()],
         )
     )
-    found.append(Section("Scope", paragraphs=[methods_text.scope(data, results)]))
+    found.append(Section("Scope", paragraphs=[scope_text.scope(data, results)]))
     origin = [
         f"{name}: `{values if isinstance(values, str) else ', '.join(values)}`"
         for name, values in results["provenance"].items()

@@ -120,3 +120,15 @@ def _invert(
     first = bisect.bisect_left(range(middle), True, key=kept)
     last = bisect.bisect_left(range(middle, len(gaps)), True, key=lambda k: not kept(k)) + middle
     return float(candidates[first]), float(candidates[last])
+
+
+def ends(
+    bounds: Interval | None, low: str = "ci_low", high: str = "ci_high", level: str = "confidence"
+) -> dict[str, float | None]:
+    """Return an interval as entries of results.json: low end, high end, confidence.
+
+    All are None without an interval, and for that of a single pair, which has no confidence.
+    """
+    if bounds is None or not bounds.confidence > 0:
+        return dict.fromkeys((low, high, level))
+    return {low: bounds.low, high: bounds.high, level: bounds.confidence}

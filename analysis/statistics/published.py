@@ -10,6 +10,7 @@ from analysis.runs.data import StudyData, test_scores
 from analysis.runs.tables import TableError
 from analysis.statistics import testing
 from analysis.statistics.contrasts import Contrast
+from analysis.statistics.intervals import ends
 
 
 def by_seed(data: StudyData) -> list[dict[str, Any]]:
@@ -79,7 +80,7 @@ def steps(data: StudyData) -> list[dict[str, Any]]:
                 "before": words[before],
                 "medians": [float(np.median(values[key])) for key in (after, before)],
                 "difference": tested.interval.estimate,
-                **testing.ends(tested.interval),
+                **ends(tested.interval),
                 "p": tested.test.p,
                 "lower": tested.test.negative,
                 "higher": tested.test.positive,

@@ -23,6 +23,7 @@ from analysis.statistics import (
     sentences,
     testing,
 )
+from analysis.statistics.secondary import sensitivity, simple_effects
 from analysis.statistics.testing import Tested
 from lib.spec.study import RULES, Variant
 
@@ -35,7 +36,7 @@ def analyze(data: StudyData) -> dict[str, Any]:
     over = [{}] * len(tested)
     if by_item is not None:
         over = robustness.over_test_set(data, by_item, tested)
-    secondary = testing.simple_effects(
+    secondary = simple_effects(
         study, data.scores, data.failed, data.resolution, data.paired, checked.splitting
     )
     for effect in secondary:
@@ -236,8 +237,8 @@ def _row(
         "p_beyond": tested.p_beyond,
         "p_within": tested.p_within,
         "difference": bounds and bounds.estimate,
-        **testing.ends(bounds),
-        **testing.ends(alone, "alone_low", "alone_high", "alone_confidence"),
+        **intervals.ends(bounds),
+        **intervals.ends(alone, "alone_low", "alone_high", "alone_confidence"),
         "items_low": over["items"][0] if over else None,
         "items_high": over["items"][1] if over else None,
         "both_low": over["both"][0] if over else None,
@@ -245,7 +246,7 @@ def _row(
         "rank_biserial": tested.rank_biserial,
         "positive": int((differences > 0).sum()) if tested.paired else None,
         "negative": int((differences < 0).sum()) if tested.paired else None,
-        **testing.sensitivity(tested),
+        **sensitivity(tested),
         "grade": grade,
         "sentence": sentences.sentence(grade, tested, study),
         "claim": sentences.claim(grade, tested, study),

@@ -11,6 +11,7 @@ from analysis.runs import per_item
 from analysis.runs.data import StudyData, test_scores, with_worst
 from analysis.runs.tables import SUMMARY, keys, numbers
 from analysis.statistics import bootstrap, contrasts, testing
+from analysis.statistics.intervals import ends
 from analysis.statistics.testing import Tested
 from lib.spec.metric import PARTS, PRESETS, last_word, metric, split_part, with_part
 from lib.spec.study import RULES, SUFFIXES, Study
@@ -129,7 +130,7 @@ def _described(key: str, tested: Tested) -> dict[str, Any]:
         "name": tested.contrast.name,
         "n": tested.n_trained,
         "difference": bounds and bounds.estimate,
-        **testing.ends(bounds),
+        **ends(bounds),
         "p": tested.test.p,
         "exact": tested.exact,
     }

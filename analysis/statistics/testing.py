@@ -1,19 +1,14 @@
 """Test the contrasts of one study: for a difference, and for one beyond or within ±δ."""
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from scipy.stats import ttest_1samp
 
 from analysis.statistics import failures, intervals, rank_tests
-from analysis.statistics.contrasts import Contrast, build, tolerance
+from analysis.statistics.contrasts import Contrast
 from analysis.statistics.intervals import Interval
 from analysis.statistics.rank_tests import RankSum, SignedRank
-from lib.spec.study import Study
-from lib.spec.sweep import show_value
 
 
 @dataclass(frozen=True)
@@ -255,18 +250,6 @@ def interval(
     return intervals.shift_interval(x, y, confidence, tied)
 
 
-def ends(
-    bounds: Interval | None, low: str = "ci_low", high: str = "ci_high", level: str = "confidence"
-) -> dict[str, float | None]:
-    """Return an interval as entries of results.json: low end, high end, confidence.
-
-    All are None without an interval, and for that of a single pair, which has no confidence.
-    """
-    if bounds is None or not bounds.confidence > 0:
-        return dict.fromkeys((low, high, level))
-    return {low: bounds.low, high: bounds.high, level: bounds.confidence}
-
-
 def _failures(contrast: Contrast, failed: np.ndarray | None, pairs: bool) -> Failures | None:
     if failed is None or not failed[[*contrast.sides[0], *contrast.sides[1]]].any():
         return None
@@ -276,93 +259,3 @@ def _failures(contrast: Contrast, failed: np.ndarray | None, pairs: bool) -> Fai
     seeds = tuple(int(side.sum()) for side in by_seed)
     p = failures.compare(*by_seed, pairs) if contrast.kind == "main" else None
     return Failures(counts, runs, seeds, p)
-
-
-def sensitivity(tested: Tested) -> dict[str, float | None]:
-    """Return the p of two other paired tests, ``p_sign_flip`` of the mean and ``p_t``.
-
-    Also ``correlation``: Pearson's r over seeds between baseline and treatment, which shows how
-    much variance pairing removes. All over the seeds without a failed run. A value is None if it is
-    undefined: without pairs, for too few seeds (or, for the sign flips, too many), or without any
-    variation. No grade depends on these values.
-    """
-    if not tested.paired:
-        return dict.fromkeys(("p_sign_flip", "p_t", "correlation"))
-    tied, kept = tested.contrast.tolerance, np.isfinite(tested.per_seed)
-    x, y = tested.contrast.baseline[kept], tested.contrast.treatment[kept]
-    d = tested.per_seed[kept]
-    varied = len(d) > 2 and np.ptp(d) > 0
-    return {
-        "p_sign_flip": rank_tests.sign_flip(d, tied) if 1 < len(d) <= 20 else None,
-        "p_t": float(ttest_1samp(d, 0).pvalue) if varied else None,
-        "correlation": float(np.corrcoef(x, y)[0, 1])
-        if len(d) > 2 and np.ptp(x) > 0 and np.ptp(y) > 0
-        else None,
-    }
-
-
-def simple_effects(
-    study: Study,
-    scores: np.ndarray,
-    failed: np.ndarray | None = None,
-    resolution: float | None = None,
-    paired: bool = False,
-    splitting: Sequence[str] = (),
-) -> list[dict[str, Any]]:
-    """Compare all pairs of variants that differ in one factor.
-
-    This is the secondary family, with its own Holm correction, without pairs that a primary
-    contrast compares: a second p for the same difference would only confuse. The tests are those of
-    the primary contrasts: signed-rank where seeds are paired, else Mann–Whitney, see ``run_tests``.
-    Returns one dict per comparison of treatment with baseline (name, levels, variants, at, paired,
-    n, statistic, p, p_holm, exact, rank_biserial, difference, ci_low, ci_high, confidence). The
-    test and rank_biserial use all runs; n (of baseline and treatment), difference and the
-    simultaneous interval exclude failed runs, if paired with their pairs (the last two are None if
-    nothing is left). ``scores``, ``failed``: (variants, seeds).
-    """
-    rows, tied = [], tolerance(scores, resolution)
-    failed = np.zeros(scores.shape, dtype=bool) if failed is None else failed
-    index = {variant: i for i, variant in enumerate(study.variants)}
-    sides = [one.sides for one in build(study, scores) if one.kind == "main"]
-    primary = [{*a, *b} for a, b in sides if len(a) == len(b) == 1]
-    for axis, (name, levels) in enumerate(study.factors.items()):
-        for variant, level in itertools.product(study.variants, levels):
-            if levels.index(variant[axis]) >= levels.index(level):
-                continue
-            other = (*variant[:axis], level, *variant[axis + 1 :])
-            at = [(n, v) for n, v in zip(study.factors, variant, strict=True) if n != name]
-            pair = name
-            if len(levels) > 2:
-                pair = f"{name}: {show_value(level)} - {show_value(variant[axis])}"
-            where = ", ".join(f"{n}={show_value(v)}" for n, v in at)
-            both = index[variant], index[other]
-            if set(both) in primary:
-                continue
-            pairs = paired and name not in splitting
-            x, y = (scores[i] for i in both)
-            kept = [~failed[i] for i in both]
-            kept = [kept[0] & kept[1]] * 2 if pairs else kept
-            result = _test(x, y, pairs, tied)
-            rows.append(
-                {
-                    "name": f"{pair} at {where}" if at else pair,
-                    "levels": [name, variant[axis], level],
-                    "variants": [list(variant), list(other)],
-                    "at": at,
-                    "paired": pairs,
-                    "n": [int(side.sum()) for side in kept],
-                    "statistic": result.statistic,
-                    "p": result.p,
-                    "exact": pairs or result.exact,
-                    "rank_biserial": result.rank_biserial if pairs else 2 * result.a12 - 1,
-                    "trained": [x[kept[0]], y[kept[1]]],
-                }
-            )
-    adjusted = rank_tests.holm([row["p"] for row in rows]).tolist() if rows else []
-    for row, p_holm in zip(rows, adjusted, strict=True):
-        row["p_holm"], trained = p_holm, row.pop("trained")
-        bounds = None
-        if min(map(len, trained)):
-            bounds = interval(*trained, row["paired"], tied, 1 - study.alpha / len(rows))
-        row |= {"difference": bounds and bounds.estimate} | ends(bounds)
-    return rows

@@ -21,9 +21,9 @@ from pathlib import Path
 import pandas as pd
 
 from lib.spec.errors import DataError
+from lib.spec.gtsrb_classes import CLASSES
 from lib.spec.metric import count
 
-CLASSES = 43
 IMAGES = (".ppm", ".png", ".bmp", ".jpg", ".jpeg")  # preferred first if a stem has several
 TRAINING = ("Final_Training/Images", "Train", "Training", "trainingset")
 TEST = ("Final_Test/Images", "Test", "testset", "Final_Test")

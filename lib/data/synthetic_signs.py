@@ -19,8 +19,8 @@ from PIL import Image, ImageDraw, ImageFilter
 from tqdm import tqdm
 
 from lib.spec.errors import command
+from lib.spec.gtsrb_classes import CLASSES
 
-CLASSES = 43
 SIDE = 96  # side of a drawn sign and its background in pixels, before frames are scaled down
 HEADER = ["Filename", "Width", "Height", "Roi.X1", "Roi.Y1", "Roi.X2", "Roi.Y2", "ClassId"]
 
@@ -218,7 +218,7 @@ def main() -> None:
     parser.add_argument("--tracks", type=int, default=8, help="tracks per class, at least 1")
     parser.add_argument("--frames", type=int, default=6, help="frames per track, at least 1")
     parser.add_argument(
-        "--test-images", type=int, default=860, help="number of test images, at least 43"
+        "--test-images", type=int, default=860, help=f"number of test images, at least {CLASSES}"
     )
     parser.add_argument("--seed", type=int, default=0, help="random seed, at least 0")
     a = parser.parse_args()
@@ -226,8 +226,8 @@ def main() -> None:
         raise SystemExit(f"{a.root} already exists; remove it or choose another folder")
     if a.tracks < 1 or a.frames < 1 or a.test_images < CLASSES or a.seed < 0:
         parser.error(
-            "--tracks and --frames must be 1 or more, --test-images 43 or more and --seed 0 or "
-            f"more, got {a.tracks}, {a.frames}, {a.test_images} and {a.seed}"
+            f"--tracks and --frames must be 1 or more, --test-images {CLASSES} or more and --seed "
+            f"0 or more, got {a.tracks}, {a.frames}, {a.test_images} and {a.seed}"
         )
     draw_dataset(a.root, a.tracks, a.frames, a.test_images, a.seed)
     print(f"{CLASSES * a.tracks * a.frames} training and {a.test_images} test images in {a.root}")

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from lib.models.blocks import Activation, conv_block
+from lib.spec.gtsrb_classes import CLASSES
 
 
 class CNN(nn.Module):
@@ -13,7 +14,7 @@ class CNN(nn.Module):
     features.
     """
 
-    def __init__(self, batch_norm: bool, activation: Activation, classes: int = 43) -> None:
+    def __init__(self, batch_norm: bool, activation: Activation) -> None:
         super().__init__()
         self.features = nn.Sequential(
             *conv_block(3, 64, 5, batch_norm, activation),
@@ -23,8 +24,8 @@ class CNN(nn.Module):
             nn.MaxPool2d(2),
             nn.Flatten(),
         )
-        self.classifier = nn.Linear(32 * 4 * 4, classes)
+        self.classifier = nn.Linear(32 * 4 * 4, CLASSES)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the logits (N, classes)."""
+        """Return the logits (N, 43)."""
         return self.classifier(self.features(images))

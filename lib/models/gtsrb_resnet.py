@@ -7,6 +7,7 @@ from torch import nn
 
 from lib.data import augment_strong, gtsrb
 from lib.models.blocks import ACTIVATIONS, Activation, conv_block
+from lib.spec.gtsrb_classes import CLASSES
 from lib.training import hardware
 
 WIDTHS = (32, 64, 128, 192)  # channels at each of the four sizes
@@ -43,9 +44,7 @@ class ChallengeNet(nn.Module):
     features (Srivastava et al. 2014).
     """
 
-    def __init__(
-        self, normalize: bool, dropout: float, activation: Activation, classes: int = 43
-    ) -> None:
+    def __init__(self, normalize: bool, dropout: float, activation: Activation) -> None:
         super().__init__()
         self.normalize = normalize
         first, second, third, fourth = WIDTHS
@@ -63,10 +62,10 @@ class ChallengeNet(nn.Module):
             nn.Flatten(),
             nn.Dropout(dropout),
         )
-        self.classifier = nn.Linear(fourth, classes)
+        self.classifier = nn.Linear(fourth, CLASSES)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the logits (N, classes)."""
+        """Return the logits (N, 43)."""
         return self.classifier(self.features(normalize(images) if self.normalize else images))
 
 

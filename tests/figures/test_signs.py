@@ -13,6 +13,7 @@ from analysis.runs.data import StudyData
 from analysis.runs.data import test_scores as scores_by_item
 from analysis.runs.load import load_data
 from analysis.statistics import robustness
+from lib.spec import gtsrb_classes
 from lib.spec.metric import metric
 from tests import factories
 
@@ -59,7 +60,7 @@ def test_errors_per_class_are_those_of_the_images(sweep_path: Path, tmp_path: Pa
     assert ticks[0] == f"class 0 ({EACH})"
     named = factories.study(sweep_path, class_names="gtsrb")
     assert classification.class_name(named, 14) == "14: stop"
-    assert len(classification.GTSRB) == 43
+    assert gtsrb_classes.CLASSES == 43
 
 
 def test_confusions_are_means_over_the_best_variants_runs(sweep_path: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from analysis.statistics import (
     intervals,
     many,
     rank_tests,
+    secondary,
     testing,
 )
 from lib.spec.declaration import StudyError
@@ -146,12 +147,12 @@ def test_simple_effects_are_simultaneous_and_of_trained_runs(sweep_path: Path) -
     failed = np.zeros(scores.shape, dtype=bool)
     failed[1, 2] = True
     scores[failed] = 1.0
-    rows = testing.simple_effects(study, scores, failed)
+    rows = secondary.simple_effects(study, scores, failed)
     (row,) = (r for r in rows if r["variants"] == [[False, "adam"], [False, "sgd"]])
     own = intervals.shift_interval(scores[0], np.delete(scores[1], 2), 1 - 0.05 / len(rows))
     assert (row["ci_low"], row["ci_high"], row["n"]) == (own.low, own.high, [8, 7])
     assert row["p"] == pytest.approx(rank_tests.rank_sum(scores[0], scores[1]).p)
-    rows = testing.simple_effects(study, scores, failed, paired=True, splitting=["batch_norm"])
+    rows = secondary.simple_effects(study, scores, failed, paired=True, splitting=["batch_norm"])
     assert [r["paired"] for r in rows] == [False, False, True, True]
     (row,) = (r for r in rows if r["variants"] == [[False, "adam"], [False, "sgd"]])
     own = intervals.paired_interval(np.delete(scores[1] - scores[0], 2), 1 - 0.05 / len(rows))
