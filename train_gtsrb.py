@@ -237,7 +237,8 @@ def test(model: nn.Module, part: gtsrb.Images, loop: Loop, run: wandb_run.Run, c
         _, best_error, *_ = evaluate(model, part, part.indices, cfg)
     scores = {"labels": part.labels, "predicted": predicted, "probability": probability}
     run.save_arrays("test_scores.npz", names=part.names, **scores)
-    run.log_media(media.signs, part.images, part.labels, predicted, probability)
+    if cfg.media:
+        run.log_media(media.signs(part.images, part.labels, predicted, probability))
     run.summarize({"test/error": error, "test/error_at_best_val": best_error})
     run.summarize({"test/error_mean_last_5": mean_error, "diverged": loop.diverged})
     run.summarize({"best_epoch": loop.best_epoch})

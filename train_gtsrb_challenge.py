@@ -250,7 +250,8 @@ def test(
     run.summarize({"test/error_at_best_val": best_error, "test/error_mean_last_5": mean_error})
     run.summarize({"best_epoch": loop.best_epoch})
     outcome = (scores["labels"], scores["predicted"], scores["probability"])
-    run.log_media(media.signs, data.test.images, *outcome)
+    if cfg.media:
+        run.log_media(media.signs(data.test.images, *outcome))
 
 
 def main() -> None:

@@ -259,7 +259,8 @@ def test(
     if cfg.save_overlays:
         arrays = {"images": gray, "truth": part.masks, "predicted": predicted}
         run.save_arrays("test_overlays.npz", names=part.names, **arrays)
-    run.log_media(media.lungs, gray, part.masks, predicted, part.names, last["jaccard"])
+    if cfg.media:
+        run.log_media(media.lungs(gray, part.masks, predicted, part.names, last["jaccard"]))
     for rule, scores in {"": last, "_at_best_val": best, "_mean_last_5": mean}.items():
         run.summarize({f"test/{key}{rule}": score.mean().item() for key, score in scores.items()})
     run.summarize({"best_epoch": loop.best_epoch, "diverged": loop.diverged})

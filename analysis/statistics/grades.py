@@ -45,20 +45,36 @@ def decide(
 
 
 def grade(tested: Tested, study: Study) -> str:
-    """Return the grade of a contrast.
+    """Return the grade of a contrast."""
+    if tested.all_equal:
+        return "not_testable"
+    found = decide(
+        tested.p_holm,
+        tested.p_beyond,
+        tested.p_within,
+        study.alpha,
+        tested.same_without_failures(study.alpha),
+    )
+    floors = tested.design_holm, tested.design_trained, tested.least_holm
+    return where_testable(found, *floors, study.alpha)
+
+
+def where_testable(
+    found: str, design: float, design_trained: float, least: float, alpha: float
+) -> str:
+    """Return the grade ``found`` from p-values, or a weaker one if the design allows no more.
 
     With too few seeds for any difference, equivalence is not claimed either: such a study could
     end in one way only. The same holds if too few seeds have no failed run. With enough seeds, many
-    zeros may show equivalence.
+    zeros may show equivalence. ``design``, ``design_trained``: the smallest Holm-adjusted p that
+    the numbers of seeds allow, and of seeds without a failed run; ``least``: that zeros and ties
+    allow too.
     """
-    if tested.design_holm >= study.alpha or tested.all_equal:
+    if design >= alpha:
         return "not_testable"
-    same = tested.same_without_failures(study.alpha)
-    found = decide(tested.p_holm, tested.p_beyond, tested.p_within, study.alpha, same)
-    if found == "practically_equivalent" and tested.design_trained >= study.alpha:
+    if found == "practically_equivalent" and design_trained >= alpha:
         found = "inconclusive"
-    could = tested.least_holm < study.alpha
-    return found if could or found != "inconclusive" else "not_testable"
+    return "not_testable" if found == "inconclusive" and least >= alpha else found
 
 
 def under_other_rules(grade: str, others: Sequence[tuple[str, bool]]) -> str:

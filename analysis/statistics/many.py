@@ -15,9 +15,10 @@ class Claims:
 
     ``difference``, ``beyond``, ``within``: of the three claims. ``trained``: of a difference among
     the seeds without a failed run. ``least``: ``difference`` if every contrast had the smallest p
-    that its zeros allow; ``design``: that the number of seeds allows. ``direction``: the sign of
-    the difference over all seeds, or 0. ``estimate``: the Hodges–Lehmann difference over the seeds
-    without a failed run, NaN if there are none. ``design_trained``: ``design`` of these seeds.
+    that its zeros allow (ties of unpaired seeds are not counted); ``design``: that the number of
+    seeds allows. ``direction``: the sign of the difference over all seeds, or 0. ``estimate``: the
+    Hodges–Lehmann difference over the seeds without a failed run, NaN if there are none.
+    ``design_trained``: ``design`` of these seeds.
     """
 
     difference: np.ndarray
@@ -114,8 +115,6 @@ def grades_of(claims: Claims, alpha: float, failed: bool) -> np.ndarray:
     for index in zip(*np.nonzero((claims.design < alpha) & ~all_equal), strict=True):
         p = claims.difference[index], claims.beyond[index], claims.within[index]
         found = grades.decide(*p, alpha, bool(same[index]) or not failed)
-        if found == "practically_equivalent" and claims.design_trained[index] >= alpha:
-            found = "inconclusive"
-        could = claims.least[index] < alpha
-        graded[index] = found if could or found != "inconclusive" else "not_testable"
+        floors = claims.design[index], claims.design_trained[index], claims.least[index]
+        graded[index] = grades.where_testable(found, *floors, alpha)
     return graded

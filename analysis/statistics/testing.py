@@ -1,7 +1,7 @@
 """Test the contrasts of one study: for a difference, and for one beyond or within ±δ."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -175,55 +175,56 @@ def run_tests(
     smallest effect of interest; each kind of claim has a family-wise error rate of at most
     ``alpha``. ``failed`` (variants, seeds): which runs failed; they must have the worst score.
     """
-    rows, about_delta, family = [], [], len(contrasts)
+    found = []
     for contrast in contrasts:
         x, y, tied = contrast.baseline, contrast.treatment, contrast.tolerance
         pairs = has_pairs(contrast, paired, splitting)
         kept = kept_of(contrast, failed, pairs)
         sides = x[kept[0]], y[kept[1]]
-        trained = _test(*sides, pairs, tied) if min(map(len, sides)) else None
-        bounds = [None, None]
-        if trained:
-            bounds = [interval(*sides, pairs, tied, 1 - a) for a in (alpha / family, alpha)]
-        rows.append(
-            {
-                "contrast": contrast,
-                "test": _test(x, y, pairs, tied),
-                "trained": trained,
-                "interval": bounds[0],
-                "interval_alone": bounds[1],
-                "failures": _failures(contrast, failed, pairs),
-                "kept": kept,
-            }
+        test, trained, simultaneous, alone = _test(x, y, pairs, tied), None, None, None
+        if min(map(len, sides)):
+            trained = _test(*sides, pairs, tied)
+            simultaneous = interval(*sides, pairs, tied, 1 - alpha / len(contrasts))
+            alone = interval(*sides, pairs, tied, 1 - alpha)
+        beyond = within = None
+        if delta is not None:
+            beyond, within = margins(*sides, pairs, tied, delta) if trained else (1.0, 1.0)
+        found.append(
+            Tested(
+                contrast=contrast,
+                test=test,
+                p_holm=test.p,
+                trained=trained,
+                interval=simultaneous,
+                interval_alone=alone,
+                p_beyond=beyond,
+                p_within=within,
+                p_trained=trained.p if trained else 1.0,
+                least_holm=test.least_p,
+                least_trained=trained.least_p if trained else 1.0,
+                design_holm=smallest_p(len(x), len(y), pairs),
+                design_trained=smallest_p(*map(len, sides), pairs),
+                failures=_failures(contrast, failed, pairs),
+                kept=kept,
+            )
         )
-        known = trained is not None and delta is not None
-        about_delta.append(margins(*sides, pairs, tied, delta) if known else (1.0, 1.0))
-    p_holm = rank_tests.holm([row["test"].p for row in rows]).tolist()
-    beyond = within = [None] * family
-    if delta is not None:
-        beyond, within = (
-            rank_tests.holm([float(p) for p in kind]).tolist()
-            for kind in zip(*about_delta, strict=True)
-        )
-    without = rank_tests.holm([row["trained"].p if row["trained"] else 1.0 for row in rows])
-    least = rank_tests.holm([row["test"].least_p for row in rows])
-    least_trained = rank_tests.holm(
-        [row["trained"].least_p if row["trained"] else 1.0 for row in rows]
-    )
-    pairs = [isinstance(row["test"], SignedRank) for row in rows]
-    counts = [[len(row["contrast"].baseline)] * 2 for row in rows]
-    kept = [[int(side.sum()) for side in row["kept"]] for row in rows]
-    design, design_trained = (
-        rank_tests.holm([smallest_p(*one, p) for one, p in zip(n, pairs, strict=True)])
-        for n in (counts, kept)
-    )
-    floors = least.tolist(), least_trained.tolist(), design.tolist(), design_trained.tolist()
-    kinds = zip(p_holm, beyond, within, without.tolist(), *floors, strict=True)
-    names = ("p_holm", "p_beyond", "p_within", "p_trained", "least_holm", "least_trained")
-    names += ("design_holm", "design_trained")
+    return _corrected(found)
+
+
+CORRECTED = ("p_holm", "p_beyond", "p_within", "p_trained")
+CORRECTED += ("least_holm", "least_trained", "design_holm", "design_trained")
+
+
+def _corrected(family: list[Tested]) -> list[Tested]:
+    """Return the tests of a family with Holm's correction applied to each kind of p."""
+    adjusted = {
+        name: rank_tests.holm([float(getattr(one, name)) for one in family]).tolist()
+        for name in CORRECTED
+        if all(getattr(one, name) is not None for one in family)
+    }
     return [
-        Tested(**row, **dict(zip(names, ps, strict=True)))
-        for row, ps in zip(rows, kinds, strict=True)
+        replace(one, **{name: values[i] for name, values in adjusted.items()})
+        for i, one in enumerate(family)
     ]
 
 

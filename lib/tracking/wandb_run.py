@@ -8,7 +8,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
@@ -50,7 +50,6 @@ class Run:
     wandb_run: Any
     last_logged: int = 0  # last epoch that the server already has; 0 for a new run
     stopped_at: float = 0.0  # time.monotonic() of the first SIGTERM; 0 if there was none
-    log_pictures: bool = False  # whether to log images of the test results to W&B
     logged: int = 0  # history rows logged by this process
     dry: bool = False  # dry run: read settings and data, do not train or log
 
@@ -100,9 +99,9 @@ class Run:
         """Update the run's summary."""
         self.wandb_run.summary.update(dict(summary))
 
-    def log_media(self, panels: Callable[..., dict[str, Any]], *results: Any) -> None:
-        """If ``media`` is true, log the images that ``panels`` (lib/tracking/media.py) returns."""
-        if self.log_pictures and (images := panels(*results)):
+    def log_media(self, images: dict[str, Any]) -> None:
+        """Log images (lib/tracking/media.py), by name, as a row of their own."""
+        if images:
             self.wandb_run.log(images)
 
 
@@ -153,7 +152,6 @@ def start(flags: T) -> Iterator[tuple[T, Run]]:
                     print(line, flush=True)
                 wandb_run.define_metric("epoch")
                 wandb_run.define_metric("*", step_metric="epoch")
-                run.log_pictures = getattr(cfg, "media", False)
                 run.summarize(_declared(folder, dataclasses.asdict(cfg)))
                 yield cfg, run
                 _ignore_signals()
