@@ -37,8 +37,8 @@ from analysis.statistics.pilot import Pilot, contrast_deviation, read_pilot
 from analysis.statistics.sentences import format_p
 from lib.spec.errors import UserError, command
 from lib.spec.load import load_study
-from lib.spec.metric import count
 from lib.spec.study import Places, Study
+from lib.spec.words import count
 
 SEEDS = range(3, 16)  # x axis of the figure
 

@@ -21,8 +21,8 @@ from analysis.statistics.sentences import format_p, show_level
 from lib.spec.errors import UserError, command
 from lib.spec.files import write_atomically
 from lib.spec.load import load_study
-from lib.spec.metric import count
 from lib.spec.study import ROOT, RULES, Places, Study
+from lib.spec.words import count
 
 RESULTS = re.compile(r"<!-- results:(?P<studies>[\w. -]+?)-->\n.*?<!-- /results -->", re.DOTALL)
 OPENING = re.compile(r"<!-- ([\w.-]+) -->\n")

@@ -32,9 +32,9 @@ from lib.spec.errors import command
 from lib.spec.files import lock_of
 from lib.spec.load import not_found
 from lib.spec.machine import cores, gpus
-from lib.spec.metric import count
 from lib.spec.study import NUISANCE_FIELDS, Places
 from lib.spec.sweep import Sweep, SweepError, read_sweep, same_value
+from lib.spec.words import count
 from lib.tracking import finished
 from lib.tracking.processes import run_all, run_id
 

@@ -16,7 +16,7 @@ import numpy as np
 from lib.explain.trained import inspect_run
 from lib.spec.errors import command
 from lib.spec.files import write_atomically
-from lib.spec.metric import count
+from lib.spec.words import count
 
 
 @command

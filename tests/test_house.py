@@ -11,7 +11,7 @@ import pytest
 
 from lib.spec.declaration import StudyError
 from lib.spec.load import load_study
-from lib.spec.metric import metric
+from lib.spec.metric_declaration import metric
 from lib.spec.study import Places
 from lib.spec.sweep import read_sweep
 from lib.tracking.processes import run_id

@@ -10,8 +10,8 @@ from analysis.figures import style
 from analysis.runs import per_item
 from analysis.runs.data import StudyData
 from lib.spec import gtsrb_classes
-from lib.spec.metric import count
 from lib.spec.study import Study, Variant
+from lib.spec.words import count
 
 SHOWN = 20  # classes in the figure of errors per class
 PAIRS = 5  # confusions listed in the caption

@@ -10,7 +10,7 @@ from matplotlib.patheffects import withStroke
 from analysis.figures import style
 from analysis.runs.data import StudyData
 from analysis.statistics.sentences import format_p, show_level
-from lib.spec.metric import count
+from lib.spec.words import count
 
 LETTERS, LINE = 72, 0.22  # characters per line of a contrast's name; height of a second line
 

@@ -13,7 +13,8 @@ from analysis.runs.axis import label as label_of
 from analysis.runs.data import StudyData
 from analysis.statistics import contrasts
 from analysis.statistics.sentences import subject
-from lib.spec.metric import Metric, capitalize, count
+from lib.spec.metric import Metric
+from lib.spec.words import capitalize, count
 
 
 def learning_curves(data: StudyData, metric: Metric) -> Figure:

@@ -12,7 +12,7 @@ from analysis.figures import style
 from analysis.figures.scores import mark_failed
 from analysis.runs.data import StudyData
 from analysis.statistics.sentences import show_level
-from lib.spec.metric import capitalize
+from lib.spec.words import capitalize
 
 WIDTH = 26  # characters per line of a label
 FAR_BAND = 1.5  # times the range of all intervals: a wider ±δ is not shown whole

@@ -14,7 +14,8 @@ from matplotlib.patheffects import withStroke
 from analysis.figures import style
 from analysis.runs.data import StudyData
 from analysis.statistics import rank_tests
-from lib.spec.metric import Metric, capitalize, count
+from lib.spec.metric import Metric
+from lib.spec.words import capitalize, count
 
 STATE_COLOURS = {"finished": "#BFE3D5", "diverged": "#F5C9A8", "missing": "#FFFFFF"}
 UNFINISHED = "#E9B7CE"  # crashed, killed, short, duplicate and so on

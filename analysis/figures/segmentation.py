@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from analysis.figures import style
 from analysis.runs import per_item
 from analysis.runs.data import StudyData
-from lib.spec.metric import count
+from lib.spec.words import count
 
 TRUTH, PREDICTED = "#F0E442", "#56B4E9"  # yellow solid, sky blue dashed: distinct without color too
 DPI = 90  # enough for the pixels of the radiographs

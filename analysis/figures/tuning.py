@@ -14,9 +14,10 @@ from analysis.runs.data import StudyData
 from analysis.runs.load import sibling
 from analysis.runs.tables import CONFIG, numbers
 from lib.spec.declaration import StudyError
-from lib.spec.metric import Metric, capitalize, count, with_part
+from lib.spec.metric import Metric, with_part
 from lib.spec.study import Study
 from lib.spec.sweep import same_value, show_value
+from lib.spec.words import capitalize, count
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from typing import Any
 
 from analysis.runs.data import StudyData
 from analysis.statistics.sentences import show_level
-from lib.spec.metric import capitalize, count
+from lib.spec.words import capitalize, count
 
 
 def highest(results: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ from analysis.runs import recipe
 from analysis.runs.data import StudyData, unused_items
 from analysis.statistics.notes import PLANNED
 from lib.spec.files import write_all, write_atomically
-from lib.spec.metric import count
+from lib.spec.words import count
 
 TEMPLATES = Path(__file__).parent / "templates"
 FIGURES = "figures"  # folder next to the tables

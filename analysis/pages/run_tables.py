@@ -5,8 +5,8 @@ from typing import Any
 import pandas as pd
 
 from analysis.pages.formats import Table, or_dash
-from lib.spec.metric import capitalize
 from lib.spec.study import Study
+from lib.spec.words import capitalize
 
 
 def by_seed(results: dict[str, Any], study: Study) -> Table | None:

@@ -6,7 +6,7 @@ from analysis.pages.methods_text import highest, levels
 from analysis.runs.data import StudyData
 from analysis.statistics.design import SIMULATED, spread_factors
 from analysis.statistics.sentences import format_p, show_level
-from lib.spec.metric import capitalize, count
+from lib.spec.words import capitalize, count
 
 
 def lead(data: StudyData, results: dict[str, Any]) -> str:

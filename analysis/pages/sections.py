@@ -10,7 +10,8 @@ from analysis.pages.formats import Table
 from analysis.runs.data import StudyData
 from analysis.statistics import grades
 from analysis.statistics.sentences import format_p
-from lib.spec.metric import Metric, capitalize, count
+from lib.spec.metric import Metric
+from lib.spec.words import capitalize, count
 
 MOST_OPEN = 24  # a secondary table with more rows is collapsed
 

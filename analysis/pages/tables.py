@@ -6,8 +6,9 @@ import pandas as pd
 
 from analysis.pages.formats import RUNS_PER_SIDE, Table, or_dash
 from analysis.statistics.sentences import format_p, show_level
-from lib.spec.metric import Metric, capitalize
+from lib.spec.metric import Metric
 from lib.spec.study import Study
+from lib.spec.words import capitalize
 
 AGAINST_FIRST = "Difference from first"
 BELOW_ABOVE = "Below / above 0"  # numbers of seeds

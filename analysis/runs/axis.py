@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from lib.spec.metric import capitalize
+from lib.spec.words import capitalize
 
 EPOCH = "epoch"
 STEP = "_step"  # W&B's own counter of log calls, present in every run

@@ -20,8 +20,8 @@ from analysis.runs.tables import (
     runs_table,
     write_tables,
 )
-from lib.spec.metric import count
 from lib.spec.study import Study
+from lib.spec.words import count
 
 
 def collect(

@@ -19,9 +19,9 @@ from analysis.runs.score_checks import (
 )
 from analysis.runs.tables import CONFIG, SUMMARY, TableError, is_missing, keys, numbers
 from analysis.runs.waivable import CHECKS, failed_waivable
-from lib.spec.metric import count
 from lib.spec.study import LEAST_EPOCHS, Study, Variant
 from lib.spec.sweep import same_value, show_value
+from lib.spec.words import count
 
 MOST_NAMED = 5  # runs in a message about many
 

@@ -13,8 +13,9 @@ from analysis.runs import blocks, per_item, recipe
 from analysis.runs.axis import EPOCH, label
 from analysis.runs.completeness import Completeness
 from analysis.runs.tables import SUMMARY, TableError, numbers
-from lib.spec.metric import Metric, count
+from lib.spec.metric import Metric
 from lib.spec.study import LEAST_EPOCHS, Study, Variant
+from lib.spec.words import count
 
 
 @dataclass(frozen=True)

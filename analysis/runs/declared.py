@@ -13,9 +13,9 @@ from lib.spec.declaration import DECLARING, declaring, study_hash
 from lib.spec.errors import UserError
 from lib.spec.files import write_atomically
 from lib.spec.load import varied
-from lib.spec.metric import count
 from lib.spec.study import ROOT, Study
 from lib.spec.sweep import read_sweep, show_value
+from lib.spec.words import count
 
 NAME = "declared_at_runs.json"  # next to the tables: the declaring keys at the runs' commits
 KEY = "study_sha256"  # summary key; "name:hash name:hash", as a run may belong to several studies

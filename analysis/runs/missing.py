@@ -13,9 +13,9 @@ import yaml
 
 from analysis.runs.data import StudyData
 from lib.spec.files import write_atomically
-from lib.spec.metric import count
 from lib.spec.study import Study
 from lib.spec.sweep import Sweep, same_value
+from lib.spec.words import count
 
 HEADER = """\
 # Variants and seeds of {name} without a finished run: {runs}. To report both sweeps together:

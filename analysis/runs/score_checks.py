@@ -11,8 +11,8 @@ import pandas as pd
 from analysis.runs.axis import label
 from analysis.runs.lengths import ENOUGH
 from analysis.runs.tables import NAN, SUMMARY, TableError, is_missing, keys, numbers
-from lib.spec.metric import count
 from lib.spec.study import RULES, Study
+from lib.spec.words import count
 
 
 def require_score(study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> None:

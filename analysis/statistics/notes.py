@@ -9,8 +9,8 @@ from analysis.statistics.grades import SUPPORTED
 from analysis.statistics.intervals import hodges_lehmann
 from analysis.statistics.sentences import format_p, show_level
 from analysis.statistics.testing import Tested, interval
-from lib.spec.metric import capitalize, count
 from lib.spec.study import Study
+from lib.spec.words import capitalize, count
 
 PLANNED = "In a new study of"  # how a note on more seeds begins
 AVERAGE = "This is an average, and the effect depends on"  # how a note on unlike variants begins

@@ -19,9 +19,9 @@ from analysis.runs.tables import (
     with_settings,
 )
 from analysis.statistics import design
-from lib.spec.metric import count
 from lib.spec.study import NUISANCE_FIELDS, RULES, Study
 from lib.spec.sweep import same_value, show_value
+from lib.spec.words import count
 
 OUTLIER = 8  # robust standard deviations from what variant and seed predict
 

@@ -13,7 +13,8 @@ from analysis.runs.tables import SUMMARY, keys, numbers
 from analysis.statistics import bootstrap, contrasts, testing
 from analysis.statistics.intervals import ends
 from analysis.statistics.testing import Tested
-from lib.spec.metric import PARTS, PRESETS, last_word, metric, split_part, with_part
+from lib.spec.metric import PARTS, last_word, split_part, with_part
+from lib.spec.metric_declaration import PRESETS, metric
 from lib.spec.study import RULES, SUFFIXES, Study
 
 UNKNOWN = "The uncertainty from the test items is unknown"

@@ -9,8 +9,8 @@ from analysis.statistics.contrasts import Contrast
 from analysis.statistics.grades import SUPPORTED
 from analysis.statistics.intervals import Interval
 from analysis.statistics.testing import Tested
-from lib.spec.metric import capitalize, count
 from lib.spec.study import Study
+from lib.spec.words import capitalize, count
 
 ALPHAS = [k / 200 for k in range(1, 21)]
 

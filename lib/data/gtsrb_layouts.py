@@ -22,7 +22,7 @@ import pandas as pd
 
 from lib.spec.errors import DataError
 from lib.spec.gtsrb_classes import CLASSES
-from lib.spec.metric import count
+from lib.spec.words import count
 
 IMAGES = (".ppm", ".png", ".bmp", ".jpg", ".jpeg")  # preferred first if a stem has several
 TRAINING = ("Final_Training/Images", "Train", "Training", "trainingset")

@@ -34,7 +34,7 @@ from tqdm import tqdm
 from lib.data.cache import cached, fingerprint
 from lib.data.jsrt_files import Case, find_cases
 from lib.spec.errors import DataError, command
-from lib.spec.metric import count
+from lib.spec.words import count
 from lib.training.seeding import sha256
 
 Fold = Literal["odd", "even", "fixed"]

@@ -15,7 +15,8 @@ from lib.spec.checks import check_method, check_values
 from lib.spec.declaration import SEED, Declaration, StudyError
 from lib.spec.errors import UserError
 from lib.spec.labels import read_labels
-from lib.spec.metric import PARTS, Metric, last_word, metric, split_part
+from lib.spec.metric import PARTS, Metric, last_word, split_part
+from lib.spec.metric_declaration import metric
 from lib.spec.study import ARM, LEAST_EPOCHS, RULES, Places, Study, Variant, hashable
 from lib.spec.sweep import Sweep, same_value
 

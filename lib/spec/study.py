@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from lib.spec.declaration import Declaration
-from lib.spec.metric import PRESETS, Metric
+from lib.spec.metric import Metric
+from lib.spec.metric_declaration import PRESETS
 from lib.spec.sweep import Sweep, show_value
 
 ROOT = Path(__file__).parents[2]

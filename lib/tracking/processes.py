@@ -19,8 +19,8 @@ from lib.spec.command import command_line
 from lib.spec.defaults import uses_tracking
 from lib.spec.files import FINISHED, write_json
 from lib.spec.machine import cores
-from lib.spec.metric import count
 from lib.spec.sweep import Sweep, SweepError
+from lib.spec.words import count
 from lib.tracking import finished, offline_file, run_names
 
 try:

@@ -21,8 +21,8 @@ from tqdm import tqdm
 from lib.spec.errors import UserError
 from lib.spec.files import RUN_ID, locked, remove_leftovers, write_atomically
 from lib.spec.load import hashes_of
-from lib.spec.metric import count
 from lib.spec.sweep import read_sweep
+from lib.spec.words import count
 from lib.tracking import finished, offline_file, run_names
 from lib.tracking.processes import DRY_RUN
 from lib.training import config

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.readme import insert
-from lib.spec.metric import count
+from lib.spec.words import count
 
 Line = dict[str, Any]
 EPOCH = 39_209  # images of the official training set

@@ -17,7 +17,7 @@ from analysis.runs import histories
 from analysis.runs.data import StudyData
 from analysis.statistics import rank_tests
 from analysis.statistics import results as study_results
-from lib.spec.metric import metric
+from lib.spec.metric_declaration import metric
 from tests import factories
 
 PRINTED = 3.4 / style.COLUMN  # a paper's column, in figures' inches

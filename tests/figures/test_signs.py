@@ -14,7 +14,7 @@ from analysis.runs.data import test_scores as scores_by_item
 from analysis.runs.load import load_data
 from analysis.statistics import robustness
 from lib.spec import gtsrb_classes
-from lib.spec.metric import metric
+from lib.spec.metric_declaration import metric
 from tests import factories
 
 CLASSES, EACH = 5, 40

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from analysis.runs import tables
-from lib.spec.metric import count
+from lib.spec.words import count
 from tests.conftest import call
 from tests.fakes.wandb_server import WandbServer
 from tests.fakes.wandb_state import ENTITY, Run, Sweep

@@ -2,7 +2,8 @@
 
 import pytest
 
-from lib.spec.metric import last_word, metric, with_part
+from lib.spec.metric import last_word, with_part
+from lib.spec.metric_declaration import metric
 
 
 def test_what_rounds_to_zero_has_no_sign() -> None:

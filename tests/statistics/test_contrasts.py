@@ -22,7 +22,7 @@ from analysis.statistics import (
     testing,
 )
 from analysis.statistics.sentences import format_p, show_level
-from lib.spec.metric import metric
+from lib.spec.metric_declaration import metric
 from tests import factories
 
 ERROR, ACCURACY = metric("test/error"), metric("test/accuracy")

@@ -9,7 +9,7 @@ import pytest
 from analysis.runs import per_item
 from analysis.statistics import grades
 from lib.spec.declaration import StudyError
-from lib.spec.metric import metric
+from lib.spec.metric_declaration import metric
 from tests import factories
 
 
