@@ -284,7 +284,7 @@ def exploratory(results: dict[str, Any]) -> Table | None:
             "Contrast": labels[e["name"]],
             "Difference": or_dash(e["difference"], _logged_unit),
             "CI": "–"
-            if e["difference"] is None
+            if e["ci_low"] is None
             else f"{_logged_unit(e['ci_low'])} to {_logged_unit(e['ci_high'])}"
             + _lower_level(e["confidence"], alpha),
             "p, uncorrected": or_dash(e["p"], format_p),

@@ -58,7 +58,7 @@ def analyze(data: StudyData) -> dict[str, Any]:
         "declaration": about_declaration,
         "earlier_looks": looks,
         "untestable_looks": untestable,
-        "look": _about_looks(data, looks, untestable),
+        "look": _about_looks(data, rows, looks, untestable),
         "metric": study.metric.key,
         "goal": study.metric.goal,
         "score_rule": study.rule,
@@ -105,12 +105,16 @@ def analyze(data: StudyData) -> dict[str, Any]:
     }
 
 
-def _about_looks(data: StudyData, looks: list[int], untestable: list[int]) -> str:
+def _about_looks(
+    data: StudyData, rows: list[dict[str, Any]], looks: list[int], untestable: list[int]
+) -> str:
     """Return the sentences on planned looks, or on earlier reports that could show nothing."""
     study = data.study
     if study.level:
         return f"{notes.look(study)} {data.later}".strip()
-    return "" if looks else notes.untestable(untestable, study.declaration.unit)
+    if looks or all(row["grade"] == "not_testable" for row in rows):
+        return ""
+    return notes.untestable(untestable, study.declaration.unit)
 
 
 def _earlier_looks(data: StudyData) -> tuple[list[int], list[int]]:

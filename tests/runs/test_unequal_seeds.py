@@ -97,7 +97,9 @@ def test_other_faults_are_not_waived_with_it(sweep_path: Path, tmp_path: Path) -
 
 def test_one_complete_pair_is_a_description(sweep_path: Path, tmp_path: Path) -> None:
     gone = [f"{algo}-{seed}" for algo in "ab" for seed in range(1, 8)]
-    folder = factories.write_study(tmp_path / "t", *without(tables(sweep_path), *gone))
+    runs, history = without(tables(sweep_path), *gone)
+    runs["summary.train/loss"] = [0.5, 0.25]
+    folder = factories.write_study(tmp_path / "t", runs, history)
     found = factories.report(folder, sweep_path, "seeds", draw=True)
     assert found["allowed"]["seeds"] == (
         "not every variant has every planned run (seeds 1 to 7 missing in every variant); only "
