@@ -77,7 +77,11 @@ class Config:
 
     def __post_init__(self) -> None:
         """Raise a UserError unless image_size is a multiple of 2^(depth - 1)."""
-        unet.check_size(self.image_size, self.image_size, 2 ** (self.depth - 1))
+        try:
+            unet.check_size(self.image_size, self.image_size, 2 ** (self.depth - 1))
+        except UserError as error:
+            given = f"image_size = {self.image_size}, depth = {self.depth}"
+            raise UserError(f"{given}: {error}") from error
 
 
 # ---------------------------------------------------------------------------------------------

@@ -40,8 +40,8 @@ What to do:
   wandb/offline-run-*-<run id>, or the run on the server) and add --prune; after changing a sweep,
   start the agent with another --out
 - seeds that can no longer be run: --allow seeds compares the complete pairs; the report says so
-- seeds of its own for each variant, in different numbers: `seed: {repeat: true}` and `free: [seed]`
-  in the declaration, with --allow seeds, compare them as unpaired samples
+- variants with different seeds and different numbers of runs: `seed: {repeat: true}` and `free:
+  [seed]` in the declaration, with --allow seeds, compare them as unpaired samples
 - a combination of factors that was never planned: declare the others as `arms:`, not `factors:`
 - runs that were stopped early by a rule that is part of the recipe: --allow epochs
 - settings that cannot affect the score, such as folders or names: list them in the declaration,

@@ -14,11 +14,10 @@ from typing import Any
 from analysis.readme import all_tables, read_results, sentences
 from analysis.runs.sources import SWEEP
 from analysis.runs.tables import read_tables
+from analysis.runs.waivable import is_clock
 from lib.spec.errors import UserError, command
 from lib.spec.load import load_study
 from lib.spec.study import Places, Study
-
-CLOCK = ("seconds", "images_per_second")  # history columns not worth plotting
 
 
 class ReportError(UserError):
@@ -79,7 +78,7 @@ def main() -> None:
     results, history = read_results(folder), read_tables(folder)[1]
     sweep = arguments.sweep or (folder / SWEEP if (folder / SWEEP).exists() else None)
     study = load_study(results["study"], sweep=sweep, declaration=arguments.declaration)
-    curves = [name for name in history if name not in ("run_id", "epoch", *CLOCK)]
+    curves = [name for name in history if name not in ("run_id", "epoch") and not is_clock(name)]
     report = build(arguments.path, results, study, curves, history.attrs["axis"])
     try:
         report.save()

@@ -264,4 +264,4 @@ def _own_sets(data: StudyData, metric: Metric) -> str:
     """Return a caption's sentence on validation sets that differ between seeds, or nothing."""
     if metric.part != "validation" or data.completeness.problems or not data.splits_by_seed:
         return ""
-    return "Each seed has its own validation set; the spread over seeds includes that of the sets. "
+    return "Seeds have different validation sets; the spread over seeds includes that of the sets. "

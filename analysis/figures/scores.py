@@ -192,7 +192,8 @@ def _has_texts(data: StudyData) -> bool:
 def integrity_caption(data: StudyData) -> str:
     """Return the figure's caption."""
     entries = data.completeness.entries
-    numbers = "; numbers: epochs, minutes of training" if _has_texts(data) else ""
+    minutes = "minutes of training" if "seconds" in data.history else "minutes of the run"
+    numbers = f"; numbers: epochs, {minutes}" if _has_texts(data) else ""
     blocks = "block, " if len(data.study.blocks) > 1 else ""
     resumed = sum(e.resumed > 0 for e in entries)
     rerun = sum(bool(e.replaced) for e in entries)

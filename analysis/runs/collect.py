@@ -69,7 +69,9 @@ def collect(
             unchanged, reading = wandb_csv.fetch_exports(exports, settings)
         elif Path(source).is_dir():
             unchanged, reading = wandb_offline.fetch_folder(Path(source), known, files, step)
-            reading = (run for run in reading if selection.matches(run.row, filters or {}))
+            if filters:
+                reading = (run for run in reading if selection.matches(run.row, filters))
+                unchanged &= _selected(runs, filters)
         else:
             where = wandb_server.address(str(source))
             unchanged, reading = wandb_server.fetch_runs(where, known, files, filters)
@@ -95,7 +97,7 @@ def collect(
         )
     gone = set(runs["run_id"]) - kept - {run.run_id for run in fetched}
     if filters and not prune and not failure:
-        _require_selected(runs[runs["run_id"].isin(gone)], sources, filters, out)
+        _require_selected(gone - _selected(runs, filters), out)
     if moved and failure:  # the tables cannot have two axes
         raise failure
     if moved and gone and not prune:
@@ -111,6 +113,7 @@ def collect(
         [runs[runs["run_id"].isin(kept)], runs_table([f.row for f in fetched])],
         ignore_index=True,
     )
+    declared = step is not None
     complete = [f.logged for f in fetched if f.row["state"] == "finished"]
     step = step or axis.find(complete or [f.logged for f in fetched])
     earlier = history[history["run_id"].isin(kept)]
@@ -133,36 +136,39 @@ def collect(
     if gone:
         done = "removed" if prune else "kept (use --prune to remove)"
         text += f"; {count(len(gone), 'finished run')} no longer in any source: {done}"
-        if prune and step == axis.STEP and len(earlier):
+        if prune and not declared and step == axis.STEP and len(earlier):
             text += f". The axis {step} is that of the first fetch; --fresh chooses it again"
     if without_items and len(without_items) < len(finished):
         text += f"\nno per-item test outputs for runs {', '.join(without_items)}"
     return text
 
 
-def _require_selected(
-    gone: pd.DataFrame, sources: Sequence[str | Path], filters: dict[str, Any], out: Path
-) -> None:
+def _selected(runs: pd.DataFrame, filters: dict[str, Any]) -> set[str]:
+    """Return the ids of the tables' runs that match a filter.
+
+    None of them if it has keys or operators that only a server knows.
+    """
+    found = set()
+    for row in runs.to_dict("records"):
+        known = {name: value for name, value in row.items() if not is_missing(value)}
+        try:
+            if selection.matches(known, filters):
+                found.add(row["run_id"])
+        except FetchError:
+            return set()
+    return found
+
+
+def _require_selected(excluded: set[str], out: Path) -> None:
     """Raise a FetchError if runs of the tables would be compared although a filter excludes them.
 
-    ``gone``: the rows of runs that were not read. Of a server's project, all of them count; in a
-    folder, files may be gone, so the filter is applied to the rows.
+    Runs that match the filter and are in no source any more are kept.
     """
-    paths = [str(s) for s in sources if not Path(s).is_dir()]
-    addresses = [wandb_server.address(path) for path in paths]
-    places = tuple(f"{where.entity}/{where.project}/" for where in addresses)
-    excluded = [
-        row["run_id"]
-        for row in gone.to_dict("records")
-        if (
-            str(row["source"]).startswith(places) if places else not selection.matches(row, filters)
-        )
-    ]
     if excluded:
         raise FetchError(
-            f"{out} has {count(len(excluded), 'finished run')} that --filter or --group excludes: "
-            f"{', '.join(sorted(excluded)[:5])}{' …' * (len(excluded) > 5)}. Remove them from the "
-            "tables with --prune, or write other tables with --out"
+            f"{out} has {count(len(excluded), 'finished run')} that this --filter or --group does "
+            f"not select: {', '.join(sorted(excluded)[:5])}{' …' * (len(excluded) > 5)}. Remove "
+            "them from the tables with --prune, or write other tables with --out"
         )
 
 

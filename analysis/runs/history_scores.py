@@ -81,13 +81,12 @@ def _validation_key(study: Study, metric: Metric, history: pd.DataFrame) -> str 
     score = study.declaration.score
     if isinstance(score, dict) and isinstance(score.get("at_best"), str):
         return score["at_best"] if score["at_best"] in history else None
-    return next(
-        (
-            key
-            for key in history
-            if PARTS.get(split_part(key)[0]) == "validation"
-            and last_word(key) == metric.name
-            and key != metric.key
-        ),
-        None,
-    )
+    found = [
+        key
+        for key in history
+        if PARTS.get(split_part(key)[0]) == "validation"
+        and last_word(key) == metric.name
+        and key != metric.key
+    ]
+    same = [key for key in found if split_part(key)[1] == split_part(metric.key)[1]]
+    return next(iter([*same, *found]), None)

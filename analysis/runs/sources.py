@@ -22,6 +22,7 @@ from lib.spec.declaration import read_declaration
 from lib.spec.files import write_atomically
 from lib.spec.load import load_study
 from lib.spec.study import ROOT, Places, Study
+from lib.spec.sweep import read_sweep, same_value
 
 SWEEP = "sweep.yaml"  # next to the tables: the sweep from the server, or collected from the runs
 FILE_NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
@@ -80,7 +81,8 @@ def resolve(asked: Request) -> tuple[Study, list[str | Path], Path]:
             f"({', '.join(asked.sources[1:])}); pass the folders or sweeps that its runs came from"
         )
     if is_tables or is_name:
-        _copy_tables(Path(first) if is_tables else study.places.tables(study.name), folder)
+        source = Path(first) if is_tables else study.places.tables(study.name)
+        _copy_tables(source, folder, with_sweep=asked.sweep is None)
     if is_tables:
         return study, [], folder
     if not is_name:
@@ -102,7 +104,6 @@ def _from_server(
 ) -> tuple[Study, list[str | Path], Path]:
     """Return study, sources and folder for runs on a server, without a local sweep YAML."""
     raw = wandb_server.sweep_config(where) if where.sweep else None
-    _require_same_levels(raw, asked.sources[1:])
     name = asked.declaration.stem if asked.declaration else where.sweep or where.project
     if raw and isinstance(raw.get("name"), str) and FILE_NAME.fullmatch(raw["name"]):
         name = asked.declaration.stem if asked.declaration else raw["name"]
@@ -111,26 +112,34 @@ def _from_server(
     if here or _pools(name, asked.declaration):
         return load_study(name, declaration=asked.declaration), list(asked.sources), folder
     if raw is not None:
+        _require_known_levels(raw, asked.sources[1:])
         _write_sweep(folder, raw, f"The sweep {where.path}, read from the server.")
         study = load_study(name, sweep=folder / SWEEP, declaration=asked.declaration)
         return study, list(asked.sources), folder
     return _without_sweep(asked, name, f"{where.path} is a project, not a sweep")
 
 
-def _require_same_levels(first: dict[str, Any] | None, others: Sequence[str]) -> None:
-    """Raise a FetchError if sweeps on a server are passed together that have other levels."""
-    for source in others if first else ():
+def _require_known_levels(first: dict[str, Any], others: Sequence[str]) -> None:
+    """Raise a FetchError if other sweeps on a server have levels that the first one lacks.
+
+    A fill-in sweep has a part of them.
+    """
+    levels = read_sweep(first).parameters
+    for source in others:
         if Path(source).is_dir() or is_export(source):
             continue
         where = wandb_server.address(source)
-        if where.sweep and wandb_server.sweep_config(where).get("parameters") != first.get(
-            "parameters"
-        ):
-            raise FetchError(
-                f"{source} has other parameters than the first sweep. Pass a YAML with the levels "
-                "of both as --sweep; or pass the project, with --filter "
-                '\'{"sweep": {"$in": ["FIRST", "SECOND"]}}\' and `factors:` in the declaration'
-            )
+        if not where.sweep:
+            continue
+        for name, values in read_sweep(wandb_server.sweep_config(where)).parameters.items():
+            known = levels.get(name, [])
+            new = [v for v in values if not any(same_value(v, other) for other in known)]
+            if new:
+                raise FetchError(
+                    f"{source}: {name} = {new[0]!r} is not a level of the first sweep. Pass a YAML "
+                    "with the levels of both as --sweep; or pass the project, with --filter "
+                    '\'{"sweep": {"$in": ["FIRST", "SECOND"]}}\' and `factors:` in the declaration'
+                )
 
 
 def _pools(name: str, declaration: Path | None) -> bool:
@@ -181,12 +190,15 @@ def _write_sweep(folder: Path, raw: dict[str, Any], about: str) -> None:
     write_atomically(folder / SWEEP, text.encode())
 
 
-def _copy_tables(source: Path, folder: Path) -> None:
-    """Copy the tables of ``source``, and what belongs to them, unless ``folder`` has tables."""
+def _copy_tables(source: Path, folder: Path, with_sweep: bool) -> None:
+    """Copy the tables of ``source``, and what belongs to them, unless ``folder`` has tables.
+
+    ``with_sweep``: also the sweep next to them, if ``folder`` has none.
+    """
     if (folder / "runs.csv").exists() or not (source / "runs.csv").exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    beside = (SWEEP, DECLARED, *NETWORK)
-    for name in (*beside, "history.csv", per_item.NAME, "runs.csv"):
+    sweep = (SWEEP,) if with_sweep and not (folder / SWEEP).exists() else ()
+    for name in (*sweep, DECLARED, *NETWORK, "history.csv", per_item.NAME, "runs.csv"):
         if (source / name).exists():
             shutil.copyfile(source / name, folder / name)

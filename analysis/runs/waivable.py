@@ -16,6 +16,12 @@ CLOCK = {"time", "seconds", "second", "secs", "sec", "ms", "runtime", "walltime"
 CLOCK |= {"duration", "latency", "timestamp", "sps", "fps", "ips", "throughput", "speed"}
 CLOCK |= {"memory", "mem", "gpu", "cpu"}
 
+
+def is_clock(name: str) -> bool:
+    """Return whether a history column or summary key measures time or the machine."""
+    return bool(CLOCK & set(re.split(r"[^a-z0-9]", name.lower())))
+
+
 # Checks that `analysis.report --allow NAME` waives, and the message if they fail.
 CHECKS = {
     "seeds": "not every variant has every planned run",
@@ -91,7 +97,7 @@ def _identical(study: Study, runs: pd.DataFrame, history: pd.DataFrame) -> list[
     """
     logged = history[history["run_id"].isin(runs["run_id"])]
     numeric = logged.columns.difference(["run_id", "epoch"])
-    numeric = [name for name in numeric if not CLOCK & set(re.split(r"[^a-z0-9]", name.lower()))]
+    numeric = [name for name in numeric if not is_clock(name)]
     losses = [name for name in numeric if "loss" in name.lower()]
     scores = numbers(runs, study.score_key()).set_axis(runs["run_id"])
     with_history, with_losses = {}, {}

@@ -47,9 +47,8 @@ def address(source: str) -> Address:
     Raises:
         FetchError: when it has another form; the message lists the accepted forms.
     """
-    if re.match(r"(?:[\w-]+\.)*wandb\.ai/", source):
-        source = f"https://{source}"
-    path = urlparse(source).path if source.startswith(("http://", "https://")) else source
+    url = f"https://{source}" if re.match(r"(?:[\w-]+\.)*wandb\.ai/", source) else source
+    path = urlparse(url).path if url.startswith(("http://", "https://")) else source
     if path == source and (source[:1] in "/.~" or Path(source.partition("/")[0]).is_dir()):
         raise FetchError(f"folder {source} not found; for a W&B project of that name, pass its URL")
     parts = [unquote(part) for part in path.strip("/").split("/")]
@@ -120,15 +119,7 @@ def fetch_runs(
         with_filter = f" with the filter {json.dumps(others)}" if others else ""
         raise FetchError(f"no runs in the {what} {where.path}{with_filter}")
     if searches:
-        without = json.dumps(filters | {"sweep": {"$nin": sorted(searches)}})
-        advice = f"Leave them out with --filter '{without}', or pass the path of one sweep"
-        if where.sweep:
-            advice = "To compare the settings that it found, run a grid of them with seeds"
-        raise FetchError(
-            f"{where.path}: earlier scores decide which runs of the sweep "
-            f"{', '.join(sorted(searches))} exist or how long they are (`method: bayes` or "
-            f"`custom`, or `early_terminate`), so they cannot be compared. {advice}"
-        )
+        _refuse_searches(where, searches, filters)
     kept = {r.id for r in runs if known.get(r.id) == "/".join(r.path) and r.state == "finished"}
     new = [run for run in runs if run.id not in kept]
 
@@ -139,14 +130,38 @@ def fetch_runs(
     return kept, read()
 
 
-def _searches(runs: list[Any]) -> set[str]:
-    """Return the ids of the runs' sweeps in which earlier scores choose or stop the runs."""
-    found, one_of_each = set(), {run.sweep_name: run for run in runs if run.sweep_name}
+def _searches(runs: list[Any]) -> dict[str, str]:
+    """Return the runs' sweeps in which earlier scores choose or stop the runs: id -> setting."""
+    found, one_of_each = {}, {run.sweep_name: run for run in runs if run.sweep_name}
     for name, run in one_of_each.items():
         config = run.sweep.config if run.sweep else {}
-        if config.get("method") in ("bayes", "custom") or "early_terminate" in config:
-            found.add(name)
+        if config.get("method") in ("bayes", "custom"):
+            found[name] = f"method: {config['method']}"
+        elif "early_terminate" in config:
+            found[name] = "early_terminate"
     return found
+
+
+def _refuse_searches(where: Address, searches: dict[str, str], filters: dict[str, Any]) -> None:
+    """Raise a FetchError about sweeps whose runs depend on earlier scores, if it must be raised.
+
+    A grid of its own with ``early_terminate`` is refused where its configuration is read, so a
+    sweep's YAML without it can take its place.
+    """
+    if where.sweep and "early_terminate" in searches.values():
+        return
+    shown = ", ".join(f"{name} (`{setting}`)" for name, setting in sorted(searches.items()))
+    if where.sweep:
+        advice = "To compare the settings that it found, run a grid of them with seeds"
+    else:
+        own = filters.get("sweep", {})
+        own = own if isinstance(own, dict) else {"$in": [own]}
+        without = json.dumps(filters | {"sweep": own | {"$nin": sorted(searches)}})
+        advice = f"Leave them out with --filter '{without}', or pass the path of one sweep"
+    raise FetchError(
+        f"{where.path}: earlier scores decide which runs of a sweep exist or how long they are, so "
+        f"they cannot be compared: {shown}. {advice}"
+    )
 
 
 def _read_run(run: Any, files: Path) -> Fetched:

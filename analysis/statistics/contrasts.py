@@ -10,7 +10,7 @@ import numpy as np
 from analysis.statistics import rank_tests
 from lib.spec.declaration import StudyError
 from lib.spec.study import Study
-from lib.spec.sweep import show_value
+from lib.spec.sweep import same_value, show_value
 
 # Sums of a few scores err less than this.
 ROUND_OFF = 1e-12  # relative to the largest score, in float64
@@ -65,7 +65,8 @@ def build(
     These are the main effects, and the two-way interactions of two-level factors. With y[a][b] the
     scores of one seed, A = ((y11 + y10) - (y01 + y00)) / 2 and AB = (y11 - y10) - (y01 - y00),
     averaged over the levels of all other factors. A factor with more than two levels gives one
-    contrast per pair of levels or, with a declared control, one per other level against it. A
+    contrast per pair of levels or, with a declared control, one per other level against it. The
+    control is the baseline of main effects; interactions keep the order of the levels. A
     study without factors is compared with each published score: the baseline is that number for
     every seed, and a score that rounds to it counts as equal.
 
@@ -130,8 +131,9 @@ def _pairs(levels: list[Any], control: Any) -> list[tuple[int, int]]:
 
     The first index is that of the baseline.
     """
-    if control is not None and control in levels:
-        first = levels.index(control)
+    is_control = [control is not None and same_value(level, control) for level in levels]
+    if any(is_control):
+        first = is_control.index(True)
         return [(first, j) for j in range(len(levels)) if j != first]
     return list(itertools.combinations(range(len(levels)), 2))
 

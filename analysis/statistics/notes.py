@@ -236,11 +236,13 @@ def on_test(found: dict[str, Any], study: Study) -> str:
     unit = f" {metric.difference_unit}" if metric.difference_unit else ""
     if found["difference"] is None:
         return ""
-    signed = metric.show_signed
+    signed, given = metric.show_signed, ""
+    if found["confidence"]:
+        ends = f"{signed(found['ci_low'])}, {signed(found['ci_high'])}"
+        given = f" [{show_level(found['confidence'])} CI {ends}]"
     return (
         f"The same contrast on the {metric.title}, which decides nothing here: "
-        f"{signed(found['difference'])}{unit} [{show_level(found['confidence'])} CI "
-        f"{signed(found['ci_low'])}, {signed(found['ci_high'])}], "
+        f"{signed(found['difference'])}{unit}{given}, "
         f"{'exact ' * found['exact']}p = {format_p(found['p'])}, not corrected."
     )
 
@@ -314,7 +316,8 @@ def _listed(own: list[dict[str, Any]], study: Study) -> str:
         difference = signed(one["sign"] * one["difference"]) + f" {unit}" * bool(unit)
         given = f"{show_level(one['confidence'])} CI {signed(ends[0])}, {signed(ends[1])}"
         shown.append(f"{difference} [{given}] with {where}")
-    return f": {' and '.join(shown)}. The claim is not about each of these"
+    listed = " and ".join(shown) if len(shown) == 2 else "; ".join(shown)
+    return f": {listed}. The claim is about their average, not about each of them"
 
 
 def simple_effects(tested: Tested, study: Study) -> str:

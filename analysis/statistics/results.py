@@ -120,15 +120,15 @@ def _about_looks(
 def _earlier_looks(data: StudyData) -> tuple[list[int], list[int]]:
     """Return the numbers of seeds of earlier, unplanned reports of this study in the folder.
 
-    First those that could make a claim, then those in which nothing was testable, which therefore
-    do not count as looks.
+    First those that could make a claim, then those with so few seeds that nothing was testable,
+    which therefore do not count as looks.
     """
     try:
         earlier = json.loads((data.folder / "results.json").read_text(encoding="utf-8"))
         looks, n = earlier.get("earlier_looks", []), earlier["n_seeds"]
         untestable = earlier.get("untestable_looks", [])
         same = earlier["study"] == data.study.name
-        could_claim = any(row["grade"] != "not_testable" for row in earlier["contrasts"])
+        could_claim = _could_claim(earlier["contrasts"], earlier["alpha"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return [], []
     if not same:
@@ -137,6 +137,12 @@ def _earlier_looks(data: StudyData) -> tuple[list[int], list[int]]:
     looks, untestable = {*looks}, {*untestable}
     (looks if could_claim else untestable).add(n)
     return sorted(looks - {current, *planned}), sorted(untestable - {current, *planned})
+
+
+def _could_claim(rows: list[dict[str, Any]], alpha: float) -> bool:
+    """Return whether contrasts of a report have enough seeds for a claim, whatever the scores."""
+    least = min(testing.smallest_p(row["n"], row["n"], row["paired"]) for row in rows)
+    return least * len(rows) < alpha or any(row["grade"] != "not_testable" for row in rows)
 
 
 def _all_have(data: StudyData, key: str) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 from analysis.runs import per_item
 from analysis.runs.data import StudyData, test_scores, with_worst
 from analysis.runs.tables import SUMMARY, keys, numbers
+from analysis.runs.waivable import is_clock
 from analysis.statistics import bootstrap, contrasts, testing
 from analysis.statistics.intervals import ends
 from analysis.statistics.testing import Tested
@@ -153,7 +154,7 @@ def exploratory(data: StudyData) -> list[dict[str, Any]]:
     suffixes = tuple(suffix for suffix in SUFFIXES.values() if suffix)
     for key in sorted(keys(data.runs, SUMMARY)):
         named = split_part(key)[0] in PARTS
-        if not named or key.endswith(suffixes) or key == data.study.metric.key:
+        if not named or is_clock(key) or key.endswith(suffixes) or key == data.study.metric.key:
             continue
         values = data.values(key)
         if not np.isfinite(values).all() or np.ptp(values) == 0:

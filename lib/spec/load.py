@@ -39,7 +39,10 @@ def load_study(
         )
     paths = [sweep or places.sweep(n) for n in (declared and declared.sweeps) or [name]]
     if missing := [str(p) for p in paths if not p.exists()]:
-        raise StudyError(f"{not_found(missing, name, places)} (--sweep)")
+        raise StudyError(
+            f"{not_found(missing, name, places)} (--sweep). Runs on a server are found as "
+            f"entity/project/{name} if that is a sweep's id, entity/{name} if it is a project"
+        )
     return build_study(name, [read_sweep(p) for p in paths], declared, places, path)
 
 
@@ -50,8 +53,7 @@ def not_found(missing: Sequence[str], name: str, places: Places) -> str:
     hint = f" Did you mean {' or '.join(close)}?" if close else ""
     return (
         f"sweep not found: {', '.join(missing)}.{hint} Give the name of a sweep in "
-        f"{places.sweeps}/ or the path of its YAML file; runs on a server are found as "
-        f"entity/project/{name} if that is a sweep's id, entity/{name} if it is a project"
+        f"{places.sweeps}/ or the path of its YAML file"
     )
 
 

@@ -242,7 +242,7 @@ def last_word(key: str) -> str:
     for name, phrase in PHRASES.items():
         if tuple(words[-len(phrase) :]) == phrase:
             return name
-    if "loss" in words:
+    if re.match(r"loss[_-]", re.split(r"[/.\s]", split_part(key)[1])[-1].lower()):
         return "loss"
     word = SYNONYMS.get(words[-1], words[-1])
     kind = words[-2] if len(words) > 1 else ""

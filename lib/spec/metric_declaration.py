@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lib.spec.errors import UserError
-from lib.spec.metric import Goal, Metric, Scale, last_word, split_part
+from lib.spec.metric import PHRASES, Goal, Metric, Scale, last_word, split_part
 
 _FRACTION = {"bounds": (0.0, 1.0)}
 _OVERLAP = {"goal": "maximize", **_FRACTION, "worst": 0.0, "scale": "logit"}
@@ -98,8 +98,8 @@ def metric(declared: str | dict[str, Any], goal: str | None = None) -> Metric:
     fields["decimals_by"] = "declaration" if "decimals" in given else source
     if fields["goal"] not in ("minimize", "maximize"):
         raise UserError(
-            f"metric {key}: goal is missing, and no preset ({', '.join(PRESETS)}) matches the "
-            f"key's last word. Write metric: {{key: {key}, goal: minimize}} or maximize"
+            f"metric {key}: goal is missing, and no preset ({', '.join(PRESETS)}) is called "
+            f"{last_word(key)!r}. Write metric: {{key: {key}, goal: minimize}} or maximize"
         )
     built = Metric(**fields)
     low, high = built.bounds
@@ -129,9 +129,13 @@ def _without_bounds(preset: dict[str, Any]) -> dict[str, Any]:
 
 
 def _qualified(key: str, label: str) -> str:
-    """Return a preset's label with the words before the last one: "balanced accuracy"."""
+    """Return a preset's label with the words before its name: "balanced accuracy"."""
     words = re.split(r"[/_.\s-]+", split_part(key)[1])
-    return " ".join([*words[:-1], label])
+    if words[0].lower() == "loss":  # also a part of a loss, as in loss_dice
+        return " ".join(words)
+    phrase = PHRASES.get(last_word(key), ())
+    named = tuple(word.lower() for word in words[-len(phrase) :]) == phrase
+    return " ".join([*words[: -len(phrase) if phrase and named else -1], label])
 
 
 def _plain_label(key: str) -> str:

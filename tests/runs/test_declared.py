@@ -217,3 +217,21 @@ def test_a_description_that_could_claim_nothing_is_no_look(
         grades = {row["grade"] for row in found["contrasts"]}
         assert (grades == {"not_testable"}) == (seeds == 3)
         assert (found["declared"], found["earlier_looks"]) == (True, [])
+        said = "Earlier reports of this study had 3 seeds; no primary contrast was testable"
+        assert (said in found["look"]) == (seeds == 7)
+
+
+def test_a_report_whose_scores_were_all_equal_was_a_look(sweep_path: Path, tmp_path: Path) -> None:
+    """Seven seeds could have shown a difference: that they did not is a result."""
+    folder = tmp_path / "s"
+    plan = factories.study(sweep_path)
+    own = f"made_up:{study_hash(plan.declaration, varied(plan.sweeps))}"
+    verdict(folder, sweep_path, own)
+    old = json.loads((folder / "results.json").read_text())
+    for row in old["contrasts"]:
+        row["grade"] = "not_testable"
+    (folder / "results.json").write_text(json.dumps(old))
+    factories.write_sweep(sweep_path, seeds=9)
+    plan = factories.study(sweep_path)
+    own = f"made_up:{study_hash(plan.declaration, varied(plan.sweeps))}"
+    assert verdict(folder, sweep_path, own)["earlier_looks"] == [7]

@@ -126,7 +126,7 @@ def test_a_search_in_a_project_is_named_and_can_be_left_out(
     words = ("-m", "analysis.fetch", f"{ENTITY}/p", "--sweep", tmp_path / "s.yaml")
     done = call(*words, "--out", tmp_path / "all", env=online)
     assert done.returncode == 1
-    assert "which runs of the sweep s1 exist or how long they are" in done.stderr
+    assert "so they cannot be compared: s1 (`method: bayes`)" in done.stderr
     without = '{"sweep": {"$nin": ["s1"]}}'
     assert f"--filter '{without}'" in done.stderr
     call(*words, "--filter", without, "--out", tmp_path / "rest", env=online)

@@ -12,7 +12,7 @@ import yaml
 
 from analysis import report as report_module
 from analysis.fetch import add_source_arguments, request
-from analysis.runs import selection
+from analysis.runs import selection, wandb_server
 from analysis.runs.record import FetchError
 from analysis.runs.sources import Request, resolve
 from analysis.runs.tables import read_tables
@@ -127,6 +127,19 @@ def test_a_sweep_without_a_local_yaml(
     assert row["grade"] == "preliminary_support"
 
 
+def test_sweeps_on_a_server_are_read_together_if_the_first_has_all_levels(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As a fill-in sweep's are; another study's are not."""
+    sweeps = {"s0": RAW, "part": {**RAW, "parameters": {**RAW["parameters"], "seed": {"value": 0}}}}
+    sweeps["other"] = {**RAW, "parameters": {**RAW["parameters"], "algo": {"value": "z"}}}
+    monkeypatch.setattr(wandb_server, "sweep_config", lambda where: sweeps[where.sweep])
+    together = ["e/p/s0", "e/p/part"]
+    assert resolve(Request(together, out=tmp_path / "a"))[1] == together
+    with pytest.raises(FetchError, match="algo = 'z' is not a level of the first sweep"):
+        resolve(Request(["e/p/s0", "e/p/other"], out=tmp_path / "b"))
+
+
 def test_runs_of_a_project_without_a_sweep(
     project: WandbServer, online: dict[str, str], tmp_path: Path
 ) -> None:
@@ -147,7 +160,7 @@ def test_runs_of_a_project_without_a_sweep(
     assert sorted(runs["run_id"]) == ["x1", "x2"]
     some = json.dumps({"config.seed": {"$ne": 0}})
     done = fetch(out, online, path, "--study", declaration, "--group", "main", "--filter", some)
-    assert "has 2 finished runs that --filter or --group excludes: " in done.stderr
+    assert "has 2 finished runs that this --filter or --group does not select: " in done.stderr
     assert "with --prune" in done.stderr
     none = json.dumps({"config.algo": "nothing"})
     done = fetch(tmp_path / "d", online, path, "--study", declaration, "--filter", none)

@@ -46,8 +46,23 @@ def test_another_part_is_written_as_the_key_is(key: str, other: str) -> None:
         ("test/mean-absolute-error", "mae"),
         ("test/l2_error", "l2 error"),
         ("val/loss_dice", "loss"),
+        ("focal_loss/test_accuracy", "accuracy"),
+        ("val/stop_loss_return", "return"),
     ],
 )
 def test_an_error_is_a_rate_only_by_itself(key: str, word: str) -> None:
     """So that a squared error is not shown in percent."""
     assert last_word(key) == word
+
+
+@pytest.mark.parametrize(
+    ("key", "title"),
+    [
+        ("val_mean_squared_error", "validation MSE"),
+        ("test/balanced_accuracy", "test balanced accuracy"),
+        ("val/loss_dice", "validation loss dice"),
+        ("val_masked_root_mean_squared_error", "validation masked RMSE"),
+    ],
+)
+def test_a_name_of_several_words_is_not_said_twice(key: str, title: str) -> None:
+    assert metric(key).title == title

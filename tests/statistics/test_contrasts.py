@@ -222,6 +222,27 @@ def test_an_interval_that_includes_0_next_to_a_claim_is_explained(sweep_path: Pa
     assert notes.wider_than_the_test("inconclusive", wide, 3) == ""
 
 
+def test_an_interval_that_reaches_into_delta_next_to_a_claim_beyond_is_explained(
+    sweep_path: Path,
+) -> None:
+    study = factories.study(sweep_path, smallest_effect=0.01)
+    noise = np.random.default_rng(8).normal(0, 1e-4, (4, 7))
+    y = 0.1 + noise + np.array([[0.0], [-0.02], [-0.03], [-0.07]])
+    tested, *_ = testing.run_tests(contrasts.build(study, y), 0.05, paired=True, delta=0.01)
+    assert notes.wider_than_beyond("meaningful", tested, study, 3) == ""
+    wide = dataclasses.replace(tested, interval=dataclasses.replace(tested.interval, high=-0.009))
+    note = notes.wider_than_beyond("meaningful", wide, study, 3)
+    assert note.startswith("The interval includes −δ: it holds for all contrasts at once")
+    alone = [
+        study.metric.show_signed(v) for v in (wide.interval_alone.low, wide.interval_alone.high)
+    ]
+    assert note.endswith(f"interval of this contrast only, [{alone[0]}, {alone[1]}], does not.")
+    assert notes.wider_than_beyond("preliminary_support", wide, study, 3) == ""
+    assert notes.wider_than_beyond("meaningful", wide, study, 1) == ""
+    both = dataclasses.replace(wide, interval_alone=wide.interval)
+    assert "of this contrast only" not in notes.wider_than_beyond("meaningful", both, study, 3)
+
+
 def test_an_interval_that_ends_at_0_because_of_zeros_is_explained(tmp_path: Path) -> None:
     path = factories.grid(tmp_path / "s.yaml", {"act": ["a", "b"]}, 10)
     study, d = factories.study(path), np.array([0, 0, 0, 0, 3, 4, 5, 6, 7, 8]) / 100

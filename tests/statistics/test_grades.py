@@ -262,6 +262,21 @@ def test_a_main_effect_over_an_interaction_is_called_an_average(
     assert "This is an average" not in interaction
     assert (words in main) if words else ("This is an average" not in main)
     assert "The effects that it compares: " not in main
+    shown = "The claim is about their average, not about each of them." in main
+    assert shown == (words == "the effect depends on optimizer")
+
+
+def test_an_average_lists_its_simple_effects_in_the_contrasts_own_direction() -> None:
+    """With a control that is the second level, both ends of the interval change sign and place."""
+    study = plain_study()
+    simple = {"levels": ["x", 0, 1], "difference": 0.03, "ci_low": 0.01, "ci_high": 0.06}
+    simple |= {"confidence": 0.95, "at": [("optimizer", "sgd")], "sign": -1}
+    signed = study.metric.show_signed
+    said = notes._listed([simple], study)
+    assert f"{signed(-0.03)}" in said
+    assert f"[95 % CI {signed(-0.06)}, {signed(-0.01)}] with optimizer = sgd" in said
+    lacking = simple | {"difference": None}
+    assert notes._listed([simple, lacking], study) == " (see the simple effects)"
 
 
 def effects_noted(tmp_path: Path, lost: dict[tuple[bool, str], list[int]]) -> str:
