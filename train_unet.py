@@ -77,6 +77,8 @@ class Config:
 
     def __post_init__(self) -> None:
         """Raise a UserError unless image_size is a multiple of 2^(depth - 1)."""
+        if min(self.image_size, self.depth) < 1:
+            return  # refused by its type
         try:
             unet.check_size(self.image_size, self.image_size, 2 ** (self.depth - 1))
         except UserError as error:

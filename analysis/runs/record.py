@@ -11,7 +11,7 @@ from analysis.runs.tables import CONFIG, GROUP, JOB_TYPE, NAN, SUMMARY, WANDB
 from lib.spec.errors import UserError
 from lib.spec.sweep import flat, show_value
 
-SAFE_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.=+,@~-]{0,127}")  # W&B allows more characters
+SAFE_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.=,~-]{0,127}")  # W&B allows more characters
 
 
 class FetchError(UserError):
@@ -62,7 +62,7 @@ def build_record(
     if not SAFE_ID.fullmatch(run_id):
         raise FetchError(
             f"{source}: run ids name files, so they must be 1 to 128 letters, digits or any of "
-            f"- _ . = + , @ ~, and begin with a letter, digit, - or _, got {run_id!r}"
+            f"- _ . = , ~, and begin with a letter, digit, - or _, got {run_id!r}"
         )
     if not re.fullmatch(r"[a-z_ ]{1,20}", state):
         raise FetchError(

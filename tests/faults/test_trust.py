@@ -120,7 +120,7 @@ def test_cells_come_back_as_they_were(text: str) -> None:
 @pytest.mark.parametrize("text", HOSTILE)
 def test_runs_are_checked_where_they_enter(text: str) -> None:
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,128}", text):
-        with pytest.raises(FetchError, match="they name files"):
+        with pytest.raises(FetchError, match="run ids name files"):
             build_record(text, "finished", 0, "s", {}, {}, [])
     with pytest.raises(FetchError, match="state must be at most"):
         build_record("r", text, 0, "s", {}, {}, [])
