@@ -147,7 +147,7 @@ def evaluate(
 ) -> tuple[float, float, torch.Tensor, torch.Tensor]:
     """Return mean loss, error, predicted class (n,) and probability of the true class (n,).
 
-    Evaluates centre crops of the images at ``indices`` (n,). With n = 0 loss and error are NaN.
+    Evaluates center crops of the images at ``indices`` (n,). With n = 0 loss and error are NaN.
     """
     model.eval()
     with hardware.autocast(part.images.device, cfg.precision):

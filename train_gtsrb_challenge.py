@@ -137,7 +137,7 @@ def train_step(
         affine=cfg.affine,
         perspective=cfg.perspective,
         light=cfg.light,
-        colour=cfg.colour,
+        color=cfg.colour,
         blur=cfg.blur,
         cutout=cfg.cutout,
     )

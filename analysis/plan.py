@@ -171,7 +171,7 @@ def draw(study: Study, family: int) -> Figure:
     """Draw the smallest Holm p, and the power for three effects, against the number of seeds."""
     figure, (left, right) = style.subplots(2, 2.8, columns=2, sharey=False)
     floors = [min(1.0, rank_tests.smallest_p(n) * family) for n in SEEDS]
-    left.plot(SEEDS, floors, color=style.COLOURS[0], marker="o")
+    left.plot(SEEDS, floors, color=style.COLORS[0], marker="o")
     left.axhline(
         study.alpha, color="black", linewidth=0.8, linestyle="--", label=f"α = {study.alpha}"
     )
@@ -181,7 +181,7 @@ def draw(study: Study, family: int) -> Figure:
     for i, effect in enumerate((1.0, 1.5, 2.0)):
         rng = np.random.default_rng(0)
         curve = [power_at(n, effect, family, study.alpha, rng) for n in SEEDS]
-        look = {"color": style.colour(i), "marker": style.marker(i)}
+        look = {"color": style.color(i), "marker": style.marker(i)}
         right.plot(SEEDS, curve, label=f"{effect:g}", **look)
     right.axhline(0.8, color="black", linewidth=0.8, linestyle="--")
     right.set_ylim(0, 1.02)

@@ -64,8 +64,8 @@ def class_errors(data: StudyData) -> Figure:
     for i, variant in enumerate(study.variants):
         low, high = (wrong[i].loc[order].agg(f, axis=1) for f in ("min", "max"))
         y = rows + 0.64 * ((i + 0.5) / len(study.variants) - 0.5)
-        axis.hlines(y, 100 * low, 100 * high, color=style.colour(i), linewidth=0.7)
-        look = {"color": style.colour(i), "marker": style.marker(i), "s": 12}
+        axis.hlines(y, 100 * low, 100 * high, color=style.color(i), linewidth=0.7)
+        look = {"color": style.color(i), "marker": style.marker(i), "s": 12}
         label = study.variant_label(variant)
         axis.scatter(100 * medians.loc[order, i], y, label=label, zorder=3, **look)
     counts = data.per_item["label"].value_counts()

@@ -59,7 +59,7 @@ def forest(data: StudyData, rows: list[dict[str, Any]]) -> Figure:
         for k, (name, ends) in enumerate(bars.items()):
             if r[ends[0]] is None:
                 continue
-            look = {"color": style.COLOURS[k], "linewidth": 2, "solid_capstyle": "butt"}
+            look = {"color": style.COLORS[k], "linewidth": 2, "solid_capstyle": "butt"}
             look |= {"marker": "|"} if k else {}  # keeps a short bar visible
             label = None if name in named else name
             named.add(name)
@@ -67,7 +67,7 @@ def forest(data: StudyData, rows: list[dict[str, Any]]) -> Figure:
                 [metric.display(r[end]) for end in ends], [i + 0.13 * k] * 2, label=label, **look
             )
         if r["difference"] is not None:
-            axis.plot(metric.display(r["difference"]), i, "o", color=style.COLOURS[0])
+            axis.plot(metric.display(r["difference"]), i, "o", color=style.COLORS[0])
         numbers = f"p {format_p(r['p'])},  Holm p {format_p(r['p_holm'])}, "
         numbers += f" r {r['rank_biserial']:+.2f}"
         if r["n_trained"] < r["n"]:
@@ -176,7 +176,7 @@ def levels(data: StudyData, rows: list[dict[str, Any]], factor: str) -> Figure:
     for i, k in enumerate(order):
         values = mean[k][np.isfinite(mean[k])]
         axis.plot(values, np.full(len(values), i), "o", color="0.75", markersize=3.5)
-        axis.plot(middle[k], i, "o", color=style.COLOURS[0], markersize=7)
+        axis.plot(middle[k], i, "o", color=style.COLORS[0], markersize=7)
     for j, (first, last) in enumerate(groups(len(order), differ)):
         x = 1.02 + 0.025 * j
         look = {"color": "black", "linewidth": 3, "solid_capstyle": "butt", "clip_on": False}

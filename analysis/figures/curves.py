@@ -53,7 +53,7 @@ def learning_curves(data: StudyData, metric: Metric) -> Figure:
     for variant, state, epochs, found in _stops(data, metric):
         axis, i = panel_of[study.variants.index(variant)]
         if state == "replaced":  # the run that is included is drawn as all others are
-            axis.plot(epochs, metric.display(found), color=style.colour(i), linewidth=0.8, ls=":")
+            axis.plot(epochs, metric.display(found), color=style.color(i), linewidth=0.8, ls=":")
         last = metric.display(found[-1])
         axis.plot(epochs[-1], last, "x", color="black", markersize=6, zorder=5)
     style.legend_above(figure, *axes)
@@ -76,7 +76,7 @@ def _failed_at_edge(axis: Axes, metric: Metric, i: int, row: int, number: int) -
     edge = 1.0 if metric.sign < 0 else 0.0
     place = 0.9 - 0.3 * row
     at = {"transform": axis.transAxes, "clip_on": False, "zorder": 6}
-    axis.plot([place], [edge], "x", color=style.colour(i), markersize=6, markeredgewidth=1.6, **at)
+    axis.plot([place], [edge], "x", color=style.color(i), markersize=6, markeredgewidth=1.6, **at)
     axis.annotate(
         f"{number} failed",
         (place, edge),
@@ -233,10 +233,10 @@ def epochs_until(data: StudyData, metric: Metric) -> Figure:
         share = np.concatenate([[0], ever.mean(axis=0)])
         places = np.concatenate([[0], histories.axis_values(data)])
         label = f"{label}: {ever[:, -1].sum()} of {len(ever)}"
-        look = {"color": style.colour(i), "linestyle": style.line(i)}
+        look = {"color": style.color(i), "linestyle": style.line(i)}
         offset = 0.006 * (i - (len(groups) - 1) / 2)  # curves that agree stay visible
         axis.step(places, share + offset, where="post", label=label, **look)
-        axis.plot(places[-1], share[-1] + offset, ".", color=style.colour(i))
+        axis.plot(places[-1], share[-1] + offset, ".", color=style.color(i))
     axis.set_xlim(0, None)
     axis.set_ylim(-0.03, 1.05)
     axis.set_xlabel(f"{label_of(data.axis)}s of training")

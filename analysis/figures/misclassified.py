@@ -78,7 +78,7 @@ def by_width(data: StudyData) -> Figure:
         errors = 100 * in_bin.mean(axis=0)
         middle = int(np.sort(in_bin.sum(axis=0))[in_bin.shape[1] // 2])
         jitter = np.linspace(-0.2, 0.2, len(errors)) if len(errors) > 1 else [0.0]
-        axis.scatter(x + jitter, errors, s=9, color=style.colour(0), alpha=0.7, linewidths=0)
+        axis.scatter(x + jitter, errors, s=9, color=style.color(0), alpha=0.7, linewidths=0)
         height = 100 * middle / len(in_bin)
         axis.plot([x - 0.3, x + 0.3], [height] * 2, color="black", linewidth=2)
         ends = binomtest(middle, len(in_bin)).proportion_ci(0.95, "exact")

@@ -156,9 +156,9 @@ def _draw_field(axis: Axes, field: np.ndarray, theory: dict[str, Any]) -> None:
     count, least = area(field)
     axis.imshow(np.sqrt(field / max(field.max(), 1e-30)), cmap="Greys", vmin=0, vmax=1)
     if 1 < count < field.size:
-        axis.contour(field >= least, [0.5], colors=style.COLOURS[0], linewidths=0.7)
-    size, centre = theory["size"], theory["centre"]
-    corner = centre - size / 2
+        axis.contour(field >= least, [0.5], colors=style.COLORS[0], linewidths=0.7)
+    size, center = theory["size"], theory["centre"]
+    corner = center - size / 2
     box = plt.Rectangle((corner, corner), size, size, fill=False, edgecolor=SQUARE, linewidth=1)
     axis.add_patch(box)
     axis.set_xticks([])
@@ -253,9 +253,9 @@ def checkerboards_caption(networks: list[dict[str, Any]], arrays: dict[str, np.n
 
 def _tile(pictures: np.ndarray, columns: int, blank: float) -> np.ndarray:
     """Return pictures (N, H, W[, 3]) as one grid, separated by lines of one pixel."""
-    n, height, width, *colour = pictures.shape
+    n, height, width, *color = pictures.shape
     rows = -(-n // columns)
-    sheet = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1, *colour), blank)
+    sheet = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1, *color), blank)
     for k, picture in enumerate(pictures):
         i, j = divmod(k, columns)
         top, left = i * (height + 1), j * (width + 1)

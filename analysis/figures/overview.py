@@ -47,7 +47,7 @@ def overview(data: StudyData, rows: list[dict[str, Any]]) -> Figure:
     )
     offsets = np.linspace(-0.14, 0.14, table.shape[1])
     for i, values in enumerate(table):
-        look = {"color": style.colour(i), "marker": style.marker(i)}
+        look = {"color": style.color(i), "marker": style.marker(i)}
         top.scatter(values, i + offsets, s=14, zorder=2, **look)
         if data.failed[i].any():
             mark_failed(top, metric, (i + offsets)[data.failed[i]], look["color"])

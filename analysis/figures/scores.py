@@ -17,7 +17,7 @@ from analysis.statistics import rank_tests
 from lib.spec.metric import Metric
 from lib.spec.words import capitalize, count
 
-STATE_COLOURS = {"finished": "#BFE3D5", "diverged": "#F5C9A8", "missing": "#FFFFFF"}
+STATE_COLORS = {"finished": "#BFE3D5", "diverged": "#F5C9A8", "missing": "#FFFFFF"}
 UNFINISHED = "#E9B7CE"  # crashed, killed, short, duplicate and so on
 MOST_BOXES = 12  # with more seeds the boxes have no text
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -37,7 +37,7 @@ def final_scores(data: StudyData) -> Figure:
     if data.paired:
         axis.plot(table, heights, color="0.75", linewidth=0.6, zorder=1)
     for i, values in enumerate(table):
-        look = {"color": style.colour(i), "marker": style.marker(i)}
+        look = {"color": style.color(i), "marker": style.marker(i)}
         axis.scatter(values, heights[i], s=18, zorder=2, **look)
         if data.failed[i].any():
             mark_failed(axis, metric, heights[i][data.failed[i]], look["color"])
@@ -58,14 +58,14 @@ def final_scores(data: StudyData) -> Figure:
     return figure
 
 
-def mark_failed(axis: Axes, metric: Metric, heights: np.ndarray, colour: str) -> None:
+def mark_failed(axis: Axes, metric: Metric, heights: np.ndarray, color: str) -> None:
     """Draw failed runs at these y coordinates as crosses at the worse edge of the x axis."""
     edge = 1.0 if metric.sign < 0 else 0.0
     axis.plot(
         np.full(len(heights), edge),
         heights,
         "x",
-        color=colour,
+        color=color,
         markersize=6,
         markeredgewidth=1.6,
         transform=axis.get_yaxis_transform(),
@@ -106,7 +106,7 @@ def published_scores(data: StudyData) -> Figure:
     values, middle = data.trained[0], float(np.nanmedian(data.trained[0]))
     ends = [-0.6, len(values) - 0.4]
     for i, (words, published) in enumerate(study.declaration.published_scores.items(), start=1):
-        look = {"color": style.colour(i), "linestyle": style.line(i), "linewidth": 1.4}
+        look = {"color": style.color(i), "linestyle": style.line(i), "linewidth": 1.4}
         axis.plot(ends, [metric.quote(published)] * 2, label=words, **look)
     axis.plot(ends, [metric.quote(middle)] * 2, color="black", linewidth=0.8, label="our median")
     note = {"fontsize": 6.5, "ha": "center", "textcoords": "offset points", "zorder": 4}
@@ -116,7 +116,7 @@ def published_scores(data: StudyData) -> Figure:
             axis.annotate("failed", (x, 0.01), **shown)
             continue
         y, above = metric.quote(value), metric.quote(value) >= metric.quote(middle)
-        axis.scatter(x, y, s=24, color=style.colour(0), zorder=3)
+        axis.scatter(x, y, s=24, color=style.color(0), zorder=3)
         look = note | {"va": "bottom" if above else "top", "xytext": (0, 4 if above else -4)}
         axis.annotate(metric.show_quoted(value), (x, y), **look)
     axis.set_xticks(range(len(values)), study.seeds)
@@ -152,7 +152,7 @@ def integrity(data: StudyData) -> Figure:
             (j, i),
             1,
             1,
-            facecolor=STATE_COLOURS.get(entry.state, UNFINISHED),
+            facecolor=STATE_COLORS.get(entry.state, UNFINISHED),
             edgecolor="0.6" if entry.state == "missing" else "white",
             linewidth=1.5,
             hatch="" if entry.state == "finished" else "////" if entry.state == "missing" else "..",
@@ -251,11 +251,11 @@ def interactions(data: StudyData) -> Figure:
         mean = values.mean(axis=others)  # (2, 2, seeds)
         for i, level in enumerate(study.factors[names[a]]):
             if data.paired:
-                axis.plot([0, 1], mean[i], color=style.colour(i), linewidth=0.5, alpha=0.4)
+                axis.plot([0, 1], mean[i], color=style.color(i), linewidth=0.5, alpha=0.4)
             axis.plot(
                 [0, 1],
                 [np.nanmedian(v) if np.isfinite(v).any() else np.nan for v in mean[i]],
-                color=style.colour(i),
+                color=style.color(i),
                 marker=style.marker(i),
                 linestyle=style.line(i),
                 linewidth=1.8,

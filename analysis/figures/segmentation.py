@@ -35,9 +35,9 @@ def dice_ecdf(data: StudyData) -> Figure:
     figure, (axis,) = style.subplots(1, 3.3)
     for i, variant in enumerate(data.study.variants):
         dice = _dice(data, data.runs_of(variant)).dropna(how="all")
-        look = {"color": style.colour(i), "linestyle": style.line(i)}
+        look = {"color": style.color(i), "linestyle": style.line(i)}
         for run in dice:
-            axis.ecdf(dice[run].dropna(), color=style.colour(i), linewidth=0.4, alpha=0.3)
+            axis.ecdf(dice[run].dropna(), color=style.color(i), linewidth=0.4, alpha=0.3)
         label = data.study.variant_label(variant)
         axis.ecdf(dice.median(axis=1), label=label, linewidth=1.8, **look)
     axis.set_xlim(_left_edge(data), 1)
@@ -174,9 +174,9 @@ def _panel(axis: Axes, arrays: dict[str, np.ndarray], name: str) -> None:
     index = arrays["names"].tolist().index(name)
     image, truth, predicted = (arrays[k][index, 0] for k in ("images", "truth", "predicted"))
     axis.imshow(image, cmap="gray", vmin=0, vmax=255)
-    for mask, colour, look in ((truth, TRUTH, "-"), (predicted, PREDICTED, "--")):
+    for mask, color, look in ((truth, TRUTH, "-"), (predicted, PREDICTED, "--")):
         if mask.any() and not mask.all():
-            axis.contour(mask, [0.5], colors=colour, linestyles=look, linewidths=1.1)
+            axis.contour(mask, [0.5], colors=color, linestyles=look, linewidths=1.1)
 
 
 def _median_run(dice: pd.Series) -> Case:

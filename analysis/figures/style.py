@@ -27,7 +27,7 @@ from lib.spec.files import write_atomically
 from lib.spec.metric import Metric
 from lib.spec.study import Study, Variant
 
-COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442"]
+COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
 LINES = ["-", "--", "-.", ":"]
 COLUMN = 4.6  # inches
@@ -50,9 +50,9 @@ STYLE = {
 }
 
 
-def colour(i: int) -> str:
+def color(i: int) -> str:
     """Return the color of the i-th variant; there are eight."""
-    return COLOURS[i % len(COLOURS)]
+    return COLORS[i % len(COLORS)]
 
 
 def marker(i: int) -> str:
@@ -193,17 +193,17 @@ def legend_above(figure: Figure, *axes: Axes) -> None:
 def draw_seeds(axis: Axes, epochs: np.ndarray, values: np.ndarray, i: int, label: str) -> None:
     """Draw the i-th variant's curves (seeds, epochs): thin lines, bold median, and a band."""
     alpha = max(0.06, min(0.45, 6 / len(values)))  # hundreds of opaque lines would hide each other
-    axis.plot(epochs, values.T, color=colour(i), linewidth=0.6, alpha=alpha)
+    axis.plot(epochs, values.T, color=color(i), linewidth=0.6, alpha=alpha)
     known = ~np.isnan(values).all(axis=0)  # epochs that no run reached have no median
     if not known.any():  # a variant without runs still gets an entry in the legend
-        axis.plot([], [], color=colour(i), linestyle=line(i), linewidth=1.8, label=label)
+        axis.plot([], [], color=color(i), linestyle=line(i), linewidth=1.8, label=label)
         return
     epochs, values = epochs[known], values[:, known]
     edges = (0, 100) if len(values) <= 5 else (25, 75)
     low, middle, high = np.nanpercentile(values, [edges[0], 50, edges[1]], axis=0)
-    axis.fill_between(epochs, low, high, color=colour(i), alpha=0.15, linewidth=0)
+    axis.fill_between(epochs, low, high, color=color(i), alpha=0.15, linewidth=0)
     dots = marker(i) if len(epochs) <= 12 else None
-    style = {"color": colour(i), "linestyle": line(i), "marker": dots, "markersize": 4}
+    style = {"color": color(i), "linestyle": line(i), "marker": dots, "markersize": 4}
     axis.plot(epochs, middle, linewidth=1.8, label=label, **style)
 
 

@@ -118,7 +118,7 @@ def draw(study: Study, tunings: list[Tuned]) -> Figure:
         groups = one.table.groupby(others) if others else [((), one.table)]
         for i, (levels, runs) in enumerate(groups):
             words = [study.level_label(f, v) for f, v in zip(others, levels, strict=True)]
-            look = {"color": style.colour(i), "marker": style.marker(i), "linestyle": ""}
+            look = {"color": style.color(i), "marker": style.marker(i), "linestyle": ""}
             label = ", ".join(words) or one.data.study.name
             axis.plot(runs["value"], runs["score"], label=label, **look)
         axis.axvline(one.best, color="0.8", linewidth=5, zorder=0)

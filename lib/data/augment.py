@@ -28,7 +28,7 @@ def augment(
 ) -> torch.Tensor:
     """Return augmented images (N, 3, 28, 28), float32 in [0, 1], of (N, 3, H, W) uint8.
 
-    Random rotation by up to ±``rotation`` degrees about the centre (bilinear, black outside),
+    Random rotation by up to ±``rotation`` degrees about the center (bilinear, black outside),
     random 28×28 crop, brightness jitter by a factor of 1 ± ``brightness``, contrast jitter by a
     factor of 1 ± ``contrast``, and with ``flip`` a horizontal flip with probability 0.5 for the
     classes in FLIP_SAFE.
@@ -56,7 +56,7 @@ def rotate_crop_flip(
     left: torch.Tensor,
     mirrored: torch.Tensor,
 ) -> torch.Tensor:
-    """Rotate float (N, 3, H, W) about the centre, crop to (N, 3, 28, 28) and flip, in one sampling.
+    """Rotate float (N, 3, H, W) about the center, crop to (N, 3, 28, 28) and flip, in one sampling.
 
     ``angles`` (N,) in degrees, counter-clockwise; ``top``, ``left`` (N,) in pixels; ``mirrored``
     (N,) bool: which crops to flip horizontally. Bilinear, black outside. Equals torchvision's
@@ -67,7 +67,7 @@ def rotate_crop_flip(
     cos, sin = radians.cos()[:, None, None], radians.sin()[:, None, None]
     steps = torch.arange(CROP, device=images.device, dtype=images.dtype)
     columns = torch.where(mirrored[:, None], steps.flip(0), steps)
-    y = steps[None, :, None] + top[:, None, None] - (height - 1) / 2  # pixels from the centre
+    y = steps[None, :, None] + top[:, None, None] - (height - 1) / 2  # pixels from the center
     x = columns[:, None, :] + left[:, None, None] - (width - 1) / 2
     grid = torch.stack(((cos * x - sin * y) / (width / 2), (sin * x + cos * y) / (height / 2)), -1)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
@@ -107,7 +107,7 @@ def augment_pair(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Augment images (N, 1, H, W) float of mean 0 together with their masks (N, 1, H, W) bool.
 
-    Geometry, about the centre: rotation by up to ±``rotation`` degrees, scaling by 1 ± ``scale``,
+    Geometry, about the center: rotation by up to ±``rotation`` degrees, scaling by 1 ± ``scale``,
     then translation by up to ±``shift`` of the side lengths. Bilinear; pixels outside the image
     repeat its border. Masks get the same transform and are thresholded at 1/2, so they stay binary.
     Then the images are multiplied by 1 ± ``contrast``, and up to ±``brightness`` is added, in units

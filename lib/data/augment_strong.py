@@ -41,7 +41,7 @@ def distort(
     affine: float,
     perspective: float,
     light: float,
-    colour: float,
+    color: float,
     blur: float,
     cutout: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -68,7 +68,7 @@ def distort(
     varied = mix_blurred(varied, (blur * signed[9]).clamp(min=0))
     varied = adjust_brightness(varied, 1 + light * signed[10])
     varied = adjust_contrast(varied, 1 + light * signed[11])
-    varied = (varied * (1 + colour * signed[12:15].T[:, :, None, None])).clamp(0, 1)
+    varied = (varied * (1 + color * signed[12:15].T[:, :, None, None])).clamp(0, 1)
     return cut_out(varied, draws[15:17], torch.where(draws[17] < 0.5, cutout, 0.0)), labels
 
 
@@ -101,7 +101,7 @@ def warp(
     shear: torch.Tensor,
     perspective: torch.Tensor,
 ) -> torch.Tensor:
-    """Transform float (N, C, S, S) about the centre: bilinear, repeating the border outside.
+    """Transform float (N, C, S, S) about the center: bilinear, repeating the border outside.
 
     The output at (u, v), in [-1, 1] from left to right and top to bottom, is the input at
     (R (u / zoom_x + shear v / zoom_y, v / zoom_y) - 2 shift) / (1 + perspective · (u, v)),
@@ -134,16 +134,16 @@ def mix_blurred(images: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
     return images + share[:, None, None, None] * (smooth - images)
 
 
-def cut_out(images: torch.Tensor, centres: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+def cut_out(images: torch.Tensor, centers: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
     """Cover a square of float (N, C, S, S) with mid-gray (cutout, DeVries & Taylor 2017).
 
-    ``centres`` (2, N): x and y in [0, 1]. ``share`` (N,): side of the square as a share of the
+    ``centers`` (2, N): x and y in [0, 1]. ``share`` (N,): side of the square as a share of the
     image's. The square may extend beyond the image.
     """
     side = images.shape[-1]
     places = (torch.arange(side, device=images.device) + 0.5) / side
     across, down = (
-        (places - centre[:, None]).abs() < share[:, None] / 2 for centre in (centres[0], centres[1])
+        (places - center[:, None]).abs() < share[:, None] / 2 for center in (centers[0], centers[1])
     )
     inside = across[:, None, None, :] & down[:, None, :, None]
     return torch.where(inside, 0.5, images)

@@ -72,9 +72,9 @@ def _lung(
 ) -> np.ndarray:
     """Return a lung mask in the half x > 0: an egg shape minus diaphragm and heart."""
     width, top, bottom = rng.uniform(0.3, 0.4), rng.uniform(-0.85, -0.7), rng.uniform(0.45, 0.7)
-    middle, centre = rng.uniform(0.4, 0.5), (top + bottom) / 2
-    narrowing = 1 - 0.35 * (centre - y).clip(0) / (centre - top)
-    lung = _ellipse(x, y, middle, centre, width * narrowing, (bottom - top) / 2 * 1.25)
+    middle, center = rng.uniform(0.4, 0.5), (top + bottom) / 2
+    narrowing = 1 - 0.35 * (center - y).clip(0) / (center - top)
+    lung = _ellipse(x, y, middle, center, width * narrowing, (bottom - top) / 2 * 1.25)
     dome = bottom - rng.uniform(0.1, 0.25) * np.cos((x - middle) / width).clip(0)
     lung &= (y < dome) & (x > 0.12)
     return lung if heart is None else lung & ~heart

@@ -2,7 +2,7 @@
 
     python -m lib.synthetic data/synthetic-signs --tracks 8 --frames 6 --test-images 860
 
-The 43 classes differ in shape, colour and pictogram. A track shows one physical sign in front of
+The 43 classes differ in shape, color and pictogram. A track shows one physical sign in front of
 one background, growing as it comes closer; pose, light, blur and occlusion vary between its frames.
 The same arguments give the same files. The images are for trying out the program and for tests;
 results on them say nothing about real signs.
@@ -25,9 +25,9 @@ SIDE = 96  # side of a drawn sign and its background in pixels, before frames ar
 HEADER = ["Filename", "Width", "Height", "Roi.X1", "Roi.Y1", "Roi.X2", "Roi.Y2", "ClassId"]
 
 RED, BLUE, WHITE, BLACK = (190, 25, 35), (25, 70, 165), (240, 240, 235), (20, 20, 20)
-YELLOW, GREY = (245, 190, 20), (120, 120, 120)
+YELLOW, GRAY = (245, 190, 20), (120, 120, 120)
 
-# Groups of classes, in class order: number of classes, outline, colours of rim, face and pictogram.
+# Groups of classes, in class order: number of classes, outline, colors of rim, face and pictogram.
 GROUPS = [
     (11, "circle", RED, WHITE, BLACK),  # speed limits, no passing
     (11, "up", RED, WHITE, BLACK),  # dangers
@@ -35,7 +35,7 @@ GROUPS = [
     (4, "down", RED, WHITE, BLACK),  # give way
     (3, "octagon", WHITE, RED, WHITE),  # stop
     (3, "diamond", WHITE, YELLOW, BLACK),  # priority
-    (2, "circle", GREY, WHITE, GREY),  # end of a limit
+    (2, "circle", GRAY, WHITE, GRAY),  # end of a limit
 ]
 
 
@@ -47,7 +47,7 @@ def sign(label: int) -> Image.Image:
     draw = ImageDraw.Draw(image)
     draw.polygon(_outline(outline, 1.0), fill=rim)
     draw.polygon(_outline(outline, 0.78), fill=face)
-    _pictogram(draw, kind, ink, centre=SIDE * (0.56 if outline == "up" else 0.5))
+    _pictogram(draw, kind, ink, center=SIDE * (0.56 if outline == "up" else 0.5))
     return image
 
 
@@ -70,7 +70,7 @@ def frame(
     if track["occluded"]:
         draw = ImageDraw.Draw(scene)
         x, y = track["branch"] + rng.normal(0, 3, 2)
-        draw.line([x, 0, y, SIDE], fill=track["branch_colour"], width=track["branch_width"])
+        draw.line([x, 0, y, SIDE], fill=track["branch_color"], width=track["branch_width"])
     scene = scene.filter(ImageFilter.GaussianBlur(track["blur"] * rng.uniform(0.5, 1.5)))
     pixels = np.asarray(scene.resize((side, side), Image.Resampling.BILINEAR), dtype=float)
     light = track["light"] * rng.uniform(0.85, 1.15)
@@ -130,12 +130,12 @@ def _outline(name: str, size: float) -> list[tuple[float, float]]:
     return [(half + radius * math.cos(t), middle + radius * math.sin(t)) for t in angles]
 
 
-def _pictogram(draw: ImageDraw.ImageDraw, kind: int, ink: tuple, centre: float) -> None:
-    """Draw one of eleven pictograms around (SIDE / 2, ``centre``).
+def _pictogram(draw: ImageDraw.ImageDraw, kind: int, ink: tuple, center: float) -> None:
+    """Draw one of eleven pictograms around (SIDE / 2, ``center``).
 
     The pictograms of the classes in lib.data.augment.FLIP_SAFE must be symmetric.
     """
-    x, y, r, w = SIDE / 2, centre, SIDE * 0.17, max(3, SIDE // 14)
+    x, y, r, w = SIDE / 2, center, SIDE * 0.17, max(3, SIDE // 14)
     arrow = [(x, y - r), (x + r, y + r * 0.2), (x - r, y + r * 0.2)]
     if kind == 0:
         draw.rectangle([x - r, y - w / 2, x + r, y + w / 2], fill=ink)
@@ -180,20 +180,20 @@ def _track(rng: np.random.Generator) -> dict:
         "background": _background(rng),
         "occluded": rng.random() < 0.35,
         "branch": rng.uniform(0.2, 0.8, 2) * SIDE,
-        "branch_colour": tuple(int(v) for v in rng.integers(20, 120, 3)),
+        "branch_color": tuple(int(v) for v in rng.integers(20, 120, 3)),
         "branch_width": int(rng.integers(4, 16)),
     }
 
 
 def _background(rng: np.random.Generator) -> Image.Image:
-    """Return an image of smooth random colours with a few straight lines."""
+    """Return an image of smooth random colors with a few straight lines."""
     coarse = rng.integers(0, 256, (int(rng.integers(2, 9)),) * 2 + (3,), dtype=np.uint8)
     image = Image.fromarray(coarse).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(image)
     for _ in range(rng.integers(0, 4)):
         ends = [int(v) for v in rng.integers(0, SIDE, 4)]
-        colour = tuple(int(v) for v in rng.integers(0, 256, 3))
-        draw.line(ends, fill=colour, width=int(rng.integers(2, 12)))
+        color = tuple(int(v) for v in rng.integers(0, 256, 3))
+        draw.line(ends, fill=color, width=int(rng.integers(2, 12)))
     return image
 
 

@@ -125,9 +125,9 @@ def rows(layers: list[Layer]) -> list[list[str]]:
         shapes.append("×".join(map(str, layer.output)))
         has_one_output = layer.kind in ("flatten", "linear")
         stride = "" if has_one_output else f"{float(layer.field.step):.4g}"
-        centre = f"{layer.field.centre:g}"
+        center = f"{layer.field.center:g}"
         sizes = [f"{layer.parameters:,}", f"{layer.macs:,}"]
-        row = [name, words(layer), *shapes, arithmetic(layer), *sizes, field(layer), stride, centre]
+        row = [name, words(layer), *shapes, arithmetic(layer), *sizes, field(layer), stride, center]
         table.append(row)
     return table
 
@@ -166,10 +166,10 @@ def notes(layers: list[Layer]) -> list[str]:
 def as_text(layers: list[Layer]) -> str:
     """Return the description as plain text for a terminal, three lines per layer."""
     lines = []
-    for name, does, before, after, sum_, parameters, macs, size, stride, centre in rows(layers):
+    for name, does, before, after, sum_, parameters, macs, size, stride, center in rows(layers):
         lines.append(f"{name}: {before} -> {after}" + (f"   [{sum_}]" if sum_ else ""))
         lines.append(f"    {does}")
-        place = f"receptive field {size}, center {centre}"
+        place = f"receptive field {size}, center {center}"
         place += f", stride {stride}" if stride else ""
         lines.append(f"    {parameters} parameters, {macs} multiply-adds; {place}")
     return "\n".join([*lines, "", *(textwrap.fill(note, 100) for note in notes(layers))])

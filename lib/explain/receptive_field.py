@@ -45,8 +45,8 @@ class Field:
         return int(self.high[self.middle] - self.low[self.middle]) + 1
 
     @property
-    def centre(self) -> float:
-        """The middle of the middle output's field; 0 is the centre of the first pixel."""
+    def center(self) -> float:
+        """The middle of the middle output's field; 0 is the center of the first pixel."""
         return float(self.low[self.middle] + self.high[self.middle]) / 2
 
     @property

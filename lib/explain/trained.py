@@ -225,7 +225,7 @@ def inspect_run(folder: Path, data: str, arrays: dict[str, np.ndarray]) -> dict[
             field = effective_field(model, images, operation)
             arrays[f"{name}/{when}/{place}"] = (field / max(field.max(), 1e-30)).astype(np.float16)
         theory = layers[operation].field
-        fields[place] = {"size": theory.size, "centre": theory.centre, "cut": theory.cut}
+        fields[place] = {"size": theory.size, "centre": theory.center, "cut": theory.cut}
     if _is_classifier(layers):
         _save_maps(run, layers, test_images, loaded.test, arrays)
     else:

@@ -81,9 +81,9 @@ def normalize(images: torch.Tensor) -> torch.Tensor:
     The divisor is at least 1/255, the resolution of a pixel, so that a nearly constant image is not
     amplified.
     """
-    centred = images - images.mean((1, 2, 3), keepdim=True)
-    deviation = centred.square().mean((1, 2, 3), keepdim=True).sqrt()
-    return centred / deviation.clamp(min=1 / 255)
+    centered = images - images.mean((1, 2, 3), keepdim=True)
+    deviation = centered.square().mean((1, 2, 3), keepdim=True).sqrt()
+    return centered / deviation.clamp(min=1 / 255)
 
 
 @torch.no_grad()

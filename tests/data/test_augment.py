@@ -87,7 +87,7 @@ def vary(
 
 
 def blobs(n: int = 6, side: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return images that are brightest where their masks are, off the centre."""
+    """Return images that are brightest where their masks are, off the center."""
     y, x = torch.meshgrid(*[torch.linspace(-1, 1, side)] * 2, indexing="ij")
     masks = (((x - 0.2) / 0.3) ** 2 + ((y + 0.1) / 0.5) ** 2 < 1).expand(n, 1, side, side)
     return masks.float() * 4 - 1, masks
@@ -109,8 +109,8 @@ def test_masks_follow_their_images(strength: dict[str, float]) -> None:
     assert all((followed[i] != masks[i]).any() for i in range(len(masks)))
 
 
-def centre(mask: torch.Tensor) -> torch.Tensor:
-    """Return the centre of a mask (1, S, S), x and y from -1 to 1."""
+def center(mask: torch.Tensor) -> torch.Tensor:
+    """Return the center of a mask (1, S, S), x and y from -1 to 1."""
     side = mask.shape[-1]
     y, x = mask[0].nonzero().double().mean(0)
     return (2 * torch.stack([x, y]) + 1) / side - 1
@@ -119,11 +119,11 @@ def centre(mask: torch.Tensor) -> torch.Tensor:
 def test_how_far_pairs_move() -> None:
     images, masks = blobs(40)
     _, shifted = vary(images, masks, shift=0.1)
-    moves = torch.stack([centre(m) - centre(masks[0]) for m in shifted])
+    moves = torch.stack([center(m) - center(masks[0]) for m in shifted])
     assert 0.15 < moves.abs().max() <= 0.2 + 0.02, "a tenth of the side is 0.2"
     _, turned = vary(images, masks, rotation=20.0)
-    start = torch.atan2(*centre(masks[0]).flip(0))
-    angles = torch.stack([torch.atan2(*centre(m).flip(0)) - start for m in turned]).rad2deg()
+    start = torch.atan2(*center(masks[0]).flip(0))
+    angles = torch.stack([torch.atan2(*center(m).flip(0)) - start for m in turned]).rad2deg()
     assert 15 < angles.abs().max() < 22
     _, scaled = vary(images, masks, scale=0.3)
     areas = scaled.flatten(1).sum(1) / masks[0].sum()

@@ -140,7 +140,7 @@ def test_lungs_have_a_flat_image(chests: Path, lung_runs: list[Path], tmp_path: 
     path = factories.grid(tmp_path / "s.yaml", {"upsampling": ["transposed", "nearest"]}, 2)
     figure = networks.checkerboards(found, arrays, factories.study(path))
     caption, runs = networks.checkerboards_caption(found, arrays), networks.run_ids(found)
-    assert len(figure.axes) == 4 + 2  # and a colour bar per row
+    assert len(figure.axes) == 4 + 2  # and a color bar per row
     assert runs == ["transposed", "nearest"]
     assert "n = 2 networks" in caption
     assert len(networks.described(tmp_path)) == 2

@@ -18,8 +18,8 @@ from tests.conftest import call
 from tests.fakes.runs import Recorder, without_clock
 from train_gtsrb_challenge import Config
 
-OFF = {"affine": 0.0, "perspective": 0.0, "light": 0.0, "colour": 0.0, "blur": 0.0, "cutout": 0.0}
-ALL = {"affine": 1.0, "perspective": 0.1, "light": 0.5, "colour": 0.1, "blur": 0.8, "cutout": 0.3}
+OFF = {"affine": 0.0, "perspective": 0.0, "light": 0.0, "color": 0.0, "blur": 0.0, "cutout": 0.0}
+ALL = {"affine": 1.0, "perspective": 0.1, "light": 0.5, "color": 0.1, "blur": 0.8, "cutout": 0.3}
 
 
 @pytest.fixture
