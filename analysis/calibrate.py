@@ -31,6 +31,7 @@ from analysis.readme import insert
 from analysis.runs import blocks
 from analysis.runs.load import load_data
 from analysis.statistics import contrasts, grades, many, rank_tests, testing
+from analysis.statistics.failures import clopper_pearson
 from lib.spec.declaration import StudyError
 from lib.spec.errors import UserError, command
 from lib.spec.files import write_atomically
@@ -288,8 +289,8 @@ def line(seeds: str, name: str, rates: Rates) -> str:
 
 
 def _rate(number: int, studies: int) -> str:
-    interval = binomtest(number, studies).proportion_ci()
-    return f"{number / studies:.3f} ({interval.low:.3f} to {interval.high:.3f})"
+    low, high = clopper_pearson(number, studies)
+    return f"{number / studies:.3f} ({low:.3f} to {high:.3f})"
 
 
 def heading() -> str:

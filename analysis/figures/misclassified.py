@@ -2,12 +2,12 @@
 
 import numpy as np
 from matplotlib.figure import Figure
-from scipy.stats import binomtest
 
 from analysis.figures import style
 from analysis.figures.classification import class_name
 from analysis.runs import per_item
 from analysis.runs.data import StudyData
+from analysis.statistics.failures import clopper_pearson
 
 MOST = 60  # misclassified images shown
 ACROSS = 6  # images per row
@@ -81,8 +81,8 @@ def by_width(data: StudyData) -> Figure:
         axis.scatter(x + jitter, errors, s=9, color=style.color(0), alpha=0.7, linewidths=0)
         height = 100 * middle / len(in_bin)
         axis.plot([x - 0.3, x + 0.3], [height] * 2, color="black", linewidth=2)
-        ends = binomtest(middle, len(in_bin)).proportion_ci(0.95, "exact")
-        axis.plot([x] * 2, [100 * ends.low, 100 * ends.high], color="0.5", linewidth=0.8)
+        low, high = clopper_pearson(middle, len(in_bin))
+        axis.plot([x] * 2, [100 * low, 100 * high], color="0.5", linewidth=0.8)
     names = [_range(k) for k in kept]
     counts = [f"{name}\n({(bins == k).sum():,})" for name, k in zip(names, kept, strict=True)]
     axis.set_xticks(range(len(kept)), counts, fontsize=7)

@@ -5,26 +5,20 @@ Drawn from network.json and network.npz, which `python -m lib.fields` writes nex
 
 import json
 import textwrap
-import tokenize
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.figures import style
+from analysis.runs.per_item import DAMAGE
 from analysis.runs.tables import NETWORK, TableError
 from lib.spec.study import Study
 
 NAME, ARRAYS = NETWORK
-# What numpy and json raise on truncated or damaged files.
-DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError)
-DAMAGE += (zipfile.BadZipFile, zlib.error, tokenize.TokenError)
 MASS = 0.95  # share of the gradient inside the effective receptive field
 SQUARE = "#D55E00"  # the theoretical receptive field
 
@@ -121,7 +115,7 @@ def receptive_fields(
     layers = list(networks[0]["fields"])
     rows = [(network, when) for network in networks for when in ("before", "after")]
     side = (style.COLUMN - 1.25) / len(layers)
-    mpl.rcParams.update(style.STYLE)
+    style.use()
     figure, axes = plt.subplots(
         len(rows),
         len(layers),
@@ -176,7 +170,7 @@ def filters_and_maps(networks: list[dict[str, Any]], arrays: dict[str, np.ndarra
     tiles = _tile(0.5 + filters / (2 * bound), 16, 1.0)
     signs = arrays[f"{run}/signs"]
     depths = sorted(int(key.split("/")[-1]) for key in arrays if key.startswith(f"{run}/maps/"))
-    mpl.rcParams.update(style.STYLE)
+    style.use()
     below_height = 0.75 * len(signs) + 0.2
     figure = plt.figure(figsize=(style.COLUMN, 1.25 + below_height))
     top, below = figure.subfigures(2, 1, height_ratios=(1.25, below_height))
@@ -220,7 +214,7 @@ def checkerboards(
     networks: list[dict[str, Any]], arrays: dict[str, np.ndarray], study: Study
 ) -> Figure:
     """Plot each U-Net's output for a uniform image, away from its border."""
-    mpl.rcParams.update(style.STYLE)
+    style.use()
     size = (style.COLUMN, 3.7)
     figure, axes = plt.subplots(2, len(networks), figsize=size, squeeze=False)
     for line, when in zip(axes, ("before", "after"), strict=True):

@@ -148,7 +148,7 @@ def draw_cases(rows: list[list[Case]], labels: list[str], files: Path) -> Figure
         return None
     saved = {run: per_item.load(path) for run, path in paths.items()}
     columns = max(map(len, rows))
-    plt.rcParams.update(style.STYLE)
+    style.use()
     size = (2.1 * columns + 1.2 * any(labels), 2.35 * len(rows) + 0.4)
     figure, axes = plt.subplots(len(rows), columns, figsize=size, squeeze=False, dpi=DPI)
     for axis in axes.ravel():

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -110,7 +109,7 @@ def draw(study: Study, tunings: list[Tuned]) -> Figure:
     The gray bar marks the value with the best mean over the other factors' levels.
     """
     metric = validation(study)
-    mpl.rcParams.update(style.STYLE)
+    style.use()
     size = (style.COLUMN, 2.7)
     figure, axes = plt.subplots(1, len(tunings), figsize=size, sharey=True, squeeze=False)
     for axis, one in zip(axes[0], tunings, strict=True):
