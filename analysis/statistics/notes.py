@@ -10,7 +10,7 @@ from analysis.statistics.intervals import hodges_lehmann
 from analysis.statistics.sentences import format_p, show_level
 from analysis.statistics.testing import Tested, interval
 from lib.spec.study import Study
-from lib.spec.words import capitalize, count
+from lib.spec.words import capitalize, count, listed
 
 PLANNED = "In a new study of"  # how a note on more seeds begins
 AVERAGE = "This is an average, and the effect depends on"  # how a note on unlike variants begins
@@ -316,8 +316,8 @@ def _listed(own: list[dict[str, Any]], study: Study) -> str:
         difference = signed(one["sign"] * one["difference"]) + f" {unit}" * bool(unit)
         given = f"{show_level(one['confidence'])} CI {signed(ends[0])}, {signed(ends[1])}"
         shown.append(f"{difference} [{given}] with {where}")
-    listed = " and ".join(shown) if len(shown) == 2 else "; ".join(shown)
-    return f": {listed}. The claim is about their average, not about each of them"
+    effects = " and ".join(shown) if len(shown) == 2 else "; ".join(shown)
+    return f": {effects}. The claim is about their average, not about each of them"
 
 
 def simple_effects(tested: Tested, study: Study) -> str:
@@ -359,7 +359,7 @@ def not_known(at_delta: Outcome, at_zero: Outcome, study: Study) -> str:
 
 def second_look(looks: list[int], n: int, unit: str) -> str:
     """Return the note on an earlier, unplanned report with another number of seeds."""
-    before = " and ".join(map(str, looks))
+    before = listed(looks)
     return (
         f"Exploratory: this study was reported before with {before} {unit}s and now has {n}. "
         "Changing the number after a look raises the rate of wrong claims above α; plan looks with "
@@ -371,10 +371,10 @@ def untestable(looks: list[int], unit: str) -> str:
     """Return the sentence on earlier reports that could show nothing, or nothing."""
     if not looks:
         return ""
-    before = " and ".join(map(str, looks))
+    before = listed(looks)
     return (
         f"Earlier reports of this study had {before} {unit}s; no primary contrast was testable in "
-        "them, so this is the first test of these contrasts."
+        "them, so this is the first test."
     )
 
 
